@@ -103,7 +103,7 @@ class PublishError(BackportError):
 
 
 class HostError(BackportError):
-    """This host lacks something that the command needs."""
+    """The host lacks something that the command needs."""
 
     exit_code = 9
     kind = "host"

@@ -1,0 +1,207 @@
+"""What travels through the pipeline: each stage takes the artifact before it and gives the next.
+
+The types are the order: signing takes only what was built, the self-test only what was signed,
+publishing only what was tested.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+_NVR = re.compile(r"(?P<name>[A-Za-z0-9._+-]+)-(?P<version>[A-Za-z0-9._+~^]+)-(?P<release>[A-Za-z0-9._+~^]+)")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Nevra:
+    """Name, epoch, version, release and architecture of one package (``src`` for an SRPM).
+
+    The ordering is that of the fields as text; EVRs are compared with ``rpm.labelCompare``.
+    """
+
+    name: str
+    epoch: int = 0
+    version: str
+    release: str
+    arch: str
+
+    @classmethod
+    def from_nvr(cls, nvr: str, *, arch: str = "src", epoch: int = 0) -> Nevra:
+        """The NEVRA for a name-version-release as Koji writes it. Raises ValueError.
+
+        >>> Nevra.from_nvr("crypto-policies-20181026-1.fc29").version
+        '20181026'
+        """
+        match = _NVR.fullmatch(nvr)
+        if not match:
+            raise ValueError(f"{nvr!r} is not a name-version-release")
+        return cls(epoch=epoch, arch=arch, **match.groupdict())
+
+    @property
+    def nvr(self) -> str:
+        """``name-version-release``, Koji's name for a build."""
+        return f"{self.name}-{self.version}-{self.release}"
+
+    @property
+    def evr(self) -> str:
+        """``epoch:version-release``, the epoch only where there is one."""
+        epoch = f"{self.epoch}:" if self.epoch else ""
+        return f"{epoch}{self.version}-{self.release}"
+
+    @property
+    def filename(self) -> str:
+        """The file name that rpm gives the package; it has no epoch."""
+        return f"{self.nvr}.{self.arch}.rpm"
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.evr}.{self.arch}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rpm:
+    """One package file, with the digest it had when it entered the pipeline."""
+
+    nevra: Nevra
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRpm:
+    """A verified source package from Koji: what was asked for, intact, signed by a pinned key."""
+
+    rpm: Rpm
+    build_id: int
+    url: str
+    signing_key: str
+    """Fingerprint (40 upper-case hex) of the pinned key whose signature verified."""
+    build_requires: tuple[str, ...]
+    """Names of the header's BuildRequires, without versions."""
+    changelog_time: int
+    """Time of the newest changelog entry, seconds since the epoch: SOURCE_DATE_EPOCH."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How rpmbuild is asked to build: bconds, macros, whether %check runs, the deadline in seconds."""
+
+    with_: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    macros: Mapping[str, str] = field(default_factory=dict)
+    check: bool = True
+    timeout: int = 4 * 3600
+
+    def arguments(self) -> tuple[str, ...]:
+        """The options as rpmbuild and mock both spell them (``--with``, ``--without``, ``--define``)."""
+        return (
+            *(word for name in self.with_ for word in ("--with", name)),
+            *(word for name in self.without for word in ("--without", name)),
+            *(word for macro in sorted(self.macros.items()) for word in ("--define", " ".join(macro))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchedSrpm:
+    """An unpacked source package after the recipe's edits.
+
+    It stays a spec beside its sources until a builder packs it inside the build root: packing
+    expands macros, and no foreign macro is expanded on the host.
+    """
+
+    source: SourceRpm
+    spec: Path
+    sources: Path
+    """Folder with every file that the spec names, the added patches included."""
+    sha256: str
+    """Digest over the names and contents of the spec and all sources."""
+    diff: str
+    """The whole change to the spec as a unified diff, followed by the added patches' own text."""
+    options: BuildOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltRpms:
+    """One package's result: the packed SRPM, the binary RPMs, the logs, and what built it."""
+
+    patched: PatchedSrpm
+    srpm: Rpm
+    rpms: tuple[Rpm, ...]
+    logs: tuple[Path, ...]
+    """build.log, root.log and installed_pkgs.log."""
+    builder: str
+    """The builder's name and version, such as ``mock 6.7`` or ``chroot (rpm 4.18.0)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedRpms:
+    """All packages of a run, signed by one key and verified with a keyring that holds it alone."""
+
+    built: tuple[BuiltRpms, ...]
+    srpms: tuple[Rpm, ...]
+    rpms: tuple[Rpm, ...]
+    fingerprint: str
+    public_key: Path
+
+
+class Verdict(StrEnum):
+    """The outcome of one check."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    WARN = "warn"
+    SKIPPED = "skipped"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was examined: what was expected, what was found, and the evidence for it."""
+
+    id: str
+    title: str
+    verdict: Verdict
+    expected: str = ""
+    found: str = ""
+    evidence: str = ""
+    advice: str = ""
+    """For a fail, one sentence that an admin can act on; for a skip, the reason."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether this outcome forbids publishing."""
+        return self.verdict in (Verdict.FAIL, Verdict.ERROR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestedRpms:
+    """Signed packages of which every check of the self-test passed."""
+
+    __test__ = False
+
+    signed: SignedRpms
+    checks: tuple[Check, ...]
+    headline: tuple[str, ...] = ()
+    """The result in a few lines for people, such as the handshakes before and after."""
+
+    def __post_init__(self) -> None:
+        if not self.checks:
+            raise ValueError("a self-test without a check proves nothing")
+        if failed := [check.id for check in self.checks if check.stops]:
+            raise ValueError(f"checks failed: {', '.join(failed)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRepo:
+    """The repository that readers now see."""
+
+    tested: TestedRpms
+    folder: Path
+    """The target's folder: ``current``, ``generations``, ``backport.repo`` and the public key."""
+    generation: str
+    repo_file: Path
+    base_url: str
+    checks: tuple[Check, ...]
+    """The proof that a client installs from it."""

@@ -1,0 +1,102 @@
+"""Files that others read: written beside and renamed, hashed, locked, removed for certain."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from backport.errors import BackportError
+
+_CHUNK = 1024 * 1024
+
+
+def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+    """Put a whole file at ``path``: a reader sees the old content or the new, never a part.
+
+    The new content is on disk before the rename. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """The file's digest in lower-case hex. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout: float, error: type[BackportError], what: str) -> Iterator[None]:
+    """Hold an exclusive lock on ``path`` (made when missing, and left in place).
+
+    The kernel frees the lock when its holder dies. Waits at most ``timeout`` seconds, then raises
+    ``error`` with ``what`` and the holder's process id.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as stream:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    stream.seek(0)
+                    holder = stream.read(32).strip() or "unknown"
+                    raise error(
+                        f"{what}: another process (pid {holder}) holds {path}",
+                        hint="wait until it has finished, then run the same command again",
+                    ) from None
+                time.sleep(0.1)
+        stream.seek(0)
+        stream.truncate()
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
+        yield
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder for work in progress below ``parent``, gone afterwards however the work ended."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with everything in it, read-only folders too; a missing one is no error."""
+
+    def make_writable_and_retry(_function: object, name: str, _problem: object) -> None:
+        path = Path(name)
+        path.parent.chmod(0o700)
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder, onerror=make_writable_and_retry)

@@ -1,0 +1,194 @@
+"""A recipe: which source packages to carry over, with which changes, and what proves the result."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+
+from backport.artifacts import BuildOptions, Nevra
+from backport.errors import UsageError
+from backport.settings import Name, Settings, did_you_mean, load
+
+
+def _nvr(value: str) -> str:
+    Nevra.from_nvr(value)
+    return value
+
+
+def _inside(value: str) -> str:
+    if value.startswith("/") or ".." in Path(value).parts:
+        raise ValueError("must be a path inside the patches folder")
+    return value
+
+
+Nvr = Annotated[str, AfterValidator(_nvr)]
+"""A build's name-version-release as Koji writes it."""
+
+CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
+"""A check's stable name: lower-case words joined by hyphens or dots."""
+
+
+class Patch(Settings):
+    """A patch file below the patches folder, and how many leading path parts ``patch`` strips."""
+
+    file: Annotated[str, AfterValidator(_inside)]
+    strip: int = Field(default=1, ge=0, le=9)
+
+
+class SpecEdit(Settings):
+    """A change to the spec's text at an anchor, which must match exactly once."""
+
+    action: Literal["insert_before", "insert_after", "replace", "delete"]
+    anchor: str = Field(min_length=1)
+    """Whole or partial line, or several lines, just as they stand in the spec."""
+    text: str = ""
+
+    @model_validator(mode="after")
+    def _text_fits_action(self) -> SpecEdit:
+        if (self.action == "delete") != (self.text == ""):
+            raise ValueError("every action but delete needs a text, and delete takes none")
+        return self
+
+
+class Build(Settings):
+    """How one package is built."""
+
+    with_: tuple[Name, ...] = Field(default=(), alias="with")
+    """Build conditions to switch on (``--with``)."""
+    without: tuple[Name, ...] = ()
+    """Build conditions to switch off (``--without``)."""
+    macros: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{2,}$")], str] = {}
+    """Macros to define."""
+    check: bool = True
+    """Whether %check runs."""
+    timeout: int = Field(default=4 * 3600, ge=1, le=7 * 24 * 3600)
+    """Deadline of the build in seconds."""
+
+    def options(self) -> BuildOptions:
+        """The same as the artifact that builders take."""
+        return BuildOptions(
+            with_=self.with_, without=self.without, macros=self.macros, check=self.check, timeout=self.timeout
+        )
+
+
+class Package(Settings):
+    """One source package of the recipe."""
+
+    nvr: Nvr
+    """The build in Koji to start from."""
+    bump: int = Field(default=1, ge=1, le=9999)
+    """The N of ``.bpN`` in the release: raise it for every change to an already published package."""
+    patches: tuple[Patch, ...] = ()
+    """Patches to add, in the order in which they apply."""
+    edits: tuple[SpecEdit, ...] = ()
+    """Changes to the spec's text, made before the patches are added."""
+    changelog: tuple[str, ...] = ()
+    """Lines of the new changelog entry; without any, one is written from the patches' names."""
+    build: Build = Build()
+
+    @field_validator("patches", mode="before")
+    @classmethod
+    def _plain_names(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            return [{"file": item} if isinstance(item, str) else item for item in value]
+        return value
+
+
+class Source(Settings):
+    """Where the source packages come from."""
+
+    tag: Name
+    """The Koji tag that ``backport search`` and ``plan`` compare the pins with."""
+    keys: tuple[Name, ...] = Field(min_length=1)
+    """Names of the keys of which one must have signed every source package."""
+
+
+class Handshake(Settings):
+    """What a STARTTLS handshake negotiates."""
+
+    protocol: Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
+    cipher: str | None = None
+    """The suite's OpenSSL name; none where any will do."""
+
+
+class Starttls(Settings):
+    """The proof by STARTTLS: a real Exim, before and after the update."""
+
+    library: Name = "openssl-libs"
+    """The package that must own the libssl which the running daemon has mapped."""
+    before: Handshake
+    """The negative control: what the target's own packages negotiate."""
+    after: Handshake
+    refused: tuple[Literal["TLSv1", "TLSv1.1", "TLSv1.2"], ...] = ("TLSv1",)
+    """Protocol versions that the updated server must refuse."""
+
+
+class Command(Settings):
+    """A program run inside the updated root, and what it must say."""
+
+    id: CheckId
+    run: tuple[str, ...] = Field(min_length=1)
+    exit: int = 0
+    output: str = ""
+    """Regular expression that the output must contain."""
+
+    @field_validator("output")
+    @classmethod
+    def _is_regular_expression(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as problem:
+            raise ValueError(f"not a regular expression: {problem}") from None
+        return value
+
+
+class SelfTest(Settings):
+    """What must be shown in a clean root before anything is published."""
+
+    install: tuple[Name, ...] = ()
+    """The target's own packages that are installed first, before the update."""
+    update: tuple[Name, ...] = ()
+    """Packages that the update must bring in although nothing of them was installed."""
+    starttls: Starttls | None = None
+    commands: tuple[Command, ...] = ()
+
+    @model_validator(mode="after")
+    def _proves_something(self) -> SelfTest:
+        if self.starttls is None and not self.commands:
+            raise ValueError("needs starttls or at least one command: nothing untested is published")
+        return self
+
+
+class Recipe(Settings):
+    """Everything that backport has to know about one backport."""
+
+    summary: str = Field(min_length=1, max_length=200)
+    targets: tuple[Name, ...] = Field(min_length=1)
+    """The targets that the changes were made for."""
+    source: Source
+    packages: dict[Name, Package] = Field(min_length=1)
+    self_test: SelfTest
+
+    @model_validator(mode="after")
+    def _names_match(self) -> Recipe:
+        for name, package in self.packages.items():
+            if Nevra.from_nvr(package.nvr).name != name:
+                raise ValueError(f"packages.{name}.nvr: {package.nvr} is a build of another package")
+        return self
+
+
+def load_recipe(folder: Path, name: str) -> Recipe:
+    """The recipe ``name`` from ``folder``. Raises UsageError."""
+    return load(find_settings(folder, name, what="recipe"), Recipe, what="a recipe")
+
+
+def find_settings(folder: Path, name: str, *, what: str) -> Path:
+    """The file ``name.toml`` in ``folder``; an unknown name is told with the nearest known one."""
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in known:
+        hint = f"known: {', '.join(known)}" if known else f"{folder} holds none"
+        raise UsageError(f"unknown {what} {name!r}{did_you_mean(name, known)}", hint=hint)
+    return folder / f"{name}.toml"

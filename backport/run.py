@@ -1,0 +1,188 @@
+"""The one way in which backport starts another program.
+
+Every program gets an argv list (never a shell line), an environment made from nothing, no standard
+input unless one is given, a deadline, and a session of its own, so that ending it ends its children.
+What it prints goes to a log file behind the echoed command, or is captured within a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from backport.errors import BackportError, HostError
+
+BASE_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "HOME": "/nonexistent",
+}
+NETWORK_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
+CAPTURE_LIMIT = 16 * 1024 * 1024
+TERMINATION_GRACE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """What a program left behind: its exit code (negative: the signal that ended it), what it
+    printed on standard output (empty when it went to a log), and its wall time in seconds."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    output: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """The captured output as text; bytes that are not UTF-8 are replaced."""
+        return self.output.decode("utf-8", "replace")
+
+
+def network_environment() -> dict[str, str]:
+    """The caller's own proxy and certificate settings, for programs that fetch over the network."""
+    names = [spelling for name in NETWORK_VARIABLES for spelling in (name, name.upper())]
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    error: type[BackportError],
+    timeout_error: type[BackportError] | None = None,
+    accept: Collection[int] | None = (0,),
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    log: Path | None = None,
+    what: str | None = None,
+    hint: str | None = None,
+    pass_fds: Collection[int] = (),
+) -> Completed:
+    """Run a program to its end and return what it left behind.
+
+    ``timeout`` is in seconds. With ``log`` both of its streams are appended to that file behind the
+    echoed command; without, standard output is captured (at most ``CAPTURE_LIMIT`` bytes are kept)
+    and standard error is quoted in the error. ``accept`` lists the exit codes that are no failure
+    (None: any). ``what`` names the action in people's words for the error message.
+
+    Raises ``error`` when the program fails, ``timeout_error`` (default: ``error``) when it runs past
+    its deadline, HostError when it is not installed.
+    """
+    command = tuple(str(word) for word in argv)
+    purpose = what or f"{Path(command[0]).name} failed"
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        stdout, stderr = _streams(stack, command, log)
+        stdin_file = _as_file(stack, stdin)
+        process = _start(
+            command, streams=(stdin_file, stdout, stderr), env=env, cwd=cwd, pass_fds=tuple(pass_fds)
+        )
+        try:
+            exit_code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise (timeout_error or error)(
+                f"{purpose}: ended after {timeout:.0f} s, its deadline", hint=hint, command=command, log=log
+            ) from None
+        except BaseException:
+            _end(process)
+            raise
+        output = b"" if log else _read_back(stdout)
+        if accept is not None and exit_code not in accept:
+            said = "" if log else _read_back(stderr)[-2000:].decode("utf-8", "replace").strip()
+            raise error(
+                f"{purpose}: {describe_exit(exit_code)}" + (f": {said}" if said else ""),
+                hint=hint,
+                command=command,
+                log=log,
+            )
+    return Completed(argv=command, exit_code=exit_code, output=output, seconds=time.monotonic() - started)
+
+
+def describe_exit(exit_code: int) -> str:
+    """An exit code in words: ``exit code 1`` or ``killed by SIGKILL``.
+
+    >>> describe_exit(1), describe_exit(-9), describe_exit(137)
+    ('exit code 1', 'killed by SIGKILL', 'killed by SIGKILL')
+    """
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    with contextlib.suppress(ValueError):
+        if number > 0:
+            return f"killed by {signal.Signals(number).name}"
+    return f"exit code {exit_code}"
+
+
+def _start(
+    command: tuple[str, ...],
+    *,
+    streams: tuple[BinaryIO, BinaryIO, BinaryIO],
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    pass_fds: tuple[int, ...],
+) -> subprocess.Popen[bytes]:
+    stdin, stdout, stderr = streams
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env={**BASE_ENVIRONMENT, **(env or {})},
+            cwd=cwd,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    except FileNotFoundError as missing:
+        raise HostError(
+            f"{command[0]} is not installed on this host" if missing.filename == command[0] else str(missing),
+            hint="`backport doctor` names the package that brings it",
+            command=command,
+        ) from missing
+
+
+def _streams(
+    stack: contextlib.ExitStack, command: tuple[str, ...], log: Path | None
+) -> tuple[BinaryIO, BinaryIO]:
+    if log is None:
+        return _as_file(stack, b""), _as_file(stack, b"")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    stream = stack.enter_context(log.open("ab"))
+    stream.write(f"$ {shlex.join(command)}\n".encode())
+    stream.flush()
+    return stream, stream
+
+
+def _as_file(stack: contextlib.ExitStack, content: bytes | None) -> BinaryIO:
+    if content is None:
+        return stack.enter_context(Path(os.devnull).open("rb"))
+    descriptor = os.memfd_create("backport", os.MFD_CLOEXEC)
+    stream = stack.enter_context(os.fdopen(descriptor, "w+b"))
+    stream.write(content)
+    stream.seek(0)
+    return stream
+
+
+def _read_back(stream: BinaryIO) -> bytes:
+    stream.seek(0)
+    return stream.read(CAPTURE_LIMIT)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the program and its session: politely, then for certain."""
+    for number, grace in ((signal.SIGTERM, TERMINATION_GRACE), (signal.SIGKILL, TERMINATION_GRACE)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+            return

@@ -1,0 +1,161 @@
+"""TOML files into frozen, validated models: unknown keys, wrong values and wrong types are told
+with file, line and key, before anything else happens."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from backport.errors import UsageError
+
+MAX_BYTES = 1024 * 1024
+"""A settings file larger than this is a mistake."""
+
+Model = TypeVar("Model", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, without room for unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _fingerprint(value: str) -> str:
+    packed = value.replace(" ", "").upper()
+    if not re.fullmatch(r"[0-9A-F]{40}|[0-9A-F]{64}", packed):
+        raise ValueError("a fingerprint has 40 hexadecimal digits; key ids are too short to pin a key")
+    return packed
+
+
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+"""A whole OpenPGP fingerprint; spaces are dropped, letters raised."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=128)]
+"""A name that is safe as a file name and as an argument."""
+
+Url = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/]+|file:///)\S*$")]
+"""An http, https or file URL."""
+
+
+class Key(Settings):
+    """A public key, pinned by its fingerprint; the file may then come from anywhere."""
+
+    fingerprint: Fingerprint
+    file: Path
+    """The armoured or binary public key."""
+    sha1_self_signature: bool = False
+    """Accept that this one key's self-signature uses SHA-1, as those of Fedora 25 to 33 do; the
+    fingerprint is what vouches for the key."""
+
+
+def load(path: Path, model: type[Model], *, what: str) -> Model:
+    """Read ``path`` as TOML into ``model``; relative paths in it are left as they stand.
+
+    Raises UsageError that names the file, the line where known, and the key.
+    """
+    text = _read(path, what)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise UsageError(f"{path}: not valid TOML: {problem}", hint="correct the file there") from None
+    try:
+        return model.model_validate(data)
+    except ValidationError as problem:
+        raise UsageError("\n".join(_explain(path, text, model, problem))) from None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean X?)`` for the nearest known word, or nothing.
+
+    >>> did_you_mean("opnssl", ["openssl", "exim"])
+    ' (did you mean openssl?)'
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: too large for {what}")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: {what} must be UTF-8 text") from None
+    except OSError as problem:
+        raise UsageError(f"{path}: {what} cannot be read: {problem.strerror}") from None
+
+
+def _explain(path: Path, text: str, model: type[Settings], problem: ValidationError) -> list[str]:
+    lines = []
+    for error in problem.errors(include_url=False):
+        location = [part for part in error["loc"] if part != "[key]"]
+        key = ".".join(str(part) for part in location) or "the file"
+        line = _line_of(text, location)
+        place = f"{path}:{line}" if line else f"{path}"
+        lines.append(f"{place}: {key}: {_reason(error, model, location)}")
+    return lines
+
+
+def _reason(error: Any, model: type[Settings], location: Sequence[int | str]) -> str:
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        return f"unknown key{did_you_mean(str(location[-1]), known)}"
+    if error["type"] == "missing":
+        return "this key is required"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _known_keys(model: type[Settings], location: Sequence[int | str]) -> list[str]:
+    """The keys that the table at ``location`` may hold."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, Settings):
+            fields = {(field.alias or name): field for name, field in current.model_fields.items()}
+            field = fields.get(str(part))
+            current = _innermost_model(field.annotation) if field else None
+    if not (isinstance(current, type) and issubclass(current, Settings)):
+        return []
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _innermost_model(annotation: Any) -> Any:
+    """The settings model inside ``Model | None``, ``dict[str, Model]`` or ``tuple[Model, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    for part in get_args(annotation):
+        if (found := _innermost_model(part)) is not None:
+            return found
+    return None
+
+
+def _line_of(text: str, location: Sequence[int | str]) -> int | None:
+    """The line of a key, found by reading the text; TOML's parser keeps no positions."""
+    keys = [str(part) for part in location if isinstance(part, str)]
+    while keys:
+        if line := _find_key(text, keys):
+            return line
+        keys.pop()
+    return None
+
+
+def _find_key(text: str, keys: list[str]) -> int | None:
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$", line):
+            table = _split_key(header[1])
+            if table == keys:
+                return number
+        assignment = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
+        if assignment and table + _split_key(assignment[1]) == keys:
+            return number
+    return None
+
+
+def _split_key(dotted: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", dotted)]

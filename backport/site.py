@@ -1,0 +1,144 @@
+"""The site: what one installation of backport uses — hub, mirrors, keys, folders, signing key."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from backport.errors import UsageError
+from backport.recipe import Nvr, Recipe
+from backport.settings import Fingerprint, Key, Name, Settings, Url, did_you_mean, load
+from backport.target import Target
+
+SITE_FILES = (Path("backport.toml"), Path("/etc/backport/backport.toml"))
+"""Where the site file is looked for when neither --config nor BACKPORT_CONFIG names one."""
+
+
+class Koji(Settings):
+    """The build system that source packages come from."""
+
+    hub: Url = "https://koji.fedoraproject.org/kojihub"
+    files: Url = "https://kojipkgs.fedoraproject.org"
+    timeout: float = Field(default=30.0, gt=0, le=600)
+    """Deadline in seconds of one request."""
+    retries: int = Field(default=3, ge=0, le=20)
+    """How often a request that failed by no fault of its own is sent again."""
+    total_timeout: float = Field(default=1800.0, gt=0)
+    """Deadline in seconds of one file's download with all its retries."""
+
+
+def _data_folder(name: str) -> Path:
+    checkout = Path(__file__).resolve().parent.parent / name
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "backport" / name
+
+
+class Paths(Settings):
+    """Folders; relative ones are taken from the site file's own folder."""
+
+    cache: Path = Path("/var/cache/backport")
+    """Downloads, built packages, roots and reports of past runs."""
+    repository: Path = Path("/srv/backport")
+    """What is published; a web server may serve it as it is."""
+    recipes: Path = Field(default_factory=lambda: _data_folder("specs"))
+    patches: Path = Field(default_factory=lambda: _data_folder("patches"))
+    targets: Path = Field(default_factory=lambda: _data_folder("mock-configs"))
+
+
+class Signing(Settings):
+    """The key that signs packages and metadata. It never enters a build."""
+
+    gnupghome: Path = Path("/etc/backport/gnupg")
+    key: Fingerprint | None = None
+    """Needed only where the GNUPGHOME holds more than one secret key."""
+    passphrase_file: Path | None = None
+    """First line: the passphrase. Without it, gpg's agent is asked."""
+
+
+class Site(Settings):
+    """One installation's settings; every one has a default that fits Fedora."""
+
+    builder: Literal["auto", "mock", "chroot"] = "auto"
+    packager: str = "backport <backport@localhost>"
+    """Name and address in changelog entries and as signing key's user id."""
+    base_url: Url | None = None
+    """The URL under which clients see the repository folder; default: its file URL."""
+    koji: Koji = Koji()
+    paths: Paths = Paths()
+    signing: Signing = Signing()
+    pins: dict[Name, Nvr] = {}
+    """Builds to start from instead of the recipes' own, by package."""
+    mirrors: dict[Name, dict[Name, Url]] = {}
+    """Base URLs to use instead of a target's own: target, repository id, URL."""
+    keys: dict[Name, Key] = {}
+    """Public keys by name, for source packages and to replace a target's own."""
+
+
+def load_site(config: Path | None) -> Site:
+    """The site file that applies, with absolute paths; without any, the defaults.
+
+    The order is ``config``, BACKPORT_CONFIG, ./backport.toml, /etc/backport/backport.toml; a file
+    that was named must exist. Raises UsageError.
+    """
+    path = config or _from_environment() or next((file for file in SITE_FILES if file.is_file()), None)
+    if path is None:
+        return Site()
+    site = load(path, Site, what="the site file")
+    folder = path.resolve().parent
+    return site.model_copy(
+        update={
+            "paths": _absolute(site.paths, folder),
+            "signing": _absolute(site.signing, folder),
+            "keys": {name: _absolute(key, folder) for name, key in site.keys.items()},
+        }
+    )
+
+
+def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Target]:
+    """Recipe and target with the site's pins, mirrors and keys in place of their own.
+
+    The target's ``keys`` afterwards hold every key that the recipe or the target names.
+    Raises UsageError for a mirror or key that nothing names.
+    """
+    packages = {
+        name: package.model_copy(update={"nvr": site.pins.get(name, package.nvr)})
+        for name, package in recipe.packages.items()
+    }
+    mirrors = site.mirrors.get(target.name, {})
+    ids = [repository.id for repository in target.repositories]
+    for wanted in mirrors:
+        if wanted not in ids:
+            raise UsageError(f"mirrors.{target.name}: no repository {wanted!r}{did_you_mean(wanted, ids)}")
+    repositories = tuple(
+        repository.model_copy(update={"baseurl": mirrors.get(repository.id, repository.baseurl)})
+        for repository in target.repositories
+    )
+    keys = {**target.keys, **site.keys}
+    for name in recipe.source.keys:
+        if name not in keys:
+            raise UsageError(
+                f"source.keys: no key {name!r} is configured{did_you_mean(name, keys)}",
+                hint=f"add [keys.{name}] with fingerprint and file to the site file or the target",
+            )
+    return (
+        recipe.model_copy(update={"packages": packages}),
+        target.model_copy(update={"repositories": repositories, "keys": keys}),
+    )
+
+
+def _from_environment(environment: Mapping[str, str] = os.environ) -> Path | None:
+    named = environment.get("BACKPORT_CONFIG")
+    return Path(named) if named else None
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    updates = {
+        name: folder / value
+        for name in type(settings).model_fields
+        if isinstance(value := getattr(settings, name), Path)
+    }
+    return settings.model_copy(update=updates)

@@ -1,0 +1,61 @@
+"""A target: the older release that packages are rebuilt for, as the one truth about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from backport.recipe import find_settings
+from backport.settings import Key, Name, Settings, Url, load
+
+PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/@][A-Za-z0-9._+/()-]*$")]
+"""A package, file or capability that dnf can install."""
+
+
+class Repository(Settings):
+    """One of the target's own package repositories."""
+
+    id: Name
+    baseurl: Url
+    """May hold dnf's variables ``$basearch`` and ``$releasever``."""
+    keys: tuple[Name, ...] = Field(min_length=1)
+    """Names of the keys that sign its packages."""
+
+
+class Target(Settings):
+    """The older release: where its packages are, what a build root holds, what its tools can read."""
+
+    name: Name
+    summary: str
+    releasever: Name
+    dist: Annotated[str, StringConstraints(pattern=r"^\.[a-z0-9]+$")]
+    """The value of %dist, such as ``.fc28``."""
+    arch: Literal["x86_64", "aarch64", "ppc64le", "s390x", "i686"]
+    repositories: tuple[Repository, ...] = Field(min_length=1)
+    keys: dict[Name, Key]
+    buildroot: tuple[PackageName, ...] = Field(min_length=1)
+    """What every build root starts with; an explicit list, since not every dnf reads comps groups."""
+    compression: Literal["gz", "zstd"] = "gz"
+    """Compression of published metadata: Fedora before 30 cannot read zstd."""
+    signature_digest: Literal["sha256", "sha512"] = "sha256"
+    """Digest of the signatures on packages and metadata that the target's rpm and gpg can verify."""
+    archived: bool = False
+    """Whether the release is at its end of life, so that its repositories change no more."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Target:
+        ids = [repository.id for repository in self.repositories]
+        if len(set(ids)) != len(ids):
+            raise ValueError("repositories: every id must be unique")
+        for repository in self.repositories:
+            for key in repository.keys:
+                if key not in self.keys:
+                    raise ValueError(f"repository {repository.id}: key {key!r} is not among the keys")
+        return self
+
+
+def load_target(folder: Path, name: str) -> Target:
+    """The target ``name`` from ``folder``. Raises UsageError."""
+    return load(find_settings(folder, name, what="target"), Target, what="a target")
