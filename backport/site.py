@@ -47,6 +47,8 @@ class Paths(Settings):
     recipes: Path = Field(default_factory=lambda: _data_folder("specs"))
     patches: Path = Field(default_factory=lambda: _data_folder("patches"))
     targets: Path = Field(default_factory=lambda: _data_folder("mock-configs"))
+    locks: Path | None = None
+    """Where ``backport lock`` writes; default: beside the recipes."""
 
 
 class Signing(Settings):
