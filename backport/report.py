@@ -1,0 +1,217 @@
+"""What a run did, as data; and that data as JSON, as JUnit XML and as text. Nothing here does I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+from xml.etree import ElementTree as ET
+
+from backport.artifacts import Check, Verdict
+
+FORMAT = 1
+"""Version of report.json; it is raised when a key changes its meaning or goes."""
+
+Outcome = Literal["published", "unchanged", "stopped", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """One stage of a run: how long it took, and what it left."""
+
+    name: str
+    seconds: float
+    status: Literal["done", "failed"]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a run ended before its time, and what a person can do about it."""
+
+    stage: str
+    kind: str
+    message: str
+    hint: str | None
+    command: tuple[str, ...] | None
+    log: str | None
+    exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """Everything that is worth knowing about one run; times in UTC, durations in seconds."""
+
+    run: str
+    recipe: str
+    target: str
+    builder: str
+    tool_version: str
+    started: datetime
+    seconds: float
+    outcome: Outcome
+    key: str
+    """Digest over ``inputs``: the same key means the same result. Empty before they are known."""
+    inputs: Mapping[str, str]
+    changed: tuple[str, ...]
+    """What differs from the inputs of the run before, in words."""
+    stages: tuple[StageReport, ...]
+    checks: tuple[Check, ...] = ()
+    headline: tuple[str, ...] = ()
+    repository: str | None = None
+    generation: str | None = None
+    folder: str
+    """Where this run's logs and reports lie."""
+    failure: Failure | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The command's exit code."""
+        return self.failure.exit_code if self.failure else 0
+
+
+def to_json(report: RunReport) -> str:
+    """The report as JSON text, keys in a stable order."""
+    document = {"format": FORMAT, **asdict(report), "started": report.started.isoformat()}
+    return json.dumps(document, indent=2, default=str) + "\n"
+
+
+def from_json(text: str) -> RunReport:
+    """The report that ``to_json`` wrote. Raises ValueError for anything else."""
+    try:
+        data = json.loads(text)
+        if data.pop("format") != FORMAT:
+            raise ValueError("written by another version of backport")
+        data["started"] = datetime.fromisoformat(data["started"])
+        data["stages"] = tuple(StageReport(**stage) for stage in data["stages"])
+        data["checks"] = tuple(_check(check) for check in data["checks"])
+        data["failure"] = _failure(data["failure"])
+        for name in ("changed", "headline"):
+            data[name] = tuple(data[name])
+        return RunReport(**data)
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise ValueError(f"not a report: {problem}") from problem
+
+
+def to_junit(report: RunReport) -> str:
+    """The report as JUnit XML, one test case a stage and one a check."""
+    suites = ET.Element("testsuites", name=f"backport {report.recipe} for {report.target}")
+    stages = _suite(suites, "stages", report)
+    for stage in report.stages:
+        case = ET.SubElement(
+            stages, "testcase", classname="backport.stage", name=stage.name, time=f"{stage.seconds:.3f}"
+        )
+        if stage.status == "failed" and report.failure:
+            _problem(case, "failure", report.failure.message, report.failure.hint or "")
+    if report.failure and all(stage.status == "done" for stage in report.stages):
+        case = ET.SubElement(stages, "testcase", classname="backport.stage", name=report.failure.stage)
+        _problem(case, "error", report.failure.message, report.failure.hint or "")
+    if report.checks:
+        junit_checks(_suite(suites, "checks", report), report.checks)
+    for suite in suites:
+        _count(suite)
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def junit_checks(suite: ET.Element, checks: tuple[Check, ...]) -> None:
+    """Add one test case per check to a JUnit suite; a warning passes, with its text as output."""
+    for check in checks:
+        case = ET.SubElement(suite, "testcase", classname="backport.check", name=check.id)
+        summary = f"expected {check.expected}, found {check.found}"
+        match check.verdict:
+            case Verdict.FAIL:
+                _problem(case, "failure", summary, f"{check.advice}\n{check.evidence}")
+            case Verdict.ERROR:
+                _problem(case, "error", check.found or check.title, f"{check.advice}\n{check.evidence}")
+            case Verdict.SKIPPED:
+                ET.SubElement(case, "skipped", message=_xml_text(check.advice))
+            case Verdict.WARN:
+                ET.SubElement(case, "system-out").text = _xml_text(f"warning: {summary}. {check.advice}")
+
+
+def to_text(report: RunReport) -> Iterator[str]:
+    """The summary for a terminal, line by line, in rich's markup-free plain text."""
+    if report.outcome == "unchanged":
+        yield f"{report.recipe} for {report.target}: nothing to do, the same inputs are published already"
+    yield from report.headline
+    if report.checks:
+        yield f"checks: {tally(report.checks)}"
+    if report.repository:
+        yield f"repository: {report.repository}"
+    if report.generation:
+        yield f"generation: {report.generation}"
+
+
+def failure_text(failure: Failure) -> Iterator[str]:
+    """A failure for people: the stage, the message, one hint, the command to replay, the log."""
+    yield f"{failure.stage}: {failure.message}"
+    if failure.hint:
+        yield f"hint: {failure.hint}"
+    if failure.command:
+        yield f"command: {shlex.join(failure.command)}"
+    if failure.log:
+        yield f"log: {failure.log}"
+
+
+def tally(checks: tuple[Check, ...]) -> str:
+    """Verdicts counted, such as ``14 pass, 1 skipped``."""
+    counts = {verdict: sum(check.verdict is verdict for check in checks) for verdict in Verdict}
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "none"
+
+
+def run_id(started: datetime, recipe: str, target: str) -> str:
+    """A run's name: sortable by time, readable, safe as a folder's name."""
+    return f"{started.astimezone(UTC):%Y%m%dT%H%M%S.%f}Z-{recipe}-{target}"
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """What differs between two runs' inputs, one line each, in the inputs' order."""
+    lines = []
+    for name in [*now, *(name for name in before if name not in now)]:
+        old, new = before.get(name), now.get(name)
+        if old is None:
+            lines.append(f"{name} is new: {new}")
+        elif new is None:
+            lines.append(f"{name} is gone: was {old}")
+        elif old != new:
+            lines.append(f"{name} changed: {old} → {new}")
+    return tuple(lines)
+
+
+def _suite(suites: ET.Element, name: str, report: RunReport) -> ET.Element:
+    return ET.SubElement(
+        suites,
+        "testsuite",
+        name=f"{report.recipe}-{report.target}.{name}",
+        timestamp=report.started.isoformat(),
+    )
+
+
+def _count(suite: ET.Element) -> None:
+    for attribute, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(attribute, str(len(suite.findall(f"testcase/{kind}"))))
+    suite.set("tests", str(len(suite.findall("testcase"))))
+
+
+def _problem(case: ET.Element, kind: str, message: str, text: str) -> None:
+    ET.SubElement(case, kind, message=_xml_text(message)).text = _xml_text(text)
+
+
+def _xml_text(text: str) -> str:
+    """Text without the control characters that XML 1.0 cannot carry (section 2.2)."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def _check(data: dict[str, Any]) -> Check:
+    return Check(**{**data, "verdict": Verdict(data["verdict"])})
+
+
+def _failure(data: dict[str, Any] | None) -> Failure | None:
+    if data is None:
+        return None
+    return Failure(**{**data, "command": tuple(data["command"]) if data["command"] else None})

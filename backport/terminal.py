@@ -1,0 +1,136 @@
+"""What a person sees in a terminal: progress on standard error, results on standard output.
+
+Colours and moving lines only where the stream is a terminal; rich respects NO_COLOR and TERM=dumb.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from backport.artifacts import Check, Verdict
+
+_STYLES = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.ERROR: "bold red",
+    Verdict.WARN: "yellow",
+    Verdict.SKIPPED: "dim",
+}
+_LEVELS = ("B", "kB", "MB", "GB")
+
+
+def output() -> Console:
+    """The console for results."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def errors() -> Console:
+    """The console for progress and errors."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class TerminalProgress:
+    """Progress for people: a moving line on a terminal, one plain line per step elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or errors()
+        self._started = time.monotonic()
+        self._live: Progress | None = None
+        self._step: TaskID | None = None
+        self._transfers: dict[str, TaskID] = {}
+        self._announced: set[str] = set()
+
+    def __enter__(self) -> TerminalProgress:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                DownloadColumn(),
+                TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def note(self, message: str) -> None:
+        """Show what is being done now, with the time since the start in seconds."""
+        elapsed = time.monotonic() - self._started
+        self._console.print(Text(f"[{elapsed:7.1f}] {message}"))
+
+    def transfer(self, what: str, done: int, total: int | None) -> None:
+        """Show a download's bar; without a terminal, one line when it begins."""
+        if self._live is None:
+            if what not in self._announced:
+                self._announced.add(what)
+                self.note(f"downloading {what}" + (f", {_size(total)}" if total else ""))
+            return
+        if what not in self._transfers:
+            self._transfers[what] = self._live.add_task(f"downloading {what}", total=total)
+        self._live.update(self._transfers[what], completed=done, total=total)
+        if total is not None and done >= total:
+            self._live.remove_task(self._transfers.pop(what))
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """The checks as a table: id, verdict, expected, found."""
+    table = Table("check", "verdict", "expected", "found", box=None, pad_edge=False)
+    for check in checks:
+        table.add_row(
+            escape(check.id),
+            Text(check.verdict, style=_STYLES[check.verdict]),
+            escape(check.expected),
+            escape(check.found if check.verdict is not Verdict.SKIPPED else check.advice),
+        )
+    return table
+
+
+def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Plain rows under a header."""
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def _size(count: int) -> str:
+    """A number of bytes for people.
+
+    >>> _size(9_900_000)
+    '9.9 MB'
+    """
+    amount = float(count)
+    for level in _LEVELS[:-1]:
+        if amount < 1000:
+            return f"{amount:.0f} {level}" if level == "B" else f"{amount:.1f} {level}"
+        amount /= 1000
+    return f"{amount:.1f} {_LEVELS[-1]}"
+
+
+def is_interactive() -> bool:
+    """Whether somebody looks at standard output."""
+    return sys.stdout.isatty()
