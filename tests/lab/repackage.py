@@ -44,7 +44,7 @@ LINKS = {
 EXTRA_HEADER = {
     "bash": "Provides: /bin/sh /bin/bash",
     "libc-bin": "Provides: /sbin/ldconfig",
-    "libc6": "Requires: setup",
+    "libc6": "Requires: setup\nRequires: glibc-common\nProvides: rtld(GNU_HASH)",
     "perl-base": "Requires: deb(perl)",
 }
 EXTRA_SCRIPTS = {

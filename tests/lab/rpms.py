@@ -30,10 +30,9 @@ def build_specs(specs: Sequence[Path], rpms: Path, scratch: Path, *, dist: str, 
     for name in ("BUILD", "BUILDROOT"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     macros = {
-        "_topdir": str(scratch), "_rpmdir": str(rpms), "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
+        "_topdir": str(scratch), "_sourcedir": str(PACKAGES / "base"), "_rpmdir": str(rpms), "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
         "dist": dist, "_buildshell": "/bin/bash", "_build_id_links": "none", "debug_package": "%{nil}",
         "__os_install_post": "%{nil}", "_binary_payload": "w2.gzdio", "_buildhost": "localhost",
-        "__requires_exclude": "^/usr/bin/bash$", "_fileattrsdir": str(scratch),
         "debug_package_by_install": "0" if rpm_version() >= (4, 20) else "1",
     }  # fmt: skip
     run(["rpmbuild", "-bb", "--quiet", "--nodeps", *definitions(macros), *specs],
