@@ -1,0 +1,291 @@
+"""Repository metadata by createrepo_c's bindings: what makes a folder of RPMs a dnf repository.
+
+The files and their names are those of the rpm-md format as createrepo_c(8) writes it: ``primary``,
+``filelists`` and ``other``, each named by its own digest, and ``repomd.xml`` that names them. SQLite
+copies are left out: dnf does not read them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from backport.errors import BackportError, HostError, PublishError
+from backport.files import digest_of, scratch_folder, write_atomically
+
+Compression = Literal["gz", "zstd"]
+Package: TypeAlias = Any
+"""createrepo_c.Package: one package's entry in all three metadata files."""
+
+FOLDER = "repodata"
+REPOMD = "repomd.xml"
+KINDS = ("primary", "filelists", "other")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discrepancy:
+    """One way in which a repository's metadata and its files do not agree."""
+
+    kind: Literal["missing", "extra", "digest", "metadata"]
+    path: str
+    """The file, relative to the repository's folder."""
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.detail}"
+
+
+def write_repodata(
+    folder: Path,
+    *,
+    compression: Compression,
+    rpms: Iterable[Path] | None = None,
+    known: Mapping[str, Package] | None = None,
+    workers: int | None = None,
+    error: type[BackportError] = PublishError,
+) -> None:
+    """Describe the RPMs of ``folder`` in ``folder/repodata``.
+
+    ``rpms`` are the files to name (default: every one below the folder). ``known`` are packages that
+    are already described, by location (see `read_packages`): they are not read again. Every other one
+    is parsed and hashed, ``workers`` at a time (default: one per core).
+
+    A reader sees the old metadata or the new: the files that ``repomd.xml`` names are in place before
+    it is renamed over the old one. Files that it no longer names are then removed; a signature of the
+    old ``repomd.xml`` goes before it, because it would not verify.
+
+    Raises ``error`` when a file is not a readable RPM or the metadata cannot be written, HostError when createrepo_c is missing or too
+    old for the compression, OSError.
+    """
+    createrepo_c = bindings()
+    paths = sorted(folder.rglob("*.rpm") if rpms is None else rpms)
+    packages = _packages(folder, paths, known=known or {}, workers=workers, error=error)
+    target = folder / FOLDER
+    target.mkdir(exist_ok=True)
+    with scratch_folder(folder, f".{FOLDER}.") as scratch:
+        repomd = createrepo_c.Repomd()
+        repomd.set_revision(str(int(time.time())))
+        for kind in KINDS:
+            try:
+                repomd.set_record(_write_file(kind, packages, scratch, compression))
+            except createrepo_c.CreaterepoCError as problem:
+                raise error(f"{target}: {kind} cannot be written: {problem}") from None
+        for file in scratch.iterdir():
+            file.replace(target / file.name)
+    (target / f"{REPOMD}.asc").unlink(missing_ok=True)
+    write_atomically(target / REPOMD, repomd.xml_dump())
+    _remove_unnamed(target, {Path(record.location_href).name for record in repomd.records})
+
+
+def read_packages(folder: Path, *, error: type[BackportError] = PublishError) -> dict[str, Package]:
+    """The packages that the metadata of ``folder`` describes, by their location in it.
+
+    Read by createrepo_c's own parser from all three files. Raises ``error`` when they are damaged or
+    do not belong together.
+    """
+    packages, problems = _parse(folder, error)
+    if problems:
+        raise error(f"{folder / FOLDER}: {problems[0]}", hint="the repository's metadata is damaged")
+    return packages
+
+
+def metadata_files(folder: Path, *, error: type[BackportError] = PublishError) -> tuple[str, ...]:
+    """What ``repomd.xml`` names, as paths relative to ``folder``. Raises ``error``."""
+    return tuple(record.location_href for record in _records(folder, error))
+
+
+def check_repodata(
+    folder: Path,
+    *,
+    digests: Collection[str] | None = None,
+    workers: int | None = None,
+    error: type[BackportError] = PublishError,
+) -> tuple[Discrepancy, ...]:
+    """Every way in which the metadata of ``folder`` and the files in it disagree.
+
+    Sizes and presence are compared for all packages, digests for the locations in ``digests``
+    (default: all). Raises ``error`` when ``repomd.xml`` itself cannot be read.
+    """
+    found = _check_metadata_files(folder, error)
+    if found:
+        return tuple(found)
+    packages, problems = _parse(folder, error)
+    found += [Discrepancy(kind="metadata", path=FOLDER, detail=problem) for problem in problems]
+    hashed = packages.keys() if digests is None else packages.keys() & set(digests)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        results = pool.map(
+            lambda item: _check_file(folder / item[0], item, hashed=item[0] in hashed), packages.items()
+        )
+        found += [result for result in results if result]
+    named = set(packages)
+    for path in sorted(folder.rglob("*.rpm")):
+        location = path.relative_to(folder).as_posix()
+        if location not in named:
+            found.append(Discrepancy(kind="extra", path=location, detail="is not in the metadata"))
+    return tuple(found)
+
+
+def bindings() -> Any:
+    """createrepo_c's Python bindings. Raises HostError where they are not installed."""
+    try:
+        return importlib.import_module("createrepo_c")
+    except ImportError:
+        raise HostError(
+            "createrepo_c's Python bindings are not installed",
+            hint="install python3-createrepo-c (Debian) or python3-createrepo_c (Fedora)",
+        ) from None
+
+
+def _packages(
+    folder: Path,
+    paths: list[Path],
+    *,
+    known: Mapping[str, Package],
+    workers: int | None,
+    error: type[BackportError],
+) -> list[Package]:
+    """The packages in the order of ``paths``. The bindings parse and hash outside of Python's lock."""
+    createrepo_c = bindings()
+
+    def describe(path: Path) -> Package:
+        location = path.relative_to(folder).as_posix()
+        if location in known:
+            return known[location]
+        try:
+            return createrepo_c.package_from_rpm(
+                str(path), checksum_type=createrepo_c.SHA256, location_href=location
+            )
+        except createrepo_c.CreaterepoCError as problem:
+            raise error(f"{path}: cannot be read as an RPM: {problem}") from None
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return list(pool.map(describe, paths))
+
+
+def _write_file(kind: str, packages: list[Package], folder: Path, compression: Compression) -> Any:
+    """Write one metadata file below ``folder`` and give its record for ``repomd.xml``."""
+    createrepo_c = bindings()
+    form, suffix = _compression(compression)
+    writers = {
+        "primary": createrepo_c.PrimaryXmlFile,
+        "filelists": createrepo_c.FilelistsXmlFile,
+        "other": createrepo_c.OtherXmlFile,
+    }
+    path = folder / f"{kind}.xml{suffix}"
+    statistics = createrepo_c.ContentStat(createrepo_c.SHA256)
+    file = writers[kind](str(path), form, statistics)
+    file.set_num_of_pkgs(len(packages))
+    for package in packages:
+        file.add_pkg(package)
+    file.close()
+    record = createrepo_c.RepomdRecord(kind, str(path))
+    record.load_contentstat(statistics)
+    record.fill(createrepo_c.SHA256)
+    record.rename_file()
+    return record
+
+
+def _compression(name: Compression) -> tuple[int, str]:
+    createrepo_c = bindings()
+    if name == "gz":
+        return createrepo_c.GZ_COMPRESSION, ".gz"
+    form = getattr(createrepo_c, "ZSTD_COMPRESSION", None)
+    if form is None:
+        raise HostError(
+            f"createrepo_c {createrepo_c.VERSION} cannot write zstd metadata",
+            hint='use a host with createrepo_c 1.0 or later, or compression = "gz" in the target',
+        )
+    return form, ".zst"
+
+
+def _remove_unnamed(target: Path, named: set[str]) -> None:
+    for file in target.iterdir():
+        if file.name not in named and file.name != REPOMD:
+            file.unlink()
+
+
+def _records(folder: Path, error: type[BackportError]) -> list[Any]:
+    createrepo_c = bindings()
+    path = folder / FOLDER / REPOMD
+    try:
+        records: list[Any] = createrepo_c.Repomd(str(path)).records
+    except (createrepo_c.CreaterepoCError, OSError) as problem:
+        raise error(f"{path}: cannot be read as repository metadata: {problem}") from None
+    for record in records:
+        href = Path(record.location_href)
+        if href.is_absolute() or href.parent != Path(FOLDER):
+            raise error(f"{path}: names a file outside of {FOLDER}/: {record.location_href}")
+    return records
+
+
+def _check_metadata_files(folder: Path, error: type[BackportError]) -> list[Discrepancy]:
+    records = {record.type: record for record in _records(folder, error)}
+    found = [
+        Discrepancy(kind="metadata", path=f"{FOLDER}/{REPOMD}", detail=f"names no {kind}")
+        for kind in KINDS
+        if kind not in records
+    ]
+    for record in records.values():
+        path = folder / record.location_href
+        if not path.is_file():
+            found.append(Discrepancy(kind="missing", path=record.location_href, detail="is missing"))
+        elif path.stat().st_size != record.size or digest_of(path, record.checksum_type) != record.checksum:
+            found.append(
+                Discrepancy(kind="digest", path=record.location_href, detail=f"is not what {REPOMD} names")
+            )
+    return found
+
+
+def _parse(folder: Path, error: type[BackportError]) -> tuple[dict[str, Package], list[str]]:
+    """The packages by location, and what createrepo_c's parser or the comparison found wrong."""
+    createrepo_c = bindings()
+    files = {record.type: str(folder / record.location_href) for record in _records(folder, error)}
+    packages: dict[str, Package] = {}
+    problems: list[str] = []
+
+    def warn(_kind: int, message: str) -> bool:
+        problems.append(message)
+        return True
+
+    def add(package: Package) -> None:
+        if package.pkgId in packages:
+            problems.append(f"{package.location_href} is described twice")
+        packages[package.pkgId] = package
+
+    def extend(seen: set[str], kind: str) -> Callable[[str, str, str], Package | None]:
+        def find(identity: str, name: str, _arch: str) -> Package | None:
+            seen.add(identity)
+            if identity not in packages:
+                problems.append(f"{kind} describes {name}, which primary does not")
+            return packages.get(identity)
+
+        return find
+
+    try:
+        # Without the files that primary names: filelists names them again.
+        createrepo_c.xml_parse_primary(files["primary"], pkgcb=add, warningcb=warn, do_files=0)
+        for kind in ("filelists", "other"):
+            seen: set[str] = set()
+            parse = getattr(createrepo_c, f"xml_parse_{kind}")
+            parse(files[kind], newpkgcb=extend(seen, kind), warningcb=warn)
+            problems += [f"{kind} lacks {packages[one].name}" for one in packages.keys() - seen]
+    except (createrepo_c.CreaterepoCError, KeyError) as problem:
+        raise error(f"{folder / FOLDER}: the metadata cannot be read: {problem}") from None
+    return {package.location_href: package for package in packages.values()}, problems
+
+
+def _check_file(path: Path, item: tuple[str, Package], *, hashed: bool) -> Discrepancy | None:
+    location, package = item
+    if path.is_symlink() or not path.is_file():
+        return Discrepancy(kind="missing", path=location, detail="is missing")
+    if path.stat().st_size != package.size_package:
+        return Discrepancy(kind="digest", path=location, detail="has another size than the metadata says")
+    if hashed and digest_of(path, package.checksum_type) != package.pkgId:
+        return Discrepancy(kind="digest", path=location, detail="has another digest than the metadata says")
+    return None
