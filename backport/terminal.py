@@ -5,7 +5,6 @@ Colours and moving lines only where the stream is a terminal; rich respects NO_C
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -14,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
     SpinnerColumn,
     TaskID,
@@ -63,7 +61,6 @@ class TerminalProgress:
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
-                DownloadColumn(),
                 TimeElapsedColumn(),
                 console=self._console,
                 transient=True,
@@ -81,6 +78,10 @@ class TerminalProgress:
         """Show what is being done now, with the time since the start in seconds."""
         elapsed = time.monotonic() - self._started
         self._console.print(Text(f"[{elapsed:7.1f}] {message}"))
+        if self._live:
+            if self._step is not None:
+                self._live.remove_task(self._step)
+            self._step = self._live.add_task(message, total=None)
 
     def transfer(self, what: str, done: int, total: int | None) -> None:
         """Show a download's bar; without a terminal, one line when it begins."""
@@ -91,7 +92,10 @@ class TerminalProgress:
             return
         if what not in self._transfers:
             self._transfers[what] = self._live.add_task(f"downloading {what}", total=total)
-        self._live.update(self._transfers[what], completed=done, total=total)
+        sizes = f"{_size(done)} of {_size(total)}" if total else _size(done)
+        self._live.update(
+            self._transfers[what], completed=done, total=total, description=f"downloading {what}, {sizes}"
+        )
         if total is not None and done >= total:
             self._live.remove_task(self._transfers.pop(what))
 
@@ -129,8 +133,3 @@ def _size(count: int) -> str:
             return f"{amount:.0f} {level}" if level == "B" else f"{amount:.1f} {level}"
         amount /= 1000
     return f"{amount:.1f} {_LEVELS[-1]}"
-
-
-def is_interactive() -> bool:
-    """Whether somebody looks at standard output."""
-    return sys.stdout.isatty()

@@ -1,0 +1,49 @@
+"""The command line's commands.
+
+What a command needs is imported when it runs, so that ``--help`` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from backport import __version__
+from backport.commands import host, runs
+
+app = typer.Typer(
+    name="backport",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.add_typer(runs.app)
+app.add_typer(host.app)
+
+
+@app.callback(invoke_without_command=False)
+def _global_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    r"""Rebuild a newer release's packages for an older one: patched, signed, tested, published.
+
+    \b
+    The main job:
+        backport doctor                       what this host lacks
+        backport keys init                    make the signing key, once
+        backport build openssl --target f28   fetch, patch, build, sign, self-test, publish
+
+    Exit codes: 0 ok, 2 usage or recipe, 3 fetch, 4 patch, 5 build, 6 sign, 7 self-test, 8 publish,
+    9 the host lacks something, 130 interrupted.
+    """
+    if version:
+        typer.echo(f"backport {__version__}")
+        raise typer.Exit
+    if debug:
+        os.environ["BACKPORT_DEBUG"] = "1"

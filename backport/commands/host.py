@@ -1,0 +1,128 @@
+"""Commands about the hub and this host: search, keys, doctor and schema."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from backport.commands.options import ConfigOption, JsonOption, print_json
+
+app = typer.Typer()
+keys_app = typer.Typer(no_args_is_help=True, help="The key that signs packages and repository metadata.")
+app.add_typer(keys_app, name="keys")
+
+
+class SchemaName(StrEnum):
+    """The settings files that have a schema."""
+
+    RECIPE = "recipe"
+    TARGET = "target"
+    SITE = "site"
+
+
+@app.command()
+def search(
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Package name; * and ? match any text.")],
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="TAG", help="Koji tag to look in; may be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    r"""Find packages in Koji and their latest builds per tag.
+
+    \b
+    Examples:
+        backport search 'openssl*'
+        backport search openssl --tag f29-updates --tag f30-updates
+    """
+    from backport import sources
+    from backport.site import load_site
+    from backport.terminal import output, rows_table
+
+    found = sources.search(load_site(config).koji, pattern, tags=tuple(tag or ()))
+    if as_json:
+        print_json(found)
+        return
+    output().print(rows_table(("package", "tag", "latest build"), found))
+
+
+@keys_app.command("init")
+def keys_init(config: ConfigOption = None) -> None:
+    r"""Make the signing key: RSA, in a GNUPGHOME of its own.
+
+    \b
+    Example:
+        backport keys init
+    """
+    from backport import sign
+    from backport.site import load_site
+
+    site = load_site(config)
+    key = sign.init_key(site.signing, site.packager)
+    typer.echo(f"made key {key.fingerprint} ({key.user_id}) in {site.signing.gnupghome}")
+
+
+@keys_app.command("show")
+def keys_show(as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    r"""Show the signing key's fingerprint, owner and dates, and the public key itself.
+
+    \b
+    Example:
+        backport keys show
+    """
+    from dataclasses import asdict
+
+    from backport import sign
+    from backport.site import load_site
+
+    key = sign.show_key(load_site(config).signing)
+    if as_json:
+        print_json(asdict(key))
+        return
+    for name, value in asdict(key).items():
+        typer.echo(f"{name.replace('_', ' ')}: {value}" if name != "public_key" else value)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    r"""Say what this host lacks, with the command that installs it.
+
+    \b
+    Example:
+        backport doctor
+    """
+    from dataclasses import asdict
+
+    from backport.doctor import examine_host
+    from backport.site import load_site
+    from backport.terminal import checks_table, output
+
+    checks = examine_host(load_site(config))
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        console = output()
+        console.print(checks_table(checks))
+        for check in checks:
+            if check.stops:
+                console.print(f"{check.id}: {check.advice}", markup=False)
+    raise typer.Exit(9 if any(check.stops for check in checks) else 0)
+
+
+@app.command()
+def schema(name: Annotated[SchemaName, typer.Argument(help="Which settings file.")]) -> None:
+    r"""Print the JSON schema of a recipe, a target or the site file.
+
+    \b
+    Example:
+        backport schema recipe > recipe.schema.json
+    """
+    from backport.recipe import Recipe
+    from backport.site import Site
+    from backport.target import Target
+
+    models = {SchemaName.RECIPE: Recipe, SchemaName.TARGET: Target, SchemaName.SITE: Site}
+    print_json(models[name].model_json_schema())

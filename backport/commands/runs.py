@@ -1,0 +1,231 @@
+"""Commands about carrying packages over: build, plan, diff, fetch, lock and log."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backport.commands.options import ConfigOption, JsonOption, RecipeArgument, TargetOption, print_json
+
+if TYPE_CHECKING:
+    from backport.report import RunReport
+
+app = typer.Typer()
+
+
+class UntilStage(StrEnum):
+    """Where a run may be asked to stop."""
+
+    FETCH = "fetch"
+    PATCH = "patch"
+    BUILD = "build"
+    SIGN = "sign"
+    SELF_TEST = "self-test"
+    PUBLISH = "publish"
+
+
+class BuilderName(StrEnum):
+    """Who builds: mock, a plain chroot, or whichever this host has."""
+
+    AUTO = "auto"
+    MOCK = "mock"
+    CHROOT = "chroot"
+
+
+@app.command()
+def build(
+    recipe: RecipeArgument,
+    target: TargetOption,
+    builder: Annotated[
+        BuilderName | None, typer.Option(help="Who builds; default: the site's choice.")
+    ] = None,
+    until: Annotated[UntilStage, typer.Option(help="The last stage to run.")] = UntilStage.PUBLISH,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build again although the inputs are unchanged.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what changed since the run before.")
+    ] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    r"""Fetch, patch, build, sign, self-test and publish a recipe's packages.
+
+    The same inputs are not built again. Every run leaves a report, see `backport log`.
+
+    \b
+    Examples:
+        backport build openssl --target f28
+        backport build openssl --target f28 --until self-test --json
+        backport build openssl --target f28 --builder mock --explain
+    """
+    from backport import pipeline
+    from backport.job import Stage, load_job
+    from backport.terminal import TerminalProgress
+
+    job = load_job(recipe, target, config, builder=builder)
+    with TerminalProgress() as progress:
+        report = pipeline.build(job, until=Stage(until), force=force, progress=progress)
+    _show_run(report, as_json=as_json, explain=explain)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument, target: TargetOption, as_json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    r"""Show what a build would do, without downloading or changing anything.
+
+    \b
+    Example:
+        backport plan openssl --target f28
+    """
+    from backport import pipeline
+    from backport.job import load_job
+    from backport.terminal import output, rows_table
+
+    planned = pipeline.plan(load_job(recipe, target, config))
+    if as_json:
+        print_json(planned.as_data())
+        return
+    console = output()
+    console.print(rows_table(("package", "from", "becomes", "patches", "action"), planned.rows()))
+    for line in planned.reasons:
+        console.print(f"  {line}", markup=False)
+
+
+@app.command()
+def diff(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = None) -> None:
+    r"""Show what the recipe changes: each spec's unified diff and the added patches.
+
+    \b
+    Example:
+        backport diff openssl --target f28
+    """
+    from backport import pipeline
+    from backport.job import load_job
+    from backport.terminal import TerminalProgress
+
+    with TerminalProgress() as progress:
+        text = pipeline.diff(load_job(recipe, target, config), progress=progress)
+    sys.stdout.write(text)
+
+
+@app.command()
+def fetch(
+    recipe: RecipeArgument, target: TargetOption, as_json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    r"""Download and verify a recipe's source packages into the cache.
+
+    \b
+    Example:
+        backport fetch openssl --target f28
+    """
+    from backport import pipeline
+    from backport.job import load_job
+    from backport.terminal import TerminalProgress, output, rows_table
+
+    with TerminalProgress() as progress:
+        originals = pipeline.fetch_sources(load_job(recipe, target, config), progress=progress)
+    if as_json:
+        print_json([pipeline.source_data(source) for source in originals])
+        return
+    rows = [
+        (str(source.rpm.nevra), source.rpm.sha256, source.signing_key, str(source.rpm.path))
+        for source in originals
+    ]
+    output().print(rows_table(("package", "sha256", "signed by", "file"), rows))
+
+
+@app.command()
+def lock(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = None) -> None:
+    r"""Pin exactly what the hub gives today; later runs refuse anything else.
+
+    \b
+    Example:
+        backport lock openssl --target f28
+    """
+    from backport import pipeline
+    from backport.job import load_job
+    from backport.terminal import TerminalProgress
+
+    job = load_job(recipe, target, config)
+    with TerminalProgress() as progress:
+        pipeline.lock_sources(job, progress=progress)
+    typer.echo(f"wrote {job.lock_file}")
+
+
+@app.command()
+def log(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's name, to show it whole.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many runs to list.")] = 20,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    r"""List past runs, newest first, or show one.
+
+    \b
+    Examples:
+        backport log
+        backport log --limit 3 --json
+    """
+    from itertools import islice
+
+    from backport.errors import UsageError
+    from backport.history import past_runs
+    from backport.report import to_json
+    from backport.settings import did_you_mean
+    from backport.site import load_site
+    from backport.terminal import output, rows_table
+
+    reports = past_runs(load_site(config).paths.cache / "runs")
+    if run is not None:
+        known = {report.run: report for report in reports}
+        if run not in known:
+            raise UsageError(f"no run {run!r}{did_you_mean(run, known)}", hint="`backport log` lists them")
+        _show_run(known[run], as_json=as_json, explain=True)
+        return
+    listed = list(islice(reports, limit))
+    if as_json:
+        print_json([json.loads(to_json(report)) for report in listed])
+        return
+    rows = [
+        (
+            report.run,
+            report.outcome,
+            f"{report.seconds:.1f} s",
+            report.failure.message if report.failure else "",
+        )
+        for report in listed
+    ]
+    output().print(rows_table(("run", "outcome", "time", "failure"), rows))
+
+
+def _show_run(report: RunReport, *, as_json: bool, explain: bool) -> None:
+    from rich.text import Text
+
+    from backport.report import failure_text, to_json, to_text
+    from backport.terminal import checks_table, errors, output
+
+    if as_json:
+        sys.stdout.write(to_json(report))
+    else:
+        console = output()
+        if report.checks:
+            console.print(checks_table(report.checks))
+        for line in to_text(report):
+            console.print(Text(line))
+        if explain:
+            for line in report.changed or ("nothing changed since the run before",):
+                console.print(Text(f"changed: {line}"))
+    if report.failure:
+        console = errors()
+        for number, line in enumerate(failure_text(report.failure)):
+            console.print(Text("error: ", style="bold red") + Text(line) if number == 0 else Text(line))
+        console.print(Text(f"report: {report.folder}/report.json"))

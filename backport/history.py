@@ -1,0 +1,153 @@
+"""Runs on disk: each has a folder with its logs, report.json and junit.xml; old ones are forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from backport import __version__
+from backport.artifacts import Check, PublishedRepo
+from backport.errors import BackportError, Interrupted
+from backport.files import remove_tree, write_atomically
+from backport.job import Job, Stage
+from backport.progress import Progress
+from backport.report import (
+    Failure,
+    Outcome,
+    RunReport,
+    StageReport,
+    changes,
+    from_json,
+    run_id,
+    to_json,
+    to_junit,
+)
+
+KEPT_RUNS = 100
+"""How many runs' folders are kept; the oldest go first."""
+_KEPT_NAMES = ("report.json", "junit.xml", "transcript.txt")
+
+
+class Recorder:
+    """Writes down a run while it happens, so that a report exists however the run ends."""
+
+    def __init__(self, job: Job, *, runs: Path, builder: str, progress: Progress) -> None:
+        self.started = datetime.now(UTC)
+        self.id = run_id(self.started, job.name, job.target.name)
+        self.folder = runs / self.id
+        self.key = ""
+        self.checks: tuple[Check, ...] = ()
+        self.headline: tuple[str, ...] = ()
+        self._job = job
+        self._builder = builder
+        self._progress = progress
+        self._clock = time.monotonic()
+        self._inputs: dict[str, str] = {}
+        self._changed: tuple[str, ...] = ()
+        self._stages: list[StageReport] = []
+        self._current = Stage.RESOLVE
+        self._published: PublishedRepo | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def stage(self, stage: Stage) -> Iterator[dict[str, Any]]:
+        """Time a stage; what is put into the given mapping becomes its details in the report."""
+        self._current = stage
+        details: dict[str, Any] = {}
+        started = time.monotonic()
+        status = StageReport(name=stage, seconds=0, status="failed").status
+        try:
+            yield details
+            status = "done"
+        finally:
+            self._stages.append(
+                StageReport(
+                    name=stage, seconds=round(time.monotonic() - started, 3), status=status, details=details
+                )
+            )
+
+    def workspace(self, *parts: str) -> Path:
+        """A folder of this run for a stage to write to."""
+        folder = self.folder.joinpath(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def inputs_are(self, inputs: dict[str, str], key: str, before: RunReport | None) -> None:
+        """Note what decides the result, and how it differs from the run before."""
+        self.key, self._inputs = key, inputs
+        self._changed = changes(before.inputs, inputs) if before else ("there is no earlier run",)
+
+    def published(self, repo: PublishedRepo) -> None:
+        """Note what readers now see."""
+        self._published = repo
+
+    def finish(self, outcome: Outcome, problem: BackportError | None = None) -> RunReport:
+        """Write report.json and junit.xml, drop everything else but logs, and return the report."""
+        report = RunReport(
+            run=self.id,
+            recipe=self._job.name,
+            target=self._job.target.name,
+            builder=self._builder,
+            tool_version=__version__,
+            started=self.started,
+            seconds=round(time.monotonic() - self._clock, 3),
+            outcome="interrupted" if isinstance(problem, Interrupted) else outcome,
+            key=self.key,
+            inputs=self._inputs,
+            changed=self._changed,
+            stages=tuple(self._stages),
+            checks=self.checks,
+            headline=self.headline,
+            repository=str(self._published.folder) if self._published else None,
+            generation=self._published.generation if self._published else None,
+            folder=str(self.folder),
+            failure=self._failure(problem) if problem else None,
+        )
+        write_atomically(self.folder / "report.json", to_json(report))
+        write_atomically(self.folder / "junit.xml", to_junit(report))
+        _tidy(self.folder)
+        return report
+
+    def _failure(self, problem: BackportError) -> Failure:
+        return Failure(
+            stage=self._current,
+            kind=problem.kind,
+            message=problem.message,
+            hint=problem.hint,
+            command=problem.command,
+            log=str(problem.log) if problem.log else None,
+            exit_code=problem.exit_code,
+        )
+
+
+def past_runs(runs: Path) -> Iterator[RunReport]:
+    """The reports of past runs, newest first; a folder without a readable report is passed over."""
+    for folder in sorted(runs.glob("*Z-*"), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            yield from_json((folder / "report.json").read_text())
+
+
+def last_run(runs: Path, recipe: str, target: str) -> RunReport | None:
+    """The newest run of a recipe for a target that got as far as knowing its inputs."""
+    mine = (report for report in past_runs(runs) if (report.recipe, report.target) == (recipe, target))
+    return next((report for report in mine if report.inputs), None)
+
+
+def forget_old_runs(runs: Path, keep: int = KEPT_RUNS) -> None:
+    """Remove the folders of all but the newest runs."""
+    for folder in sorted(runs.glob("*Z-*"), reverse=True)[keep:]:
+        remove_tree(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Leave only what people read: package files and unpacked sources are kept elsewhere or not at all."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        elif path.is_symlink() or not (path.suffix == ".log" or path.name in _KEPT_NAMES):
+            path.unlink()

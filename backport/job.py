@@ -1,0 +1,134 @@
+"""A job: one recipe for one target at one site, loaded and validated before anything is touched."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from backport import __version__
+from backport.artifacts import PatchedSrpm, Rpm
+from backport.errors import UsageError
+from backport.files import digest_of
+from backport.recipe import Recipe, load_recipe
+from backport.settings import Key, Settings, did_you_mean
+from backport.site import Site, apply_site, load_site
+from backport.target import Target, load_target
+
+
+class Stage(StrEnum):
+    """The stages of a run, in their order."""
+
+    RESOLVE = "resolve"
+    FETCH = "fetch"
+    PATCH = "patch"
+    BUILD = "build"
+    SIGN = "sign"
+    SELF_TEST = "self-test"
+    PUBLISH = "publish"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one run is about, with the site's pins, mirrors and keys already in place."""
+
+    name: str
+    recipe: Recipe
+    target: Target
+    site: Site
+
+    @property
+    def source_keys(self) -> tuple[Key, ...]:
+        """The pinned keys of which one must have signed every source package."""
+        return tuple(self.target.keys[name] for name in self.recipe.source.keys)
+
+    @property
+    def nvrs(self) -> tuple[str, ...]:
+        """The builds that the recipe starts from."""
+        return tuple(package.nvr for package in self.recipe.packages.values())
+
+    @property
+    def lock_file(self) -> Path:
+        """Where ``backport lock`` pins what was resolved."""
+        return (self.site.paths.locks or self.site.paths.recipes) / f"{self.name}.lock"
+
+    @property
+    def base_url(self) -> str:
+        """The URL under which clients see the repository folder."""
+        return self.site.base_url or self.site.paths.repository.resolve().as_uri()
+
+
+def load_job(name: str, target_name: str, config: Path | None, *, builder: str | None = None) -> Job:
+    """Load and validate recipe, target and site together. Raises UsageError."""
+    site = load_site(config)
+    if builder:
+        site = site.model_copy(update={"builder": builder})
+    recipe = load_recipe(site.paths.recipes, name)
+    target = load_target(site.paths.targets, target_name)
+    if target_name not in recipe.targets:
+        guess = did_you_mean(target_name, recipe.targets)
+        raise UsageError(
+            f"recipe {name!r} was not made for target {target_name!r}{guess}",
+            hint=f"it is for: {', '.join(recipe.targets)}",
+        )
+    recipe, target = apply_site(recipe, target, site)
+    _require_patches(name, recipe, site.paths.patches)
+    return Job(name=name, recipe=recipe, target=target, site=site)
+
+
+def settings_inputs(job: Job, *, builder: str, signing_key: str) -> dict[str, str]:
+    """Everything but the sources that decides a run's result, by a name that people understand.
+
+    Addresses do not count: the same package from another mirror is the same package.
+    """
+    inputs = {
+        "backport": __version__,
+        "builder": builder,
+        "signing key": signing_key,
+        "target": target_digest(job.target),
+        "self-test": _digest(job.recipe.self_test),
+    }
+    for name, package in job.recipe.packages.items():
+        inputs[f"{name} recipe"] = _digest(package)
+        for patch in package.patches:
+            inputs[f"{name} patch {patch.file}"] = digest_of(job.site.paths.patches / patch.file)
+    return inputs
+
+
+def package_inputs(
+    patched: PatchedSrpm, target: Target, *, builder: str, candidates: Iterable[Rpm]
+) -> dict[str, str]:
+    """Everything that decides the result of building one package."""
+    return {
+        "backport": __version__,
+        "builder": builder,
+        "source": patched.sha256,
+        "options": repr(patched.options),
+        "target": target_digest(target),
+        "candidates": ",".join(sorted(rpm.sha256 for rpm in candidates)),
+    }
+
+
+def target_digest(target: Target) -> str:
+    """The digest of what a target is, without where its mirrors and key files happen to be."""
+    repositories = [(repository.id, repository.keys) for repository in target.repositories]
+    fingerprints = sorted((name, key.fingerprint) for name, key in target.keys.items())
+    plain = target.model_dump_json(exclude={"repositories", "keys"})
+    return hashlib.sha256(repr((plain, repositories, fingerprints)).encode()).hexdigest()
+
+
+def _digest(settings: Settings) -> str:
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+
+
+def _require_patches(name: str, recipe: Recipe, folder: Path) -> None:
+    for package_name, package in recipe.packages.items():
+        for patch in package.patches:
+            if not (folder / patch.file).is_file():
+                known = [str(path.relative_to(folder)) for path in folder.glob("*/*.patch")]
+                raise UsageError(
+                    f"recipe {name!r}: packages.{package_name}.patches: {folder / patch.file} does not exist"
+                    + did_you_mean(patch.file, known)
+                )
