@@ -1,0 +1,265 @@
+"""Pinned keys, and what they prove about a package: it is whole, and one of them signed it.
+
+A key is pinned by its whole fingerprint; the file it lies in proves nothing. A package is verified
+by rpm's own ``rpmkeys`` against a database that holds one pinned key alone, with signature and
+digests both required (``%_pkgverify_level all``); its exit code is the result. Headers are read
+with rpm's bindings, which run nothing of what the package brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rpm
+
+from backport.artifacts import Nevra
+from backport.errors import BackportError
+from backport.files import scratch_folder, write_atomically
+from backport.openpgp import issuers
+from backport.run import run
+from backport.settings import Key
+
+VERIFY_TIMEOUT = 600.0
+"""Deadline in seconds for the verification of one package."""
+_KEY_TIMEOUT = 60.0
+_SIGNATURE_TAGS = ("RSAHEADER", "DSAHEADER", "SIGPGP", "SIGGPG")
+_SHA1 = "2"
+_CERTIFICATIONS = frozenset({"10", "11", "12", "13"})
+
+# rpm-sequoia's standard policy counts a self-signature by SHA-1 as void. For the keys that the
+# settings except by fingerprint it is accepted as a binding of name and key, for which second
+# preimage resistance is what counts; signatures on packages by SHA-1 stay refused.
+_SHA1_POLICY = '[hash_algorithms]\nsha1.second_preimage_resistance = "always"\n'
+
+
+def read_header(path: Path, *, error: type[BackportError]) -> Any:
+    """The package's header, unverified. Raises ``error`` where there is none to read."""
+    rpm.setVerbosity(rpm.RPMLOG_CRIT)
+    transaction = rpm.TransactionSet()
+    transaction.setVSFlags(rpm.RPMVSF_MASK_NODIGESTS | rpm.RPMVSF_MASK_NOSIGNATURES)
+    try:
+        with path.open("rb") as stream:
+            return transaction.hdrFromFdno(stream.fileno())
+    except (rpm.error, OSError) as problem:
+        raise error(f"{path.name}: not a package that rpm can read ({problem})") from None
+
+
+def nevra_of(header: Any) -> Nevra:
+    """The NEVRA that a header states; the architecture of a source package is ``src``."""
+    return Nevra(
+        name=header[rpm.RPMTAG_NAME],
+        epoch=header[rpm.RPMTAG_EPOCH] or 0,
+        version=header[rpm.RPMTAG_VERSION],
+        release=header[rpm.RPMTAG_RELEASE],
+        arch="src" if header.isSource() else header[rpm.RPMTAG_ARCH],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """What a key file holds, by gpg's own reading."""
+
+    primary: list[str] = field(default_factory=list)
+    """Fingerprints of the primary keys."""
+    subkeys: list[str] = field(default_factory=list)
+    secret: bool = False
+    revoked: bool = False
+    sha1_only: bool = False
+    """Whether no self-signature of the primary key uses a better digest than SHA-1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keyring:
+    """Pinned public keys, each in an rpm database of its own."""
+
+    folder: Path
+    error: type[BackportError]
+    owners: Mapping[str, str]
+    """The primary key's fingerprint for every fingerprint and key id, of subkeys too."""
+    excepted: frozenset[str]
+    """Fingerprints of the keys whose self-signature may use SHA-1."""
+
+    def verify(self, path: Path) -> str:
+        """Fingerprint of the pinned key that signed the whole, unchanged package.
+
+        Raises the keyring's error, which tells apart: not a package, not signed, signed by another
+        key, header changed, payload changed or cut short, signature void.
+        """
+        claimed = self._claimed_key(path)
+        if self._accepts(path, claimed, level="all", ignored=0):
+            return claimed
+        raise self.error(f"{path.name}: {self._why_not(path, claimed)}", hint=_CHANGED_HINT)
+
+    def _claimed_key(self, path: Path) -> str:
+        header = read_header(path, error=self.error)
+        signatures = [bytes(found) for tag in _SIGNATURE_TAGS if (found := _tag(header, tag))]
+        if not signatures:
+            raise self.error(
+                f"{path.name}: not signed",
+                hint="only packages that a pinned key signed are used; see `keys` in the recipe and the site",
+            )
+        named = [name for signature in signatures for name in issuers(signature)]
+        for name in named:
+            if name in self.owners:
+                return self.owners[name]
+        pinned = ", ".join(sorted(set(self.owners.values())))
+        signer = named[0] if named else "of an unknown kind"
+        raise self.error(
+            f"{path.name}: signed by the key {signer}, not by a pinned one ({pinned})",
+            hint="pin that key by its fingerprint only if you know whose it is",
+        )
+
+    def _why_not(self, path: Path, claimed: str) -> str:
+        signatures, payload = rpm.RPMVSF_MASK_NOSIGNATURES, rpm.RPMVSF_MASK_NOPAYLOAD
+        if not self._accepts(path, claimed, level="none", ignored=signatures | payload):
+            return "its header was changed after it was made"
+        if not self._accepts(path, claimed, level="none", ignored=signatures):
+            return "its payload was changed or cut short after it was made"
+        return f"the signature that it bears by the key {claimed} is not valid"
+
+    def _accepts(self, path: Path, fingerprint: str, *, level: str, ignored: int) -> bool:
+        """Whether rpmkeys accepts the package: at level ``all`` digests and a signature must be there
+        and good, at ``none`` just what is there; ``ignored`` are rpm's RPMVSF_NO… flags."""
+        completed = run(
+            [
+                "rpmkeys", *_define("_dbpath", self.folder / fingerprint),
+                *_define("_pkgverify_level", level), *_define("_pkgverify_flags", hex(ignored)),
+                "--checksig", path.absolute(),
+            ],
+            timeout=VERIFY_TIMEOUT, error=self.error, accept=None, env=self._environment(fingerprint),
+            what=f"verifying {path.name}",
+        )  # fmt: skip
+        return completed.exit_code == 0
+
+    def _environment(self, fingerprint: str) -> dict[str, str]:
+        if fingerprint not in self.excepted:
+            return {}
+        return {"RPM_SEQUOIA_CRYPTO_POLICY": str(self.folder / "sha1-self-signature.toml")}
+
+    def _import(self, fingerprint: str, file: Path) -> None:
+        run(
+            ["rpmkeys", *_define("_dbpath", self.folder / fingerprint), "--import", file],
+            timeout=_KEY_TIMEOUT, error=self.error, env=self._environment(fingerprint),
+            what=f"rpm cannot use the key {fingerprint}",
+        )  # fmt: skip
+
+
+_CHANGED_HINT = "it is not used; fetch or build it again, and if this stays so, ask whoever serves it"
+
+
+def pinned_keyring(keys: Sequence[Key], folder: Path, *, error: type[BackportError]) -> Keyring:
+    """A keyring below ``folder`` that holds just these keys. Raises ``error`` as `checked_key` does."""
+    owners: dict[str, str] = {}
+    for key in keys:
+        listing = _checked_listing(key, folder, error=error)
+        for name in (*listing.primary, *listing.subkeys):
+            owners |= {name: key.fingerprint, name[-16:]: key.fingerprint}
+    keyring = Keyring(
+        folder=folder,
+        error=error,
+        owners=owners,
+        excepted=frozenset(key.fingerprint for key in keys if key.sha1_self_signature),
+    )
+    write_atomically(folder / "sha1-self-signature.toml", _SHA1_POLICY)
+    for key in keys:
+        keyring._import(key.fingerprint, checked_key(key, folder, error=error))  # noqa: SLF001  # this module's own
+    return keyring
+
+
+def verify_rpm(path: Path, keys: Sequence[Key], workspace: Path, error: type[BackportError]) -> str:
+    """Fingerprint of the one of ``keys`` that signed the whole, unchanged package at ``path``.
+
+    For many packages make one `pinned_keyring`. Raises ``error`` as `Keyring.verify` does.
+    """
+    with scratch_folder(workspace, "keys-") as folder:
+        return pinned_keyring(keys, folder, error=error).verify(path)
+
+
+def checked_key(key: Key, folder: Path, *, error: type[BackportError]) -> Path:
+    """An armored copy in ``folder`` of the pinned key and nothing else, named by its fingerprint.
+
+    Raises ``error`` when the file cannot be read, holds other keys or a secret one, or when the key
+    is revoked or bound to its name by SHA-1 without the settings' exception.
+    """
+    _checked_listing(key, folder, error=error)
+    with scratch_folder(folder, "gnupg-") as home:
+        _gpg(home, "--import-options", "self-sigs-only", "--import", key.file, error=error)
+        armored = _gpg(home, "--armor", "--export", key.fingerprint, error=error)
+    copy = folder / f"{key.fingerprint}.asc"
+    write_atomically(copy, armored)
+    return copy
+
+
+def _checked_listing(key: Key, folder: Path, *, error: type[BackportError]) -> _Listing:
+    if not key.file.is_file():
+        raise error(
+            f"the key {key.fingerprint} is not at {key.file}",
+            hint="Fedora's keys come with the package distribution-gpg-keys; correct `file` of the key",
+        )
+    with scratch_folder(folder, "gnupg-") as home:
+        listing = _parse_listing(
+            _gpg(home, "--with-colons", "--with-sig-list", "--show-keys", key.file, error=error).decode()
+        )
+    if fault := _fault(key, listing):
+        raise error(f"{key.file}: {fault}", hint="correct `fingerprint` or `file` of the key")
+    if listing.sha1_only and not key.sha1_self_signature:
+        raise error(
+            f"{key.file}: the key {key.fingerprint} is bound to its name by SHA-1 alone",
+            hint="if the fingerprint is the right one, set `sha1_self_signature = true` for this key",
+        )
+    return listing
+
+
+def _fault(key: Key, listing: _Listing) -> str | None:
+    if listing.secret:
+        return "holds a secret key, where only a public one belongs"
+    if listing.primary != [key.fingerprint]:
+        found = ", ".join(listing.primary) or "no OpenPGP key at all"
+        return f"holds {found}, not just the pinned {key.fingerprint}"
+    if listing.revoked:
+        return f"the key {key.fingerprint} is revoked"
+    return None
+
+
+def _parse_listing(text: str) -> _Listing:
+    """Read gpg's colon listing (its doc/DETAILS): pub or sub, then fpr; sig has the digest in field 16."""
+    primary: list[str] = []
+    subkeys: list[str] = []
+    digests: set[str] = set()
+    secret = revoked = False
+    current, key_id = primary, ""
+    for line in text.splitlines():
+        fields = [*line.split(":"), *[""] * 20]
+        match fields[0]:
+            case "pub" | "sec":
+                current, key_id = primary, fields[4]
+                secret |= fields[0] == "sec"
+                revoked |= fields[1] == "r"
+            case "sub" | "ssb":
+                current = subkeys
+            case "fpr":
+                current.append(fields[9])
+            case "sig" if current is primary and fields[4] == key_id and fields[10][:2] in _CERTIFICATIONS:
+                digests.add(fields[15])
+    return _Listing(
+        primary=primary, subkeys=subkeys, secret=secret, revoked=revoked, sha1_only=digests == {_SHA1}
+    )
+
+
+def _gpg(home: Path, *arguments: str | Path, error: type[BackportError]) -> bytes:
+    home.chmod(0o700)
+    return run(
+        ["gpg", "--homedir", home, "--batch", "--quiet", "--no-autostart", *arguments],
+        timeout=_KEY_TIMEOUT, error=error, what=f"gpg cannot read {arguments[-1]}",
+    ).output  # fmt: skip
+
+
+def _define(macro: str, value: object) -> tuple[str, str]:
+    return "--define", f"{macro} {value}"
+
+
+def _tag(header: Any, name: str) -> Any:
+    return header[getattr(rpm, f"RPMTAG_{name}")]
