@@ -44,7 +44,7 @@ bench: host $(VENV)/ready ## Print the figures, medians of at least three runs
 	@$(BIN)/python -m tests.bench
 
 render: $(VENV)/ready ## Render what is made from other files: mock configurations, recipe reference
-	@$(BIN)/python -m tests.render
+	@$(BIN)/python docs/generate.py
 
 host: ## Install the Debian packages that are missing
 	@missing=; for package in $(HOST_PACKAGES); do \
