@@ -1,0 +1,105 @@
+"""What a chain of certificates says: its names against the host's (RFC 6125), OpenSSL's complaints
+in words (RFC 5280 section 6), and the lines that describe it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from cryptography import x509
+
+from backport.selftest.wire import Session, VerifyError
+
+VERIFY_ERRORS = {
+    2: "issuer's certificate is not in the chain",
+    3: "no CRL for it",
+    7: "signature does not verify",
+    9: "not yet valid",
+    10: "expired",
+    12: "CRL has expired",
+    18: "self-signed",
+    19: "root is not trusted",
+    20: "issuer is neither sent nor trusted",
+    21: "first certificate cannot be verified",
+    23: "revoked by CRL",
+    24: "issuer is no certificate authority",
+    25: "too many intermediates",
+    26: "not meant for a server",
+    66: "key is too weak",
+    67: "issuer's key is too weak",
+    68: "signature's digest is too weak",
+}
+"""OpenSSL's X509_V_ERR codes (x509_vfy.h) in words."""
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+
+
+def host_matches(host: str, pattern: str) -> bool:
+    """Whether a DNS name of a certificate stands for ``host`` (RFC 6125 section 6.4.3).
+
+    A wildcard is the whole left-most label, stands for exactly one label, and needs at least two
+    labels to its right. Case and a final dot do not matter.
+
+    >>> host_matches("mail.example.org", "*.example.org"), host_matches("example.org", "*.example.org")
+    (True, False)
+    """
+    labels, wanted = (name.removesuffix(".").lower().split(".") for name in (host, pattern))
+    if len(labels) != len(wanted) or not all(map(_LABEL.fullmatch, labels)):
+        return False
+    if wanted[0] == "*":
+        return len(wanted) > 2 and labels[1:] == wanted[1:]
+    return labels == wanted
+
+
+def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The certificate's DNS subject alternative names; its CN does not count (RFC 6125 section 6.4.4)."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(names.get_values_for_type(x509.DNSName))
+
+
+def is_named(certificate: x509.Certificate, host: str) -> bool:
+    """Whether one of the certificate's subject alternative names stands for ``host``."""
+    return any(host_matches(host, name) for name in dns_names(certificate))
+
+
+def explain(error: VerifyError) -> str:
+    """One of OpenSSL's complaints, such as ``certificate 1 (CN=mail): expired (verify code 10)``."""
+    words = VERIFY_ERRORS.get(error.code, "does not verify")
+    return f"certificate {error.depth + 1} ({error.subject}): {words} (verify code {error.code})"
+
+
+def describe(session: Session, host: str | None) -> Iterator[str]:
+    """The handshake and every certificate as sent, in lines for the transcript."""
+    yield f"SSLVersion in use: {session.protocol.replace('.', '_')}"
+    yield f"Cipher in use: {session.cipher}"
+    for number, certificate in enumerate(session.chain, start=1):
+        errors = [error for error in session.errors if error.depth == number - 1]
+        verdict = "; ".join(map(explain, errors)) or "ok"
+        state = "NOT VALIDATED" if errors else "VALIDATED"
+        yield f"Certificate {number} of {len(session.chain)} in chain: Cert {state}: {verdict}"
+        if number == 1 and host is not None:
+            yield _names_against(host, certificate)
+        yield f"serialNumber={certificate.serial_number:x}"
+        yield f"subject={_name(certificate.subject)}"
+        yield f"issuer={_name(certificate.issuer)}"
+
+
+def _names_against(host: str, certificate: x509.Certificate) -> str:
+    state = "VERIFIED" if is_named(certificate, host) else "NOT VERIFIED"
+    return f"Cert Hostname {state} ({host} = {_common_name(certificate)}{_listed(dns_names(certificate))})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "".join(f" | DNS:{name}" for name in names)
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    found = certificate.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)
+    return str(found[0].value) if found else "no CN"
+
+
+def _name(name: x509.Name) -> str:
+    return name.rfc4514_string()

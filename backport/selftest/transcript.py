@@ -1,0 +1,56 @@
+"""The record of a conversation, line by line, with the time since connecting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+LINE_LIMIT = 400
+"""Characters kept of one line; a server's answer may be hostile."""
+
+_INDENT = " " * 10
+
+
+class Transcript:
+    """What was said, when: seconds since the connection was begun, to the millisecond.
+
+    A line that the server sent is shown with everything unprintable escaped.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begin = clock()
+        self._lines: list[str] = []
+
+    def note(self, text: str, details: Iterable[str] = ()) -> None:
+        """Something that happened, and what is to be told about it on lines of their own."""
+        self._lines.append(f"[{self._elapsed()}] {printable(text)}")
+        self._lines.extend(f"{_INDENT}{printable(detail)}" for detail in details)
+
+    def sent(self, line: str) -> None:
+        """A command of ours, without its line end."""
+        self.note(f"--> {line}")
+
+    def received(self, lines: Sequence[str]) -> None:
+        """A whole reply of the server's, without line ends."""
+        self.note(f"<-- {lines[0]}" if lines else "<--", lines[1:])
+
+    def text(self) -> str:
+        """Everything so far, each line with its line end."""
+        return "".join(f"{line}\n" for line in self._lines)
+
+    def _elapsed(self) -> str:
+        return f"{self._clock() - self._begin:07.3f}"
+
+
+def printable(text: str, limit: int = LINE_LIMIT) -> str:
+    r"""``text`` on one line, harmless for a terminal, cut to ``limit`` characters.
+
+    >>> printable("220 \x1b[2Jhello\r")
+    '220 \\x1b[2Jhello\\r'
+    """
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text[: limit + 1]
+    )
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
