@@ -13,7 +13,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -108,6 +108,30 @@ def run(
                 log=log,
             )
     return Completed(argv=command, exit_code=exit_code, output=output, seconds=time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def running(
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Collection[int] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs while the block lasts and is ended, with its session, when it is left.
+
+    What it prints is appended to ``log``. Raises HostError when it is not installed.
+    """
+    command = tuple(str(word) for word in argv)
+    with contextlib.ExitStack() as stack:
+        stdout, stderr = _streams(stack, command, log)
+        streams = (_as_file(stack, None), stdout, stderr)
+        process = _start(command, streams=streams, env=env, cwd=cwd, pass_fds=tuple(pass_fds))
+        try:
+            yield process
+        finally:
+            _end(process)
 
 
 def describe_exit(exit_code: int) -> str:
