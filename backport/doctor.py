@@ -1,0 +1,326 @@
+"""What this host lacks for a build, and the command that brings it.
+
+Every check is data; the questions put to the host are in ``Probes``, so that a host can be made up.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backport import sign, trust
+from backport.artifacts import Check, Verdict
+from backport.errors import BackportError, HostError
+from backport.files import scratch_folder
+from backport.run import BASE_ENVIRONMENT, run
+from backport.settings import Key
+from backport.site import Koji, Signing, Site
+from backport.target import load_target
+
+GIB = 1024**3
+CACHE_BYTES = 8 * GIB
+"""Free space for roots (0.5 GB each), a build of OpenSSL with its tests, and downloads."""
+REPOSITORY_BYTES = GIB
+"""Free space for a few generations of what is published."""
+
+_SANDBOX = (
+    *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run"),
+    *("--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--", "true"),
+)
+_INSTALL = {"debian": "apt-get install -y", "fedora": "dnf install -y"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Need:
+    """A program or Python module, what for, and the package that brings it, by distribution."""
+
+    name: str
+    purpose: str
+    debian: str | None
+    fedora: str | None
+
+    def advice(self, family: str) -> str:
+        """What to type to get it."""
+        package = {"debian": self.debian, "fedora": self.fedora}.get(family)
+        if package:
+            return f"{_INSTALL[family]} {package}"
+        if family in _INSTALL:
+            return f"this distribution has no package with {self.name}"
+        return f"install the package that brings {self.name} ({self.fedora} on Fedora)"
+
+
+_PROGRAMS = (
+    _Need(name="dnf", purpose="makes clean roots of the target", debian="dnf", fedora="dnf"),
+    _Need(name="rpm", purpose="queries clean roots", debian="rpm", fedora="rpm"),
+    _Need(name="rpmkeys", purpose="verifies signatures", debian="rpm", fedora="rpm"),
+    _Need(name="rpmsign", purpose="signs packages", debian="rpm", fedora="rpm-sign"),
+    _Need(name="gpg", purpose="holds keys", debian="gpg", fedora="gnupg2"),
+    _Need(name="gpg-agent", purpose="signs for gpg", debian="gpg-agent", fedora="gnupg2"),
+    _Need(name="bwrap", purpose="runs programs inside a root", debian="bubblewrap", fedora="bubblewrap"),
+)
+_MOCK = _Need(name="mock", purpose="the site's builder", debian=None, fedora="mock")
+_MODULES = (
+    _Need(name="rpm", purpose="reads packages", debian="python3-rpm", fedora="python3-rpm"),
+    _Need(
+        name="createrepo_c",
+        purpose="writes repository metadata",
+        debian="python3-createrepo-c",
+        fedora="python3-createrepo_c",
+    ),
+    _Need(name="koji", purpose="asks the hub", debian="python3-gssapi", fedora="python3-koji"),
+)
+
+
+def _which(program: str) -> str | None:
+    return shutil.which(program, path=BASE_ENVIRONMENT["PATH"])
+
+
+def _import_module(name: str) -> None:
+    importlib.import_module(name)
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _start(argv: Sequence[str]) -> None:
+    run(argv, timeout=30, error=HostError)
+
+
+def _can_link(origin: Path, destination: Path) -> bool:
+    """Whether a file in the one folder can get a second name in the other."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=origin, prefix=".backport-") as file:
+            link = destination / Path(file.name).name
+            if link.parent != origin:
+                link.hardlink_to(file.name)
+                link.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _signing_key(signing: Signing) -> str:
+    key = sign.show_key(signing)
+    return f"{key.fingerprint} ({key.user_id})"
+
+
+def _check_key(key: Key) -> None:
+    with scratch_folder(Path(tempfile.gettempdir()), "backport-keys-") as folder:
+        trust.checked_key(key, folder, error=HostError)
+
+
+def _hub_version(koji: Koji) -> str:
+    options = {"timeout": koji.timeout, "max_retries": 0, "anon_retry": False, "retry_interval": 1}
+    try:
+        client = importlib.import_module("koji")
+        return str(client.ClientSession(koji.hub, options).getKojiVersion())
+    except Exception as problem:  # the client passes on whatever its transport raises
+        raise HostError(f"{type(problem).__name__}: {problem}") from problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """The questions put to the host. Those that can fail raise BackportError, or ImportError."""
+
+    euid: Callable[[], int] = os.geteuid
+    os_release: Callable[[], dict[str, str]] = _os_release
+    which: Callable[[str], str | None] = _which
+    import_module: Callable[[str], None] = _import_module
+    start: Callable[[Sequence[str]], None] = _start
+    free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
+    writable: Callable[[Path], bool] = lambda folder: os.access(folder, os.W_OK | os.X_OK)
+    can_link: Callable[[Path, Path], bool] = _can_link
+    signing_key: Callable[[Signing], str] = _signing_key
+    check_key: Callable[[Key], None] = _check_key
+    hub_version: Callable[[Koji], str] = _hub_version
+
+
+def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = None) -> tuple[Check, ...]:
+    """All checks of this host for what ``site`` asks of it, in the order in which to mend things.
+
+    ``offline`` leaves the hub alone. A hub that does not answer is a warning, since the host is not
+    to blame. Raises UsageError for a target that cannot be read.
+    """
+    host = probes or Probes()
+    family = _family(host.os_release())
+    return (
+        _root(host),
+        *_programs(site, host, family),
+        _sandbox(host),
+        *(_module(need, host, family) for need in _MODULES),
+        *_folders(site, host),
+        *_keys(site, host, family),
+        _hub(site, host, offline=offline),
+    )
+
+
+def _family(release: dict[str, str]) -> str:
+    """``debian``, ``fedora``, or another distribution's own id (os-release(5): ID, ID_LIKE)."""
+    ids = [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
+    if "debian" in ids:
+        return "debian"
+    return "fedora" if {"fedora", "rhel", "centos"} & set(ids) else ids[0]
+
+
+def _verdict(*, good: bool) -> Verdict:
+    return Verdict.PASS if good else Verdict.FAIL
+
+
+def _root(host: Probes) -> Check:
+    euid = host.euid()
+    return Check(
+        id="root",
+        title="runs as root",
+        verdict=_verdict(good=euid == 0),
+        expected="uid 0",
+        found=f"uid {euid}",
+        advice="" if euid == 0 else "run it as root: a clean root is made with the target's own owners",
+    )
+
+
+def _programs(site: Site, host: Probes, family: str) -> Iterator[Check]:
+    needed = (*_PROGRAMS, _MOCK) if site.builder == "mock" else _PROGRAMS
+    for need in needed:
+        found = host.which(need.name)
+        advice = "" if found else need.advice(family)
+        if need is _MOCK and not found and family == "debian":
+            advice += '; set builder = "chroot" in the site file'
+        yield Check(
+            id=f"program.{need.name}",
+            title=f"{need.name}: {need.purpose}",
+            verdict=_verdict(good=found is not None),
+            expected="installed",
+            found=found or "not installed",
+            advice=advice,
+        )
+
+
+def _sandbox(host: Probes) -> Check:
+    """Bubblewrap needs to make namespaces and mounts, which many containers forbid."""
+    facts = {"id": "sandbox", "title": "bubblewrap can make namespaces"}
+    if host.which("bwrap") is None:
+        return Check(**facts, verdict=Verdict.SKIPPED, advice="bwrap is not installed")
+    try:
+        host.start(_SANDBOX)
+    except BackportError as problem:
+        return Check(
+            **facts,
+            verdict=Verdict.FAIL,
+            expected="exit code 0",
+            found=problem.message,
+            advice="inside a container start it privileged: namespaces and mounts are forbidden here",
+        )
+    return Check(**facts, verdict=Verdict.PASS, found="net, pid, ipc, uts and mount namespaces")
+
+
+def _module(need: _Need, host: Probes, family: str) -> Check:
+    facts = {"id": f"module.{need.name}", "title": f"Python module {need.name}: {need.purpose}"}
+    try:
+        host.import_module(need.name)
+    except ImportError as problem:
+        advice = need.advice(family) + "; a venv has to be made with --system-site-packages"
+        return Check(**facts, verdict=Verdict.FAIL, expected="importable", found=str(problem), advice=advice)
+    return Check(**facts, verdict=Verdict.PASS, found="importable")
+
+
+def _folders(site: Site, host: Probes) -> Iterator[Check]:
+    cache, repository = site.paths.cache, site.paths.repository
+    for name, folder, needed in (
+        ("cache", cache, CACHE_BYTES),
+        ("repository", repository, REPOSITORY_BYTES),
+    ):
+        yield _folder_writable(name, folder, host)
+        yield _folder_space(name, folder, needed, host)
+    linkable = host.can_link(_existing(cache), _existing(repository))
+    yield Check(
+        id="folder.links",
+        title="published files share their space with the cache",
+        verdict=Verdict.PASS if linkable else Verdict.WARN,
+        expected="hard links from cache to repository",
+        found="they can be made" if linkable else "they cannot be made",
+        advice="" if linkable else "put paths.cache and paths.repository on one file system",
+    )
+
+
+def _folder_writable(name: str, folder: Path, host: Probes) -> Check:
+    writable = host.writable(_existing(folder))
+    return Check(
+        id=f"folder.{name}",
+        title=f"the {name} folder can be written",
+        verdict=_verdict(good=writable),
+        expected="writable",
+        found=str(folder),
+        advice="" if writable else f"choose another folder: paths.{name} in the site file",
+    )
+
+
+def _folder_space(name: str, folder: Path, needed: int, host: Probes) -> Check:
+    free = host.free_bytes(_existing(folder))
+    enough = free >= needed
+    return Check(
+        id=f"space.{name}",
+        title=f"free space for the {name} folder",
+        verdict=_verdict(good=enough),
+        expected=f"{needed / GIB:.0f} GiB",
+        found=f"{free / GIB:.1f} GiB",
+        advice="" if enough else f"make room, or choose another folder: paths.{name} in the site file",
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+
+
+def _keys(site: Site, host: Probes, family: str) -> Iterator[Check]:
+    yield _signing(site, host)
+    for name, key in _pinned_keys(site).items():
+        facts = {"id": f"key.{name}", "title": f"public key {name}", "expected": key.fingerprint}
+        try:
+            host.check_key(key)
+        except BackportError as problem:
+            advice = problem.hint or ""
+            if not key.file.exists() and "distribution-gpg-keys" in key.file.parts and family == "fedora":
+                advice = "dnf install -y distribution-gpg-keys"
+            yield Check(**facts, verdict=Verdict.FAIL, found=problem.message, advice=advice)
+        else:
+            yield Check(**facts, verdict=Verdict.PASS, found=str(key.file))
+
+
+def _signing(site: Site, host: Probes) -> Check:
+    facts = {"id": "key.signing", "title": "the signing key"}
+    try:
+        found = host.signing_key(site.signing)
+    except BackportError as problem:
+        advice = problem.hint or "backport keys init"
+        return Check(**facts, verdict=Verdict.FAIL, found=problem.message, advice=advice)
+    return Check(**facts, verdict=Verdict.PASS, found=found)
+
+
+def _pinned_keys(site: Site) -> dict[str, Key]:
+    """Every key that a target names or the site adds, the site's in place of the targets' own."""
+    names = sorted(path.stem for path in site.paths.targets.glob("*.toml"))
+    targets = [load_target(site.paths.targets, name) for name in names]
+    return {**{name: key for target in targets for name, key in target.keys.items()}, **site.keys}
+
+
+def _hub(site: Site, host: Probes, *, offline: bool) -> Check:
+    facts = {"id": "hub", "title": f"the hub {site.koji.hub} answers"}
+    if offline:
+        return Check(**facts, verdict=Verdict.SKIPPED, advice="it was not asked for")
+    try:
+        version = host.hub_version(site.koji)
+    except BackportError as problem:
+        advice = "check koji.hub in the site file and this host's network and proxy"
+        return Check(**facts, verdict=Verdict.WARN, found=problem.message, advice=advice)
+    return Check(**facts, verdict=Verdict.PASS, found=f"Koji {version}")
