@@ -46,14 +46,9 @@ EXTRA_HEADER = {
     "libc-bin": "Provides: /sbin/ldconfig",
     "libc6": "Requires: setup\nRequires: glibc-common\nProvides: rtld(GNU_HASH)",
     "perl-base": "Requires: deb(perl)",
+    "pkgconf": "Provides: pkgconfig",
 }
-EXTRA_SCRIPTS = {
-    "libc-bin": """
-%posttrans -p /usr/sbin/ldconfig
-%transfiletriggerin -P 2000000 -p /usr/sbin/ldconfig -- /usr/lib64
-%transfiletriggerpostun -P 2000000 -p /usr/sbin/ldconfig -- /usr/lib64
-"""
-}
+EXTRA_SCRIPTS = {"libc-bin": "\n%posttrans -p /usr/sbin/ldconfig\n"}
 _MERGED = re.compile(r"^/(bin|sbin|lib64|lib)(?=/|$)")
 _MULTIARCH = re.compile(r"^/usr/lib/x86_64-linux-gnu(?=/|$)")
 _UNWANTED = re.compile(
@@ -62,6 +57,7 @@ _UNWANTED = re.compile(
     r"|/usr/lib/(systemd|lsb|udev|init|mime|sysusers\.d|tmpfiles\.d)(/|$)"
     r"|/etc/(init\.d|cron\.\w+|apt|dpkg|systemd|rc.\.d|logrotate\.d|dbus-1)(/|$)"
 )
+_PKGCONFIG = re.compile(r"/usr/(?:share|lib64)/pkgconfig/(.+)\.pc")
 _PERL_MODULE = re.compile(r"/usr/(?:share|lib64)/(?:perl-base|perl5?/\d[\d.]*|perl5|perl)/(.+)\.pm")
 _FILESYSTEM_OWNS = frozenset(
     "/ /boot /dev /etc /etc/pam.d /etc/security /home /media /mnt /opt /proc /root /run /srv /sys /tmp /usr /usr/bin "
@@ -231,7 +227,8 @@ def _spec(deb: Deb, present: frozenset[str], files: Sequence[str], tree: Path, f
     requires = sorted(
         {next(name for name in either if name in present) for either in deb.depends if present & {*either}}
     )
-    modules = sorted({match[1].replace("/", "::") for path in files if (match := _PERL_MODULE.fullmatch(path))})
+    modules = {match[1].replace("/", "::") for path in files if (match := _PERL_MODULE.fullmatch(path))}
+    pkgconfigs = {match[1] for path in files if (match := _PKGCONFIG.fullmatch(path))}
     header = [
         f"Name: {deb.rpm_name}",
         *([f"Epoch: {epoch}"] if epoch else []),
@@ -242,7 +239,8 @@ def _spec(deb: Deb, present: frozenset[str], files: Sequence[str], tree: Path, f
         "Requires(pre): filesystem",
         *(f"Provides: deb({name})" for name in (deb.name, *deb.provides)),
         *(f"Requires: deb({name})" for name in requires if name != deb.name),
-        *(f"Provides: perl({module})" for module in modules),
+        *(f"Provides: perl({module})" for module in sorted(modules)),
+        *(f"Provides: pkgconfig({name})" for name in sorted(pkgconfigs)),
         *([EXTRA_HEADER[deb.name]] if deb.name in EXTRA_HEADER else []),
     ]
     return "\n".join(header) + (
