@@ -9,8 +9,10 @@ import re
 from dataclasses import dataclass
 
 from backport.selftest.certificates import describe
+from backport.selftest.tls import Offer, Session
 from backport.selftest.transcript import Transcript, printable
-from backport.selftest.wire import Closed, Deadline, Dial, Offer, Session, Wire, WireError
+from backport.selftest.trouble import Closed, Deadline, WireError
+from backport.selftest.wire import Dial, Wire
 
 LINE_LIMIT = 4096
 """Octets of one reply line; RFC 5321 section 4.5.3.1.5 allows 512."""

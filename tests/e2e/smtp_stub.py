@@ -12,7 +12,9 @@ from pathlib import Path
 from OpenSSL import SSL
 
 from backport.selftest.authority import Authority, Identity
-from backport.selftest.wire import PROTOCOLS, Deadline, Dial
+from backport.selftest.tls import PROTOCOLS
+from backport.selftest.trouble import Deadline
+from backport.selftest.wire import Dial
 
 Script = Callable[["Peer"], None]
 

@@ -11,17 +11,10 @@ from OpenSSL import SSL
 from backport.selftest.authority import Authority, Lifetime, new_key
 from backport.selftest.certificates import is_named
 from backport.selftest.client import NotSmtp, Refused, converse
+from backport.selftest.tls import Offer, Session
 from backport.selftest.transcript import Transcript
-from backport.selftest.wire import (
-    CannotOffer,
-    Closed,
-    Dial,
-    HandshakeFailed,
-    NoAnswer,
-    Offer,
-    Session,
-    WireError,
-)
+from backport.selftest.trouble import CannotOffer, Closed, HandshakeFailed, NoAnswer, WireError
+from backport.selftest.wire import Dial
 from tests.e2e.smtp_stub import Peer, Script, context, good, serving, simple_context
 
 HOST = "mail.example.org"

@@ -1,0 +1,176 @@
+"""What was observed, judged: each function turns one observation into one recorded check.
+
+Everything here is pure; the observations come from the client, the daemon and the root.
+"""
+
+from __future__ import annotations
+
+from backport.recipe import Command, Handshake, SelfTest
+from backport.selftest.certificates import dns_names, explain, is_named
+from backport.selftest.client import Conversation, NotSmtp, Refused
+from backport.selftest.ledger import Ledger
+from backport.selftest.tls import Session
+from backport.selftest.trouble import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
+
+CHAIN_LENGTH = 3
+"""Leaf, intermediate and root: what the test's server is given to send."""
+
+_TROUBLE_ADVICE: tuple[tuple[type[WireError], str], ...] = (
+    (Unreachable, "Find out from Exim's log why it does not listen."),
+    (NoAnswer, "Find out what Exim waits for: look-ups by DNS or ident are the usual reason."),
+    (Closed, "Find out from Exim's main and panic logs why it closed the connection."),
+    (NotSmtp, "Find out what answers on this port: it is no SMTP server."),
+    (Refused, "Check tls_advertise_hosts, tls_certificate and tls_privatekey, and Exim's log."),
+    (
+        HandshakeFailed,
+        "Check the crypto policy and openssl.cnf: client and server share no protocol or suite.",
+    ),
+    (CannotOffer, "Install a current pyOpenSSL and cryptography for this tool."),
+)
+
+
+def plan(self_test: SelfTest) -> dict[str, str]:
+    """Every check that the recipe asks for, id to title, in the order in which they are done."""
+    planned = {"root.installed": "the target's own packages install in a clean root"}
+    tls = self_test.starttls
+    if tls:
+        planned |= _handshake_plan("before", tls.before, "with the target's own packages")
+    planned["update.installed"] = "the update from the candidate repository installs its packages"
+    if tls:
+        planned |= _handshake_plan("after", tls.after, "after the update")
+        planned |= {
+            "after.chain": "the chain is complete and validates to the test's root",
+            "after.hostname": "the certificate names the host",
+            **{refusal_id(version): f"{version} is refused" for version in tls.refused},
+            "library.maps": "the daemon has mapped the library that is on disk",
+            "library.owner": "the mapped library belongs to the candidate's package",
+            "library.runtime-version": "Exim runs with the candidate's version of the library",
+            "after.s-client": "the updated openssl s_client agrees",
+        }
+    return planned | {command_id(command): " ".join(command.run) for command in self_test.commands}
+
+
+def _handshake_plan(stage: str, expected: Handshake, when: str) -> dict[str, str]:
+    planned = {
+        f"{stage}.exim": f"Exim starts {when}",
+        f"{stage}.starttls": f"STARTTLS works {when}",
+        f"{stage}.protocol": f"protocol of a default client {when}",
+    }
+    return planned | ({f"{stage}.cipher": f"suite of a default client {when}"} if expected.cipher else {})
+
+
+def refusal_id(protocol: str) -> str:
+    """The id of the check that a protocol version is refused, such as ``after.refuses-tlsv1``."""
+    return f"after.refuses-{protocol.lower()}"
+
+
+def command_id(command: Command) -> str:
+    """The id of a recipe's command."""
+    return f"command.{command.id}"
+
+
+def judge_trouble(ledger: Ledger, stage: str, trouble: WireError) -> None:
+    """A conversation that did not come to its end; everything that needed it is barred."""
+    advice = next(text for kind, text in _TROUBLE_ADVICE if isinstance(trouble, kind))
+    ledger.compare(
+        f"{stage}.starttls", good=False, expected="a TLS session", found=trouble.message, advice=advice
+    )
+    ledger.bar((f"{stage}.",), f"{stage}.starttls: {trouble.message}")
+
+
+def judge_handshake(ledger: Ledger, stage: str, conversation: Conversation, expected: Handshake) -> None:
+    """What a default client negotiated, against what the recipe says."""
+    session = conversation.session
+    ledger.compare(
+        f"{stage}.starttls",
+        good=True,
+        expected="a TLS session",
+        found="a TLS session",
+        evidence=str(conversation.banner),
+        advice="",
+    )
+    evidence = f"{session.protocol} {session.cipher}"
+    ledger.compare(
+        f"{stage}.protocol",
+        good=session.protocol == expected.protocol,
+        expected=expected.protocol,
+        found=session.protocol,
+        evidence=evidence,
+        advice=_protocol_advice(stage),
+    )
+    if expected.cipher:
+        ledger.compare(
+            f"{stage}.cipher",
+            good=session.cipher == expected.cipher,
+            expected=expected.cipher,
+            found=session.cipher,
+            evidence=evidence,
+            advice="Put the suite first in Ciphersuites, in openssl.cnf's policy block or the crypto policy.",
+        )
+
+
+def _protocol_advice(stage: str) -> str:
+    if stage == "before":
+        return "Correct the recipe's starttls.before: what the target has already, the update cannot prove."
+    return "See library.owner and library.maps: the daemon must run with the candidate's library."
+
+
+def judge_chain(ledger: Ledger, session: Session) -> None:
+    """The certificates as sent, and OpenSSL's complaints about them (RFC 5280 section 6)."""
+    problems = [explain(error) for error in session.errors]
+    if not problems and len(session.chain) != CHAIN_LENGTH:
+        problems = [f"{len(session.chain)} certificates sent"]
+    ledger.compare(
+        "after.chain",
+        good=not problems,
+        expected=f"{CHAIN_LENGTH} certificates, each valid",
+        found="; ".join(problems) or f"{CHAIN_LENGTH} certificates, each valid",
+        evidence=" < ".join(certificate.subject.rfc4514_string() for certificate in session.chain),
+        advice=_chain_advice({error.code for error in session.errors}),
+    )
+
+
+def _chain_advice(codes: set[int]) -> str:
+    if codes & {9, 10}:
+        return "Renew the certificate, and check the clock of server and client."
+    if codes & {2, 20, 21}:
+        return "Put the intermediate's certificate behind the leaf's in the file of tls_certificate."
+    return "Put leaf, intermediate and root, in this order, into the file of tls_certificate."
+
+
+def judge_hostname(ledger: Ledger, session: Session, host: str) -> None:
+    """The host's name against the leaf's subject alternative names (RFC 6125)."""
+    leaf = session.chain[0] if session.chain else None
+    names = ", ".join(dns_names(leaf)) if leaf else ""
+    ledger.compare(
+        "after.hostname",
+        good=leaf is not None and is_named(leaf, host),
+        expected=host,
+        found=names or "no DNS name",
+        evidence=leaf.subject.rfc4514_string() if leaf else "no certificate",
+        advice="Have the certificate issued for this name as a subject alternative name.",
+    )
+
+
+def judge_refusal(ledger: Ledger, protocol: str, outcome: Session | WireError) -> None:
+    """Whether an offer of one old protocol alone was refused, which takes a fatal alert by the server.
+
+    Where the conversation ended in another way nothing is proven: an error, never a pass. A server
+    that answers protocol_version (RFC 8446 section 6.2) says it best; OpenSSL also says other things.
+    """
+    check_id, expected = refusal_id(protocol), "refused by an alert"
+    if isinstance(outcome, Session):
+        ledger.compare(
+            check_id,
+            good=False,
+            expected=expected,
+            found=f"accepted: {outcome.protocol} {outcome.cipher}",
+            advice="Set MinProtocol in openssl.cnf's policy block; check that the file it includes exists.",
+        )
+    elif isinstance(outcome, HandshakeFailed) and outcome.alert is not None:
+        ledger.compare(
+            check_id, good=True, expected=expected, found=expected, evidence=outcome.message, advice=""
+        )
+    else:
+        advice = next(text for kind, text in _TROUBLE_ADVICE if isinstance(outcome, kind))
+        ledger.error(check_id, expected=expected, found=outcome.message, advice=advice)

@@ -1,0 +1,99 @@
+"""The checks of one examination: planned beforehand, so that none is lost whatever goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from backport.artifacts import Check, Verdict
+from backport.errors import BackportError
+
+
+class Ledger:
+    """What every planned check came to, in the order of the plan.
+
+    ``plan`` maps each check's id to its title. A check that nothing was recorded for is skipped where
+    an obstacle is known, with that as the reason, and an error where none is.
+    """
+
+    def __init__(self, plan: Mapping[str, str]) -> None:
+        self._plan = dict(plan)
+        self._checks: dict[str, Check] = {}
+        self._obstacles: list[tuple[tuple[str, ...], str]] = []
+
+    def compare(
+        self, check_id: str, *, good: bool, expected: str, found: str, evidence: str = "", advice: str
+    ) -> None:
+        """Record a pass or, where it is not ``good``, a fail with one sentence of advice."""
+        self._record(
+            check_id,
+            Verdict.PASS if good else Verdict.FAIL,
+            expected=expected,
+            found=found,
+            evidence=evidence,
+            advice="" if good else advice,
+        )
+
+    def error(self, check_id: str, *, expected: str, found: str, evidence: str = "", advice: str) -> None:
+        """Record that a check could not be done: it says nothing about what it examines."""
+        self._record(
+            check_id, Verdict.ERROR, expected=expected, found=found, evidence=evidence, advice=advice
+        )
+
+    def bar(self, prefixes: tuple[str, ...], reason: str) -> None:
+        """From now on, checks whose ids begin with one of ``prefixes`` cannot be done, and why."""
+        self._obstacles.append((prefixes, reason))
+
+    def skip(self, check_id: str, reason: str) -> None:
+        """Record that a check does not apply."""
+        self._record(check_id, Verdict.SKIPPED, expected="", found="", evidence="", advice=reason)
+
+    @contextlib.contextmanager
+    def step(
+        self, check_id: str, *, expected: str, bars: tuple[str, ...] = (), advice: str
+    ) -> Iterator[None]:
+        """Do something that only a failure records: an error of ``check_id``, which ``bars`` others."""
+        try:
+            yield
+        except BackportError as problem:
+            self.error(
+                check_id,
+                expected=expected,
+                found=problem.message,
+                evidence=str(problem.log or ""),
+                advice=problem.hint or advice,
+            )
+            self.bar(bars, f"{check_id}: {problem.message}")
+
+    def passed(self, check_id: str) -> bool:
+        """Whether the check has been recorded as passed."""
+        check = self._checks.get(check_id)
+        return check is not None and check.verdict is Verdict.PASS
+
+    def checks(self) -> tuple[Check, ...]:
+        """Every planned check, in order."""
+        for check_id in self._plan:
+            if check_id not in self._checks:
+                self._give_up(check_id)
+        return tuple(self._checks[check_id] for check_id in self._plan)
+
+    def _give_up(self, check_id: str) -> None:
+        for prefixes, reason in self._obstacles:
+            if check_id.startswith(prefixes):
+                return self.skip(check_id, reason)
+        return self.error(
+            check_id, expected="an outcome", found="the check was not done", advice="run the self-test again"
+        )
+
+    def _record(
+        self, check_id: str, verdict: Verdict, *, expected: str, found: str, evidence: str, advice: str
+    ) -> None:
+        self._checks[check_id] = Check(
+            id=check_id,
+            title=self._plan[check_id],
+            verdict=verdict,
+            expected=expected,
+            found=found,
+            evidence=evidence,
+            advice=advice,
+        )

@@ -1,0 +1,50 @@
+"""How a conversation with a server ends early, and the deadline that it is held under."""
+
+from __future__ import annotations
+
+import time
+
+from backport.errors import SelfTestError
+
+
+class WireError(SelfTestError):
+    """The conversation could not go on; the message says at what point and why."""
+
+
+class Unreachable(WireError):
+    """No connection came about."""
+
+
+class NoAnswer(WireError):
+    """The server kept silent until the deadline."""
+
+
+class Closed(WireError):
+    """The server closed or reset the connection where more was due."""
+
+
+class HandshakeFailed(WireError):
+    """The TLS handshake failed; ``alert`` is the number of the server's alert where it sent one."""
+
+    def __init__(self, message: str, *, alert: int | None = None) -> None:
+        super().__init__(message)
+        self.alert = alert
+
+
+class CannotOffer(WireError):
+    """The client's own TLS library cannot make this offer: nothing was learnt about the server."""
+
+
+class Deadline:
+    """A point in time that every wait of a conversation respects."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left. Raises NoAnswer when none are."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise NoAnswer(f"no answer within {self.seconds:g} s")
+        return left
