@@ -8,6 +8,8 @@ with rpm's bindings, which run nothing of what the package brings.
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +156,7 @@ def pinned_keyring(keys: Sequence[Key], folder: Path, *, error: type[BackportErr
     """A keyring below ``folder`` that holds just these keys. Raises ``error`` as `checked_key` does."""
     owners: dict[str, str] = {}
     for key in keys:
-        listing = _checked_listing(key, folder, error=error)
+        listing = _checked_listing(key, error=error)
         for name in (*listing.primary, *listing.subkeys):
             owners |= {name: key.fingerprint, name[-16:]: key.fingerprint}
     keyring = Keyring(
@@ -184,8 +186,8 @@ def checked_key(key: Key, folder: Path, *, error: type[BackportError]) -> Path:
     Raises ``error`` when the file cannot be read, holds other keys or a secret one, or when the key
     is revoked or bound to its name by SHA-1 without the settings' exception.
     """
-    _checked_listing(key, folder, error=error)
-    with scratch_folder(folder, "gnupg-") as home:
+    _checked_listing(key, error=error)
+    with _gnupg_home() as home:
         _gpg(home, "--import-options", "self-sigs-only", "--import", key.file, error=error)
         armored = _gpg(home, "--armor", "--export", key.fingerprint, error=error)
     copy = folder / f"{key.fingerprint}.asc"
@@ -193,13 +195,13 @@ def checked_key(key: Key, folder: Path, *, error: type[BackportError]) -> Path:
     return copy
 
 
-def _checked_listing(key: Key, folder: Path, *, error: type[BackportError]) -> _Listing:
+def _checked_listing(key: Key, *, error: type[BackportError]) -> _Listing:
     if not key.file.is_file():
         raise error(
             f"the key {key.fingerprint} is not at {key.file}",
             hint="Fedora's keys come with the package distribution-gpg-keys; correct `file` of the key",
         )
-    with scratch_folder(folder, "gnupg-") as home:
+    with _gnupg_home() as home:
         listing = _parse_listing(
             _gpg(home, "--with-colons", "--with-sig-list", "--show-keys", key.file, error=error).decode()
         )
@@ -247,6 +249,12 @@ def _parse_listing(text: str) -> _Listing:
     return _Listing(
         primary=primary, subkeys=subkeys, secret=secret, revoked=revoked, sha1_only=digests == {_SHA1}
     )
+
+
+def _gnupg_home() -> contextlib.AbstractContextManager[Path]:
+    """An empty GNUPGHOME. It lies below the system's temporary folder, since gpg looks there for sockets
+    and the path of a socket must be short (108 bytes)."""
+    return scratch_folder(Path(tempfile.gettempdir()), "gnupg-")
 
 
 def _gpg(home: Path, *arguments: str | Path, error: type[BackportError]) -> bytes:
