@@ -60,8 +60,8 @@ def write_repodata(
     it is renamed over the old one. Files that it no longer names are then removed; a signature of the
     old ``repomd.xml`` goes before it, because it would not verify.
 
-    Raises ``error`` when a file is not a readable RPM or the metadata cannot be written, HostError when createrepo_c is missing or too
-    old for the compression, OSError.
+    Raises ``error`` when a file is not a readable RPM or the metadata cannot be written, HostError when
+    createrepo_c is missing or too old for the compression, OSError.
     """
     createrepo_c = bindings()
     paths = sorted(folder.rglob("*.rpm") if rpms is None else rpms)

@@ -1,0 +1,372 @@
+"""The signing key in its GNUPGHOME, detached signatures by it, and their verification.
+
+gpg is told everything by its arguments and says everything by ``--with-colons``, ``--status-fd`` and
+exit codes (GnuPG's doc/DETAILS). The passphrase stays in its file or with gpg's agent. An agent that
+is started here is ended here; one that runs already, perhaps with a passphrase preset, is left alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import re
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backport.errors import BackportError, SignError
+from backport.files import scratch_folder, write_atomically
+from backport.run import Completed, run
+from backport.settings import Fingerprint
+from backport.site import Signing
+
+Digest = str
+"""A digest as gpg names it: ``sha256`` or ``sha512``."""
+
+_GPG_TIMEOUT = 60.0
+_KEY_TIMEOUT = 600.0
+_HOME_LIMIT = 80
+"""gpg's agent puts a socket of up to 20 characters into its home; a socket's path has at most 107."""
+_RSA = {"1", "3"}
+"""RSA's numbers in OpenPGP (RFC 4880, section 9.1)."""
+_PREFERENCES = "SHA256 SHA512 SHA384 AES256 AES192 AES ZLIB ZIP Uncompressed"
+_FAILURES = {
+    11: (
+        "the passphrase is wrong",
+        "correct the first line of the file that `signing.passphrase_file` names",
+    ),
+    17: ("its secret part is not there", "put the secret key back, or make a new key"),
+    85: (
+        "it needs a passphrase, and there is nobody to ask",
+        "set `signing.passphrase_file`, or preset the passphrase in gpg's agent",
+    ),
+}
+"""What the commonest codes of libgpg-error mean for a signature, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyInfo:
+    """The signing key: whole fingerprint, user id, dates, and the public key in armor."""
+
+    fingerprint: Fingerprint
+    user_id: str
+    created: datetime
+    expires: datetime | None
+    public_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SecretKey:
+    """One secret key as gpg's colon listing describes it."""
+
+    fingerprint: str
+    user_id: str
+    validity: str
+    algorithm: str
+    capabilities: str
+    token: str
+    created: datetime
+    expires: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signer:
+    """The opened key; good while the `open_key` that gave it lasts."""
+
+    key: KeyInfo
+    signing: Signing
+    digest: Digest
+
+    def sign_file(self, path: Path) -> Path:
+        """Put a detached, armored signature beside ``path`` as ``<path>.asc``. Raises SignError."""
+        signature = path.with_name(f"{path.name}.asc")
+        write_atomically(signature, self.signature(path.read_bytes()))
+        return signature
+
+    def signature(self, content: bytes) -> bytes:
+        """A detached, armored signature over ``content``. Raises SignError."""
+        what = f"the key {self.key.fingerprint} cannot sign"
+        return _gpg(self.signing, *self._detached(), stdin=content, accept=(0,), what=what).output
+
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments that gpg gets for every signature by this key."""
+        return (*_passphrase_arguments(self.signing), "--digest-algo", self.digest)
+
+    def _detached(self) -> tuple[str, ...]:
+        """Arguments by which gpg signs its standard input to its standard output; ``!`` bars subkeys."""
+        user = ("--local-user", f"{self.key.fingerprint}!")
+        return (*self.arguments(), *user, "--armor", "--output", "-", "--detach-sign")
+
+    def try_out(self) -> None:
+        """Sign nothing in particular, to tell why the key does not sign before much is at stake.
+
+        Raises SignError for a wrong or missing passphrase or an absent secret key.
+        """
+        completed = _gpg(self.signing, "--status-fd", "1", *self._detached(), stdin=b"", accept=None)
+        if completed.exit_code != 0:
+            reason, hint = _why_not(completed.text)
+            raise SignError(
+                f"the key {self.key.fingerprint} cannot sign: {reason}", hint=hint, command=completed.argv
+            )
+
+
+def init_key(signing: Signing, packager: str) -> KeyInfo:
+    """Make the signing key and give it: RSA with 4096 bits, for signatures alone, without an end.
+
+    RSA, because the rpm of Fedora 28 (4.14) verifies nothing newer; without an end, because rpm
+    never refreshes a key that it has imported. The GNUPGHOME is made with mode 0700. Raises
+    SignError when it holds a secret key already.
+    """
+    home = signing.gnupghome
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_home(signing)
+    with _agent(signing):
+        if keys := _secret_keys(signing):
+            raise SignError(
+                f"{home} holds the key {keys[0].fingerprint} already",
+                hint="use it, or name another folder as `signing.gnupghome` to make a new one",
+            )
+        _gpg(
+            signing, *_passphrase_arguments(signing, new=True), "--cert-digest-algo", "sha256",
+            "--default-preference-list", _PREFERENCES, "--quick-generate-key", "--", packager,
+            "rsa4096", "sign", "never", timeout=_KEY_TIMEOUT, accept=(0,), what="no key could be made",
+        )  # fmt: skip
+        return _key_info(signing, _choose(_secret_keys(signing), signing))
+
+
+def show_key(signing: Signing) -> KeyInfo:
+    """The key that the settings name, or the only one there is.
+
+    Raises SignError when it is missing, not the only one, expired, revoked, or not an RSA key that
+    signs by itself.
+    """
+    _check_home(signing)
+    with _agent(signing):
+        return _key_info(signing, _choose(_secret_keys(signing), signing))
+
+
+@contextlib.contextmanager
+def open_key(signing: Signing, *, digest: Digest = "sha256") -> Iterator[Signer]:
+    """The key, tried out and ready to sign; its agent ends with the context. Raises SignError."""
+    _check_home(signing)
+    with _agent(signing):
+        key = _key_info(signing, _choose(_secret_keys(signing), signing))
+        signer = Signer(key=key, signing=signing, digest=digest)
+        signer.try_out()
+        yield signer
+
+
+def sign_file(path: Path, signing: Signing, *, digest: Digest = "sha256") -> Path:
+    """A detached, armored signature of one file, as ``<path>.asc`` beside it. Raises SignError."""
+    with open_key(signing, digest=digest) as signer:
+        return signer.sign_file(path)
+
+
+def verify_file(
+    path: Path, *, public_key: Path, fingerprint: str, error: type[BackportError] = SignError
+) -> None:
+    """Check ``<path>.asc`` against the file: made by this very key, and good.
+
+    Raises ``error`` when the signature is missing, by another key, or not over this content.
+    """
+    signature = path.with_name(f"{path.name}.asc")
+    if not signature.is_file():
+        raise error(f"{path}: is not signed", hint=f"{signature.name} must lie beside it")
+    with scratch_folder(Path(tempfile.gettempdir()), "backport-keyring-") as scratch:
+        keyring = scratch / "key.gpg"
+        keyring.write_bytes(_without_armor(public_key.read_text("ascii")))
+        completed = run(
+            ["gpgv", "--status-fd", "1", "--keyring", keyring, signature, path],
+            timeout=_GPG_TIMEOUT, error=error, env={"GNUPGHOME": str(scratch)}, accept=None,
+            what=f"verifying {path}",
+        )  # fmt: skip
+    valid = [
+        line.split()[-1] for line in completed.text.splitlines() if line.startswith("[GNUPG:] VALIDSIG ")
+    ]
+    if completed.exit_code != 0 or valid != [fingerprint]:
+        raise error(
+            f"{path}: its signature is not a good one by the key {fingerprint}", command=completed.argv
+        )
+
+
+def _without_armor(text: str) -> bytes:
+    """The packets of an armored key (RFC 4880, section 6.2): what lies between blank line and checksum."""
+    lines = [line.strip() for line in text.splitlines()]
+    body = lines[lines.index("") + 1 :]
+    return base64.b64decode("".join(line for line in body if not line.startswith(("=", "-----"))))
+
+
+@contextlib.contextmanager
+def _agent(signing: Signing) -> Iterator[None]:
+    """End gpg's agent of this home afterwards, unless it runs already."""
+    home = {"GNUPGHOME": str(signing.gnupghome)}
+    asked = run(
+        ["gpg-connect-agent", "--no-autostart", "GETINFO pid", "/bye"],
+        timeout=_GPG_TIMEOUT, error=SignError, env=home, accept=None,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        if not asked.text.startswith("D "):
+            run(["gpgconf", "--kill", "all"], timeout=_GPG_TIMEOUT, error=SignError, env=home, accept=None)
+
+
+def _check_home(signing: Signing) -> None:
+    home = signing.gnupghome
+    if not home.is_dir():
+        raise SignError(
+            f"there is no signing key: {home} does not exist",
+            hint="make a key with `backport keys init`, or correct `signing.gnupghome` in the site file",
+        )
+    if stat.S_IMODE(home.stat().st_mode) & 0o077:
+        raise SignError(f"{home}: others may enter the folder of the secret key", hint=f"chmod 700 {home}")
+    if len(str(home)) > _HOME_LIMIT:
+        raise SignError(
+            f"{home}: too long a path for gpg's agent, which makes sockets in it",
+            hint=f"use a path of at most {_HOME_LIMIT} characters as `signing.gnupghome`",
+        )
+    if signing.passphrase_file:
+        _check_passphrase_file(signing.passphrase_file)
+
+
+def _check_passphrase_file(path: Path) -> None:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        readable = path.open("rb")
+    except OSError as problem:
+        raise SignError(
+            f"{path}: the passphrase cannot be read: {problem.strerror}",
+            hint="correct `signing.passphrase_file` in the site file",
+        ) from None
+    readable.close()
+    if mode & 0o007:
+        raise SignError(f"{path}: everybody may read the passphrase", hint=f"chmod 600 {path}")
+
+
+def _secret_keys(signing: Signing) -> list[_SecretKey]:
+    listing = _gpg(
+        signing, "--with-colons", "--list-secret-keys", accept=(0,), what="the secret keys cannot be listed"
+    )
+    return parse_secret_keys(listing.text)
+
+
+def parse_secret_keys(text: str) -> list[_SecretKey]:
+    """The primary secret keys of gpg's colon listing; each with its first user id (doc/DETAILS)."""
+    blocks: list[dict[str, list[str]]] = []
+    for line in text.splitlines():
+        fields = [*line.split(":"), *[""] * 20]
+        if fields[0] == "sec":
+            blocks.append({"sec": fields})
+        elif blocks and fields[0] in {"ssb", "fpr", "uid"}:
+            blocks[-1].setdefault(fields[0], fields)
+    return [
+        _SecretKey(
+            fingerprint=block["fpr"][9],
+            user_id=_unescape(block["uid"][9]) if "uid" in block else "",
+            validity=block["sec"][1],
+            algorithm=block["sec"][3],
+            capabilities=block["sec"][11],
+            token=block["sec"][14],
+            created=_time(block["sec"][5]) or datetime.fromtimestamp(0, UTC),
+            expires=_time(block["sec"][6]),
+        )
+        for block in blocks
+    ]
+
+
+def _choose(keys: Sequence[_SecretKey], signing: Signing) -> _SecretKey:
+    where = signing.gnupghome
+    if signing.key:
+        keys = [key for key in keys if key.fingerprint == signing.key]
+    if not keys:
+        wanted = f"the secret key {signing.key}" if signing.key else "no secret key"
+        raise SignError(
+            f"{wanted} is not in {where}" if signing.key else f"there is {wanted} in {where}",
+            hint="make a key with `backport keys init`, or correct `signing` in the site file",
+        )
+    if len(keys) > 1:
+        known = ", ".join(f"{key.fingerprint} ({key.user_id})" for key in keys)
+        raise SignError(
+            f"{where} holds {len(keys)} secret keys: {known}",
+            hint="name one of these fingerprints as `signing.key` in the site file",
+        )
+    if fault := _fault(keys[0]):
+        raise SignError(f"the signing key {keys[0].fingerprint} {fault[0]}", hint=fault[1])
+    return keys[0]
+
+
+def _fault(key: _SecretKey) -> tuple[str, str] | None:
+    """What is wrong with the key, and what to do; the validity's letters are those of doc/DETAILS."""
+    another = "use another key: name its fingerprint as `signing.key`, or make one with `backport keys init`"
+    prolong = f"prolong it with `gpg --quick-set-expire {key.fingerprint} 2y`; clients import it anew then"
+    expired = key.validity == "e" or bool(key.expires and key.expires <= datetime.now(UTC))
+    faults = (
+        (key.validity == "r", "is revoked", another),
+        (expired, f"expired on {key.expires:%Y-%m-%d}" if key.expires else "is expired", prolong),
+        (key.validity in {"i", "d"} or "D" in key.capabilities, "is not valid or disabled", another),
+        (key.algorithm not in _RSA, "is not an RSA key, the only kind that old rpm verifies", another),
+        ("s" not in key.capabilities, "signs only by a subkey, which old rpm does not verify", another),
+        (key.token == "#", "lacks its secret part", "put the secret key back into that GNUPGHOME"),
+    )
+    return next(((reason, hint) for applies, reason, hint in faults if applies), None)
+
+
+def _key_info(signing: Signing, key: _SecretKey) -> KeyInfo:
+    exported = _gpg(
+        signing, "--armor", "--no-emit-version", "--export-options", "export-minimal", "--export",
+        key.fingerprint, accept=(0,), what="the public key cannot be exported",
+    )  # fmt: skip
+    return KeyInfo(
+        fingerprint=key.fingerprint,
+        user_id=key.user_id,
+        created=key.created,
+        expires=key.expires,
+        public_key=exported.output.decode("ascii"),
+    )
+
+
+def _passphrase_arguments(signing: Signing, *, new: bool = False) -> tuple[str, ...]:
+    """How gpg gets the passphrase: from its file; else none for a new key, and the agent's for another."""
+    if signing.passphrase_file:
+        return ("--pinentry-mode", "loopback", "--passphrase-file", str(signing.passphrase_file))
+    if new:
+        return ("--pinentry-mode", "loopback", "--passphrase", "")
+    return ("--pinentry-mode", "error")
+
+
+def _gpg(
+    signing: Signing,
+    *arguments: str,
+    accept: tuple[int, ...] | None,
+    timeout: float = _GPG_TIMEOUT,
+    stdin: bytes | None = None,
+    what: str | None = None,
+) -> Completed:
+    return run(
+        ["gpg", "--batch", "--no-tty", "--quiet", *arguments],
+        timeout=timeout, error=SignError, accept=accept, stdin=stdin, what=what,
+        env={"GNUPGHOME": str(signing.gnupghome)},
+    )  # fmt: skip
+
+
+def _why_not(status: str) -> tuple[str, str | None]:
+    """The reason for a failed signature from gpg's status lines: FAILURE's code is libgpg-error's."""
+    for line in status.splitlines():
+        match line.split():
+            case ["[GNUPG:]", "FAILURE", _, code, *_]:
+                number = int(code) & 0xFFFF
+                return _FAILURES.get(number, (f"gpg's error {number}", None))
+    return "gpg says no reason", None
+
+
+def _unescape(field: str) -> str:
+    """A user id as it is; gpg writes colons and control characters in it by their hexadecimal codes."""
+    plain = re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()), field.encode())
+    return plain.decode("utf-8", "replace")
+
+
+def _time(field: str) -> datetime | None:
+    return datetime.fromtimestamp(int(field), UTC) if field else None
