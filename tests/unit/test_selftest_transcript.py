@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from backport.selftest.transcript import Transcript, printable
+
+
+def test_lines_carry_the_time_since_connecting() -> None:
+    times = iter([100.0, 100.0994, 100.2, 112.5])
+    transcript = Transcript(lambda: next(times))
+    transcript.note("Connected to server")
+    transcript.received(["220-one", "220 two"])
+    transcript.sent("EHLO client.test")
+    assert transcript.text() == (
+        "[000.099] Connected to server\n"
+        "[000.200] <-- 220-one\n"
+        "          220 two\n"
+        "[012.500] --> EHLO client.test\n"
+    )
+
+
+def test_a_hostile_line_can_neither_move_the_cursor_nor_fill_the_screen() -> None:
+    transcript = Transcript(lambda: 0.0)
+    transcript.received(["220 \x1b[2J\x9b\r\u202e" + "x" * 10_000])
+    text = transcript.text()
+    assert text.count("\n") == 1
+    assert text.startswith("[000.000] <-- 220 \\x1b[2J\\x9b\\r\\u202exxx")
+    assert len(text) < 500
+
+
+def test_printable_cuts_to_the_limit() -> None:
+    assert printable("abcdef", limit=6) == "abcdef"
+    assert printable("abcdefg", limit=6) == "abcde…"
