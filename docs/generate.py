@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backport.builders.mock import render_config
+
 from backport.files import write_atomically
 from backport.recipe import Recipe
 from backport.settings import Settings
@@ -18,7 +19,11 @@ from backport.target import Target, load_target
 
 ROOT = Path(__file__).resolve().parent.parent
 _FILES: tuple[tuple[str, str, type[Settings]], ...] = (
-    ("Recipe", "`specs/NAME.toml`: what is carried over, with which changes, and what proves the result.", Recipe),
+    (
+        "Recipe",
+        "`specs/NAME.toml`: what is carried over, with which changes, and what proves the result.",
+        Recipe,
+    ),
     ("Target", "`mock-configs/NAME.toml`: the older release.", Target),
     ("Site", "`backport.toml`: hub, mirrors, keys and folders of one installation.", Site),
 )
@@ -79,20 +84,16 @@ def _below(
 
 
 def _type(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    if "$ref" in field:
-        return "table"
-    if "enum" in field:
-        return " or ".join(f"`{value}`" for value in field["enum"])
-    if "const" in field:
-        return f"`{field['const']}`"
-    if "anyOf" in field:
-        options = [option for option in field["anyOf"] if option.get("type") != "null"]
+    options = [option for option in field.get("anyOf", ()) if option.get("type") != "null"]
+    if options:
         return " or ".join(_type(option, definitions) for option in options)
+    if values := field.get("enum", [field["const"]] if "const" in field else ()):
+        return " or ".join(f"`{value}`" for value in values)
     if field.get("type") == "array":
         return f"list of {_type(field.get('items', {}), definitions)}"
-    if field.get("type") == "object":
-        return "table of named entries"
-    return {"integer": "integer", "number": "number", "boolean": "true or false"}.get(field.get("type", ""), "text")
+    names = {"object": "table of named entries", "boolean": "true or false", "string": "text"}
+    kind = str(field.get("type", "table" if "$ref" in field else "text"))
+    return names.get(kind, kind)
 
 
 def _default(field: Mapping[str, Any]) -> str:

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+
+from backport.errors import UsageError
+from backport.job import Job, load_job, settings_inputs, target_digest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def site_file(folder: Path, text: str = "") -> Path:
+    path = folder / "backport.toml"
+    path.write_text(text)
+    return path
+
+
+def job(folder: Path, text: str = "") -> Job:
+    return load_job("openssl", "f28", site_file(folder, text))
+
+
+def inputs(folder: Path, text: str = "") -> dict[str, str]:
+    return settings_inputs(job(folder, text), builder="chroot", signing_key="F" * 40)
+
+
+def test_the_shipped_recipe_and_target_load(tmp_path: Path) -> None:
+    loaded = job(tmp_path)
+    assert loaded.nvrs == ("crypto-policies-20181026-1.gitd42aaa6.fc29", "openssl-1.1.1a-1.fc29")
+    assert [key.fingerprint for key in loaded.source_keys] == ["5A03B4DD8254ECA02FDA1637A20AA56B429476B4"]
+    assert loaded.site.koji.hub == "https://koji.fedoraproject.org/kojihub"
+
+
+def test_site_pins_mirrors_and_keys_replace_the_recipes_and_targets(tmp_path: Path) -> None:
+    loaded = job(
+        tmp_path,
+        f"""
+        [pins]
+        openssl = "openssl-1.1.1w-1.fc29"
+        [mirrors.f28]
+        fedora = "http://mirror.example/f28"
+        [keys.fedora-29]
+        fingerprint = "{"AB" * 20}"
+        file = "keys/29.asc"
+        """,
+    )
+    assert loaded.nvrs[1] == "openssl-1.1.1w-1.fc29"
+    assert loaded.target.repositories[0].baseurl == "http://mirror.example/f28"
+    assert loaded.source_keys[0].file == tmp_path / "keys/29.asc"
+
+
+def test_addresses_do_not_change_the_inputs(tmp_path: Path) -> None:
+    assert inputs(tmp_path) == inputs(tmp_path, '[mirrors.f28]\nfedora = "http://mirror.example/f28"')
+
+
+def test_patches_recipe_target_and_key_are_inputs(tmp_path: Path) -> None:
+    found = inputs(tmp_path)
+    assert "openssl patch openssl/f28-security-policy.patch" in found
+    assert {"backport", "builder", "signing key", "target", "self-test", "openssl recipe"} <= set(found)
+    pinned = inputs(tmp_path, '[pins]\nopenssl = "openssl-1.1.1w-1.fc29"')
+    assert {name for name in found if found[name] != pinned[name]} == {"openssl recipe"}
+
+
+def test_another_key_is_another_target(tmp_path: Path) -> None:
+    other = job(tmp_path, f'[keys.fedora-28]\nfingerprint = "{"AB" * 20}"\nfile = "k"')
+    assert target_digest(other.target) != target_digest(job(tmp_path).target)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "target", "text", "message"),
+    [
+        ("opnssl", "f28", "", r"unknown recipe 'opnssl' \(did you mean openssl\?\)"),
+        ("openssl", "f82", "", r"unknown target 'f82' \(did you mean f28\?\)"),
+        ("openssl", "f28", '[mirrors.f28]\nfedoro = "http://x/"', "no repository 'fedoro'.*fedora"),
+        (
+            "openssl",
+            "f28",
+            'bilder = "mock"',
+            r"backport\.toml:1: bilder: unknown key \(did you mean builder\?\)",
+        ),
+        ("openssl", "f28", "[paths]\npatches = 'elsewhere'", "does not exist"),
+    ],
+)
+def test_what_is_unknown_is_told_with_the_nearest_known(
+    tmp_path: Path, recipe: str, target: str, text: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_job(recipe, target, site_file(tmp_path, text))
+
+
+def test_the_lock_lies_beside_the_recipes_or_where_the_site_says(tmp_path: Path) -> None:
+    assert job(tmp_path).lock_file == ROOT / "specs" / "openssl.lock"
+    assert job(tmp_path, "[paths]\nlocks = 'locks'").lock_file == tmp_path / "locks" / "openssl.lock"
+
+
+def test_the_base_url_is_the_sites_or_the_folders_own(tmp_path: Path) -> None:
+    assert job(tmp_path, "[paths]\nrepository = 'repo'").base_url == (tmp_path / "repo").as_uri()
+    assert job(tmp_path, 'base_url = "https://repo.example"').base_url == "https://repo.example"

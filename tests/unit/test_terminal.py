@@ -1,0 +1,54 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from backport.artifacts import Check, Verdict
+from backport.terminal import TerminalProgress, checks_table, rows_table
+
+
+def console(*, terminal: bool = False, width: int = 80) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    return Console(file=stream, force_terminal=terminal, width=width, highlight=False), stream
+
+
+def test_a_pipe_gets_one_plain_line_per_step() -> None:
+    target, stream = console()
+    with TerminalProgress(target) as progress:
+        progress.note("fetch openssl [1]")
+        for done in range(0, 5_000_001, 1_000_000):
+            progress.transfer("openssl.src.rpm", done, 5_000_000)
+    lines = stream.getvalue().splitlines()
+    assert [line.split("] ", 1)[1] for line in lines] == [
+        "fetch openssl [1]",
+        "downloading openssl.src.rpm, 5.0 MB",
+    ]
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_terminal_gets_a_bar_that_goes_away() -> None:
+    target, stream = console(terminal=True)
+    with TerminalProgress(target) as progress:
+        progress.note("fetch")
+        progress.transfer("a.rpm", 1, None)
+        progress.transfer("a.rpm", 5, 10)
+        progress.transfer("a.rpm", 10, 10)
+    assert "fetch" in stream.getvalue()
+
+
+def test_colours_respect_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    target, stream = console(terminal=True)
+    target.print(checks_table([Check(id="a", title="A", verdict=Verdict.FAIL)]))
+    assert "\x1b[31" not in stream.getvalue()
+    assert "\x1b[1;31" not in stream.getvalue()
+
+
+def test_markup_in_foreign_text_is_shown_not_obeyed() -> None:
+    target, stream = console()
+    target.print(rows_table(("name",), [("[bold]x[/bold]",)]))
+    target.print(
+        checks_table([Check(id="a", title="A", verdict=Verdict.PASS, expected="[red]", found="[/]")])
+    )
+    assert "[bold]x[/bold]" in stream.getvalue()
+    assert "[red]" in stream.getvalue()
