@@ -104,8 +104,8 @@ class Sandbox:
             try:
                 completed = run(
                     self._command(argv, status.descriptor),
-                    timeout=timeout, error=error, timeout_error=_Deadline, accept=accept, stdin=stdin, log=log,
-                    what=what or f"{Path(argv[0]).name} failed", hint=hint, env=self.environment,
+                    timeout=timeout, error=error, timeout_error=_Deadline, accept=accept, stdin=stdin,
+                    log=log, what=what or f"{Path(argv[0]).name} failed", hint=hint, env=self.environment,
                     pass_fds=(status.descriptor,),
                 )  # fmt: skip
             except HostError:
@@ -123,15 +123,13 @@ class Sandbox:
             return replace(completed, argv=tuple(str(word) for word in argv))
 
     @contextlib.contextmanager
-    def start(
-        self, argv: Sequence[str | Path], *, log: Path, error: type[BackportError]
-    ) -> Iterator[Daemon]:
+    def start(self, argv: Sequence[str | Path], *, log: Path, error: type[BackportError]) -> Iterator[Daemon]:
         """A program that runs in the sandbox while the block lasts; it and all its children are ended
         when the block is left. Raises ``error`` when it ends at once, HostError without a sandbox."""
         with _opened_status() as status:
-            command = self._command(argv, status.descriptor)
+            command, passed = self._command(argv, status.descriptor), (status.descriptor,)
             try:
-                with running(command, env=self.environment, log=log, pass_fds=(status.descriptor,)) as process:
+                with running(command, env=self.environment, log=log, pass_fds=passed) as process:
                     yield Daemon(pid=_program(process, status, argv, log, error), log=log, process=process)
             finally:
                 status.wait_until_gone()
@@ -207,7 +205,9 @@ def _program(
     raise error(f"{Path(argv[0]).name} did not start", command=tuple(str(word) for word in argv), log=log)
 
 
-def _restated(problem: BackportError, error: type[BackportError], argv: Sequence[str | Path]) -> BackportError:
+def _restated(
+    problem: BackportError, error: type[BackportError], argv: Sequence[str | Path]
+) -> BackportError:
     """The problem as ``error``, its command the one that is to be run again inside the sandbox."""
     command = tuple(str(word) for word in argv)
     return error(problem.message, hint=problem.hint, command=command, log=problem.log)

@@ -1,0 +1,271 @@
+"""The host's dnf, changing a root from outside of it.
+
+dnf runs in a sandbox of its own. It reads a configuration that is rendered from the target and none of
+the host's, uses only keys whose fingerprints were checked, and keeps what it downloads, so that a
+second root downloads nothing.
+
+Scriptlets of the packages run while dnf does: rpm enters the root by chroot(2) for them. What chroot
+alone would leave within a scriptlet's reach, the sandbox takes away: it sees the root, the download
+cache and dnf's own programs, the latter read-only; of ``/etc`` only what name resolution and
+certificates need; no home, no key, no other root, no process of the host. A scriptlet cannot mount,
+load or trace anything, and has no network: where repositories are not on this host, everything is
+downloaded by a first run of dnf that installs nothing. A process that a scriptlet leaves behind ends
+with dnf. What remains is that packages with scriptlets are trusted with the root itself, and with
+the download cache, whose packages are verified whenever they are installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import unquote, urlsplit
+
+import jinja2
+
+from backport.errors import BackportError
+from backport.files import locked, write_atomically
+from backport.run import network_environment
+from backport.sandbox import Sandbox
+from backport.settings import Key
+from backport.target import Target
+from backport.trust import checked_key
+
+Action = Literal["install", "upgrade", "downgrade"]
+
+TIMEOUT = 3600.0
+"""Deadline in seconds of one run of dnf, downloads included."""
+LOCK_TIMEOUT = 3600.0
+"""How long another user of the download cache is waited for, in seconds."""
+
+_CONTROL = "/backport"
+_TARGET = "/target"
+_REPOSITORIES = "/repositories"
+_CACHE = f"{_TARGET}/var/cache/dnf"
+# What rpm needs to put files and scriptlets in place, and no more.
+_CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID",
+    "SETUID", "SYS_CHROOT",
+)  # fmt: skip
+_HOST_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_HOST_ETC = (
+    "alternatives", "ca-certificates", "crypto-policies", "gai.conf", "group", "host.conf", "hosts",
+    "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "nsswitch.conf", "passwd", "pki",
+    "protocols", "resolv.conf", "services", "ssl",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraRepository:
+    """A repository beside the target's own, such as the packages that a run has built so far."""
+
+    id: str
+    baseurl: str
+    keys: tuple[Key, ...] = ()
+    """The keys that sign its packages; without any, unsigned packages are taken from it."""
+    repo_gpgcheck: bool = False
+    """Whether its metadata must be signed too."""
+
+    @classmethod
+    def of_folder(
+        cls, repository_id: str, folder: Path, *, keys: tuple[Key, ...] = (), repo_gpgcheck: bool = False
+    ) -> Self:
+        """The repository that lies in a folder of this host."""
+        return cls(
+            id=repository_id, baseurl=folder.resolve().as_uri(), keys=keys, repo_gpgcheck=repo_gpgcheck
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Repository:
+    """A repository as dnf inside the sandbox sees it."""
+
+    id: str
+    baseurl: str
+    keys: tuple[str, ...]
+    repo_gpgcheck: bool
+    folder: Path | None
+    """Where it lies on this host, None when it is reached over the network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dnf:
+    """dnf for one root of one target."""
+
+    target: Target
+    root: Path
+    cache: Path
+    """Downloaded metadata and packages, shared by all roots of the target."""
+    control: Path
+    """A folder of this root alone, for its configuration and keys."""
+
+    def transact(
+        self,
+        action: Action,
+        packages: Sequence[str],
+        *,
+        extra: Sequence[ExtraRepository] = (),
+        log: Path,
+        error: type[BackportError],
+        what: str,
+        hint: str | None = None,
+    ) -> None:
+        """Install, upgrade or downgrade packages and what they need.
+
+        Packages are names, NEVRAs, files or capabilities. Raises ``error``; then the root is to be
+        used no more.
+        """
+        repositories = self._configure(extra, error)
+        words = (action, *(_checked(package, error) for package in packages))
+        if any(repository.folder is None for repository in repositories):
+            runs = [(True, ("--downloadonly", *words)), (False, ("--cacheonly", *words))]
+        else:
+            runs = [(False, words)]
+        with self._locked(error):
+            for network, arguments in runs:
+                self._sandbox(repositories, network=network).run(
+                    self._command(*arguments), timeout=TIMEOUT, error=error, log=log, what=what, hint=hint
+                )
+
+    def without_provider(
+        self, capabilities: Sequence[str], *, extra: Sequence[ExtraRepository], error: type[BackportError]
+    ) -> tuple[str, ...]:
+        """Those capabilities that no package of the repositories provides. Raises ``error``.
+
+        Meant for telling why a transaction failed: it uses the metadata of that transaction, and takes
+        a run of dnf for each capability.
+        """
+        repositories = self._configure(extra, error)
+        sandbox = self._sandbox(repositories, network=False)
+        missing = []
+        with self._locked(error):
+            for capability in capabilities:
+                command = self._command("--cacheonly", "--quiet", "repoquery", "--whatprovides", capability)
+                found = sandbox.run(command, timeout=TIMEOUT, error=error, what="asking dnf for providers")
+                if not found.output.strip():
+                    missing.append(capability)
+        return tuple(missing)
+
+    def _locked(self, error: type[BackportError]) -> AbstractContextManager[None]:
+        # dnf's own locks go by process ids, which mean nothing across pid namespaces.
+        return locked(self.cache / ".lock", timeout=LOCK_TIMEOUT, error=error, what="dnf's downloads")
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [
+            "dnf", f"--config={_CONTROL}/dnf.conf", f"--installroot={_TARGET}",
+            f"--releasever={self.target.releasever}", *arguments,
+        ]  # fmt: skip
+
+    def _configure(self, extra: Sequence[ExtraRepository], error: type[BackportError]) -> list[_Repository]:
+        own = [
+            ExtraRepository(
+                id=repository.id,
+                baseurl=repository.baseurl,
+                keys=tuple(self.target.keys[name] for name in repository.keys),
+            )
+            for repository in self.target.repositories
+        ]
+        repositories = [self._as_seen_inside(repository, error) for repository in (*own, *extra)]
+        write_atomically(self.control / "dnf.conf", render_dnf_conf(self.target, repositories))
+        # Where a release keeps its rpm database; the host's rpm may have another place.
+        write_atomically(self.control / ".rpmmacros", "%_dbpath /var/lib/rpm\n")
+        return repositories
+
+    def _as_seen_inside(self, repository: ExtraRepository, error: type[BackportError]) -> _Repository:
+        keys = tuple(self._key(key, error) for key in repository.keys)
+        folder = folder_of(expand_url(repository.baseurl, self.target))
+        return _Repository(
+            id=repository.id,
+            baseurl=f"file://{_REPOSITORIES}/{repository.id}" if folder else repository.baseurl,
+            keys=keys,
+            repo_gpgcheck=repository.repo_gpgcheck,
+            folder=folder,
+        )
+
+    def _key(self, key: Key, error: type[BackportError]) -> str:
+        keys = self.control / "keys"
+        copy = keys / f"{key.fingerprint}.asc"
+        if not copy.exists():
+            keys.mkdir(exist_ok=True)
+            copy = checked_key(key, keys, error=error)
+        return f"file://{_CONTROL}/keys/{copy.name}"
+
+    def _sandbox(self, repositories: Sequence[_Repository], *, network: bool) -> Sandbox:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        temporary = ("--tmpfs", "/tmp", "--dir", "/var/tmp")  # noqa: S108  # inside the sandbox
+        folders = [
+            word
+            for repository in repositories
+            if repository.folder
+            for word in ("--ro-bind", str(repository.folder), f"{_REPOSITORIES}/{repository.id}")
+        ]
+        return Sandbox(
+            mounts=(
+                *host_programs(),
+                "--dev", "/dev", "--proc", "/proc", *temporary,
+                "--ro-bind", str(self.control), _CONTROL,
+                "--bind", str(self.root), _TARGET,
+                "--dev", f"{_TARGET}/dev", "--proc", f"{_TARGET}/proc",
+                "--bind", str(self.cache), _CACHE, "--tmpfs", f"{_CACHE}/log",
+                *folders,
+            ),
+            capabilities=_CAPABILITIES,
+            environment={"HOME": _CONTROL, **(network_environment() if network else {})},
+            network=network,
+        )  # fmt: skip
+
+
+def render_dnf_conf(target: Target, repositories: Sequence[_Repository]) -> str:
+    """The text of dnf.conf for the target's repositories and others."""
+    return render("dnf.conf.j2", target=target, repositories=repositories)
+
+
+def render(template: str, **values: object) -> str:
+    """One of the package's templates as text; a value that is missing is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("backport"), undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # noqa: S701  # no markup is made
+    )  # fmt: skip
+    return environment.get_template(template).render(**values)
+
+
+def expand_url(url: str, target: Target) -> str:
+    """A repository's URL with dnf's variables ``$releasever``, ``$basearch`` and ``$arch`` replaced."""
+    basearch = {"i686": "i386"}.get(target.arch, target.arch)
+    values = {"$releasever": target.releasever, "$basearch": basearch, "$arch": target.arch}
+    for name, value in values.items():
+        url = url.replace(name, value)
+    return url
+
+
+def folder_of(url: str) -> Path | None:
+    """The folder that a file URL names; None for every other URL."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def host_programs() -> tuple[str, ...]:
+    """The host's programs and what they need of /etc, read-only, as bubblewrap's mounts."""
+    words: list[str] = ["--ro-bind", "/usr", "/usr"]
+    for folder in (Path("/", name) for name in _HOST_FOLDERS):
+        if folder.is_symlink():
+            words += ["--symlink", str(folder.readlink()), str(folder)]
+        elif folder.is_dir():
+            words += ["--ro-bind", str(folder), str(folder)]
+    for file in (Path("/etc", name) for name in _HOST_ETC):
+        if file.exists():
+            words += ["--ro-bind", str(file.resolve()), str(file)]
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if (place := network_environment().get(name)) and Path(place).exists():
+            words += ["--ro-bind", place, place]
+    return tuple(words)
+
+
+def _checked(package: str, error: type[BackportError]) -> str:
+    """The package's name, refused where dnf would take it for an option, a URL or a file to install."""
+    is_other = package.startswith("-") or package.endswith(".rpm") or "://" in package
+    if is_other or not package.isprintable():
+        raise error(f"{package!r} cannot be installed: it is not the name of a package, file or capability")
+    return package

@@ -1,0 +1,417 @@
+"""Clean roots of a target: made by the host's dnf, used through bubblewrap, gone afterwards.
+
+A base root is made once for a target, a list of packages and a state of the repositories, and every
+clean root is a copy of one. Nothing is ever mounted on the host. Roots lie in a folder that only root
+can enter, because they hold set-user-id programs. What a process that was killed left behind is
+removed by the next one that makes a root.
+
+The host's rpm writes a root's database in the host's own format, which the target's rpm may not be
+able to read: it is always read from the host. Programs inside a root run without capabilities that
+would let them out; what they leave in its file system is never followed as a link on the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import requests
+import rpm
+
+from backport.artifacts import Nevra
+from backport.dnf import Action, Dnf, ExtraRepository, expand_url, folder_of
+from backport.errors import BackportError, BuildRootError, HostError
+from backport.files import digest_of, locked
+from backport.run import Completed, network_environment, run
+from backport.sandbox import Bind, Daemon, Sandbox
+from backport.target import Target
+from backport.trust import nevra_of
+
+__all__ = ["BUILDER_UID", "Bind", "Daemon", "ExtraRepository", "Root", "clean_root"]
+
+BUILDER_UID = 1000
+BUILDER_NAME = "mockbuild"
+"""The unprivileged user of a root, by the name that mock gives it; its group has the same id."""
+HOME = "/builddir"
+KEPT_BASE_ROOTS = 4
+LOCK_TIMEOUT = 3600.0
+DATABASE = "/var/lib/rpm"
+"""Where the target's releases keep the rpm database."""
+_MOST_LINKS = 40
+_NAMED_PACKAGES = 5
+
+User = Literal["builder", "root"]
+
+_COPY_TIMEOUT = 600.0
+_REQUEST_TIMEOUT = 60.0
+_ROOT_CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID", "SYS_CHROOT",
+)  # fmt: skip
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+    "HOME": HOME,
+    "HOSTNAME": "localhost",
+    "SHELL": "/bin/bash",
+    "TERM": "dumb",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Root:
+    """A root that belongs to its user alone, until the block of `clean_root` is left."""
+
+    target: Target
+    path: Path
+    log: Path
+    """root.log: everything that dnf said about this root."""
+    dnf: Dnf
+
+    def install(
+        self,
+        packages: Sequence[str],
+        *,
+        extra: Sequence[ExtraRepository] = (),
+        log: Path | None = None,
+        error: type[BackportError] = BuildRootError,
+    ) -> None:
+        """Install packages, given as names, NEVRAs, files or capabilities. Raises ``error``."""
+        self._transact("install", packages, extra=extra, log=log, error=error)
+
+    def update(
+        self,
+        packages: Sequence[str] = (),
+        *,
+        extra: Sequence[ExtraRepository] = (),
+        log: Path | None = None,
+        error: type[BackportError] = BuildRootError,
+    ) -> None:
+        """Update packages (default: all) to the newest that the repositories hold. Raises ``error``."""
+        self._transact("upgrade", packages, extra=extra, log=log, error=error)
+
+    def downgrade(
+        self,
+        packages: Sequence[str],
+        *,
+        extra: Sequence[ExtraRepository] = (),
+        log: Path | None = None,
+        error: type[BackportError] = BuildRootError,
+    ) -> None:
+        """Put older versions in the place of packages. Raises ``error``."""
+        self._transact("downgrade", packages, extra=extra, log=log, error=error)
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        timeout: float,
+        error: type[BackportError],
+        user: User = "builder",
+        network: bool = False,
+        beside: Daemon | None = None,
+        binds: Sequence[Bind] = (),
+        env: Mapping[str, str] | None = None,
+        folder: str = "/",
+        timeout_error: type[BackportError] | None = None,
+        accept: Collection[int] | None = (0,),
+        stdin: bytes | None = None,
+        log: Path | None = None,
+        what: str | None = None,
+        hint: str | None = None,
+    ) -> Completed:
+        """Run a program inside the root to its end.
+
+        ``user`` is the unprivileged builder, or root with the few capabilities that a daemon needs.
+        Its network is a loopback of its own, the host's (``network``) or that of a running daemon
+        (``beside``). All processes that it leaves behind are ended. See `Sandbox.run` for the rest.
+        """
+        sandbox = self._sandbox(user, network=network, beside=beside, binds=binds, env=env, folder=folder)
+        return sandbox.run(
+            _as_user(user, argv), timeout=timeout, error=error, timeout_error=timeout_error, accept=accept,
+            stdin=stdin, log=log, what=what or f"{PurePosixPath(argv[0]).name} failed", hint=hint,
+        )  # fmt: skip
+
+    def start(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        log: Path,
+        error: type[BackportError],
+        user: User = "root",
+        binds: Sequence[Bind] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> contextlib.AbstractContextManager[Daemon]:
+        """A program that runs inside the root while the block lasts, with a loopback of its own.
+
+        It must stay in the foreground. Raises ``error`` when it ends at once.
+        """
+        sandbox = self._sandbox(user, binds=binds, env=env)
+        return sandbox.start(_as_user(user, argv), log=log, error=error)
+
+    def installed(self) -> tuple[Nevra, ...]:
+        """The NEVRAs of all installed packages, sorted; keys that rpm keeps as packages are left out."""
+        headers = (header for header in self._headers() if header[rpm.RPMTAG_NAME] != "gpg-pubkey")
+        return tuple(sorted(nevra_of(header) for header in headers))
+
+    def owner_of(self, path: str) -> Nevra | None:
+        """The installed package that owns a file, None when none does; links on the way are followed."""
+        wanted = {path, self.resolve(path)}
+        names = {PurePosixPath(place).name for place in wanted}
+        for header in self._headers():
+            # The whole paths of a package are costly to put together: only where a name fits.
+            if names.isdisjoint(header[rpm.RPMTAG_BASENAMES]):
+                continue
+            if not wanted.isdisjoint(header[rpm.RPMTAG_FILENAMES]):
+                return nevra_of(header)
+        return None
+
+    def resolve(self, path: str) -> str:
+        """The absolute path inside the root that ``path`` leads to, all links followed within the root.
+
+        Raises OSError (ELOOP) where links run in circles.
+        """
+        resolved = PurePosixPath("/")
+        rest = [*PurePosixPath(path).parts[::-1]]
+        links = 0
+        while rest:
+            part = rest.pop()
+            if part in ("/", ".."):
+                resolved = resolved.parent if part == ".." else PurePosixPath("/")
+                continue
+            place = self.path / resolved.relative_to("/") / part
+            if not place.is_symlink():
+                resolved /= part
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            rest += PurePosixPath(place.readlink()).parts[::-1]
+        return str(resolved)
+
+    def locate(self, path: str) -> Path:
+        """Where the host finds the file that is ``path`` inside the root. Raises OSError."""
+        return self.path / PurePosixPath(self.resolve(path)).relative_to("/")
+
+    def _transact(
+        self,
+        action: Action,
+        packages: Sequence[str],
+        *,
+        extra: Sequence[ExtraRepository],
+        log: Path | None,
+        error: type[BackportError],
+    ) -> None:
+        what = f"{action} of {', '.join(packages[:_NAMED_PACKAGES]) or 'all packages'}"
+        if len(packages) > _NAMED_PACKAGES:
+            what += f" and {len(packages) - _NAMED_PACKAGES} more"
+        self.dnf.transact(
+            action, packages, extra=extra, log=log or self.log, error=error,
+            what=f"{what} in a root of {self.target.name}",
+            hint="the log tells what dnf could not find or agree on",
+        )  # fmt: skip
+
+    def _headers(self) -> Iterator[Any]:
+        """The headers of the root's database, read from the host."""
+        rpm.addMacro("_dbpath", DATABASE)
+        try:
+            transaction = rpm.TransactionSet(str(self.path))
+            transaction.setVSFlags(rpm.RPMVSF_MASK_NODIGESTS | rpm.RPMVSF_MASK_NOSIGNATURES)
+            yield from transaction.dbMatch()
+            transaction.closeDB()
+        finally:
+            rpm.delMacro("_dbpath")
+
+    def _sandbox(
+        self,
+        user: User,
+        *,
+        network: bool = False,
+        beside: Daemon | None = None,
+        binds: Sequence[Bind] = (),
+        env: Mapping[str, str] | None = None,
+        folder: str = "/",
+    ) -> Sandbox:
+        resolver = ("--ro-bind", os.path.realpath("/etc/resolv.conf"), "/etc/resolv.conf") if network else ()
+        sandbox = Sandbox(
+            mounts=("--bind", str(self.path), "/", "--dev", "/dev", "--proc", "/proc", *resolver),
+            capabilities=("SETUID", "SETGID") if user == "builder" else _ROOT_CAPABILITIES,
+            environment={**_ENVIRONMENT, **(network_environment() if network else {}), **(env or {})},
+            folder=folder,
+            network=network,
+            beside=beside,
+        )
+        return sandbox.with_binds(binds)
+
+
+@contextlib.contextmanager
+def clean_root(
+    target: Target,
+    *,
+    packages: Sequence[str] = (),
+    cache: Path,
+    workspace: Path,
+    error: type[BackportError] = BuildRootError,
+) -> Iterator[Root]:
+    """A new root with the target's base packages and ``packages``, gone when the block is left.
+
+    ``cache`` is the folder for long-lived things; the root itself lies there too, so that one that a
+    killed process left behind is found and removed. ``workspace/root.log`` tells what dnf did.
+    Raises ``error`` when the root cannot be made, HostError when this host cannot make such roots.
+    """
+    _check_host(target)
+    log = workspace / "root.log"
+    roots = cache / "roots"
+    roots.mkdir(parents=True, exist_ok=True)
+    roots.chmod(0o700)
+    downloads = cache / "dnf" / f"{target.name}-{target.arch}"
+    wanted = tuple(sorted({*target.buildroot, *packages}))
+    with contextlib.ExitStack() as stack:
+        with locked(roots / ".lock", timeout=LOCK_TIMEOUT, error=error, what="the roots are in use"):
+            _sweep(roots)
+            base = roots / f"base-{_base_key(target, wanted, error)}"
+            if not base.is_dir():
+                with _owned_folder(roots) as folder:
+                    new = _new_root(target, folder, downloads, log)
+                    new.install(wanted, error=error)
+                    _add_builder(new.path)
+                    new.path.rename(base)
+                _forget_old_bases(roots, keep=base)
+            os.utime(base)
+            folder = stack.enter_context(_owned_folder(roots))
+            root = _new_root(target, folder, downloads, log)
+            _copy(base, root.path, error)
+        yield root
+
+
+def _new_root(target: Target, folder: Path, downloads: Path, log: Path) -> Root:
+    path, control = folder / "root", folder / "control"
+    control.mkdir()
+    # As the package filesystem has them; dnf's sandbox mounts over them.
+    for name, mode in (("dev", 0o755), ("proc", 0o555)):
+        (path / name).mkdir(parents=True)
+        (path / name).chmod(mode)
+    dnf = Dnf(target=target, root=path, cache=downloads, control=control)
+    return Root(target=target, path=path, log=log, dnf=dnf)
+
+
+def _copy(base: Path, path: Path, error: type[BackportError]) -> None:
+    run(
+        ["cp", "-a", "--reflink=auto", "--", f"{base}/.", path],
+        timeout=_COPY_TIMEOUT, error=error, what="copying a root",
+    )  # fmt: skip
+
+
+def _add_builder(path: Path) -> None:
+    """Add the builder to the root's users, with a home of its own."""
+    etc = path / "etc"
+    etc.mkdir(exist_ok=True)
+    for name, line in (
+        ("passwd", f"{BUILDER_NAME}:x:{BUILDER_UID}:{BUILDER_UID}::{HOME}:/bin/bash\n"),
+        ("group", f"{BUILDER_NAME}:x:{BUILDER_UID}:\n"),
+    ):
+        with (etc / name).open("a+") as stream:
+            stream.seek(0)
+            if not any(entry.split(":")[2:3] == [str(BUILDER_UID)] for entry in stream):
+                stream.write(line)
+    home = path / HOME.lstrip("/")
+    home.mkdir(exist_ok=True)
+    os.chown(home, BUILDER_UID, BUILDER_UID)
+    for name in ("tmp", "var/tmp"):
+        (path / name).mkdir(parents=True, exist_ok=True)
+        (path / name).chmod(0o1777)
+
+
+def _as_user(user: User, argv: Sequence[str | Path]) -> list[str | Path]:
+    if user == "root":
+        return list(argv)
+    identity = str(BUILDER_UID)
+    return [
+        "setpriv", "--reuid", identity, "--regid", identity, "--clear-groups", "--no-new-privs", "--", *argv
+    ]  # fmt: skip
+
+
+def _base_key(target: Target, packages: Sequence[str], error: type[BackportError]) -> str:
+    """What a base root depends on, as a file name: a root is not used past a restart of the host,
+    since a crash may have kept parts of it from the disk."""
+    parts = [
+        target.name, target.releasever, target.arch, rpm.__version__, platform.freedesktop_os_release()["ID"],
+        Path("/proc/sys/kernel/random/boot_id").read_text().strip(), *packages,
+        *(key.fingerprint for key in target.keys.values()),
+        *(_repomd_digest(expand_url(each.baseurl, target), error) for each in target.repositories),
+    ]  # fmt: skip
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _repomd_digest(url: str, error: type[BackportError]) -> str:
+    """Digest of the repository's repomd.xml, which names all of its metadata by digest."""
+    place = f"{url.rstrip('/')}/repodata/repomd.xml"
+    hint = "is the repository's URL in the target, or the site's mirror of it, right?"
+    if folder := folder_of(url):
+        try:
+            return digest_of(folder / "repodata" / "repomd.xml")
+        except OSError as problem:
+            raise error(f"{place}: {problem.strerror}", hint=hint) from None
+    try:
+        answer = requests.get(place, timeout=_REQUEST_TIMEOUT)
+        answer.raise_for_status()
+    except requests.RequestException as problem:
+        raise error(f"{place}: {problem}", hint=hint) from None
+    return hashlib.sha256(answer.content).hexdigest()
+
+
+def _check_host(target: Target) -> None:
+    if platform.machine() != target.arch:
+        raise HostError(
+            f"a root of {target.arch} cannot be used on {platform.machine()}",
+            hint="run backport on a host of the target's architecture",
+        )
+    if os.geteuid() != 0:
+        raise HostError("making a root needs root", hint="run backport as root")
+
+
+@contextlib.contextmanager
+def _owned_folder(roots: Path) -> Iterator[Path]:
+    """A folder that `_sweep` leaves alone while this process lives; gone afterwards."""
+    folder = Path(tempfile.mkdtemp(dir=roots, prefix="live-"))
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        _remove(folder)
+        os.close(descriptor)
+
+
+def _sweep(roots: Path) -> None:
+    """Remove the folders of processes that are gone. Only the holder of the roots' lock may do so."""
+    for folder in roots.glob("live-*"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+
+
+def _forget_old_bases(roots: Path, *, keep: Path) -> None:
+    bases = sorted(roots.glob("base-*"), key=lambda base: base.stat().st_mtime, reverse=True)
+    for base in [base for base in bases if base != keep][KEPT_BASE_ROOTS - 1 :]:
+        _remove(base)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a tree that may be deeper than paths and Python's stack are long."""
+    run(
+        ["rm", "-rf", "--one-file-system", "--", folder],
+        timeout=_COPY_TIMEOUT, error=BuildRootError, what=f"{folder} cannot be removed",
+    )  # fmt: skip
