@@ -27,6 +27,7 @@ check: $(VENV)/ready lint types unit ## Run the fast part: no root, no network
 lint: $(VENV)/ready
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m tests.jenkins Jenkinsfile
 
 types: $(VENV)/ready
 	@$(BIN)/mypy
