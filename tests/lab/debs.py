@@ -37,9 +37,7 @@ def running_release(os_release: Path = Path("/etc/os-release")) -> Release:
     fields = dict(line.split("=", 1) for line in os_release.read_text().splitlines() if "=" in line)
     number, codename = (fields.get(name, "").strip('"') for name in ("VERSION_ID", "VERSION_CODENAME"))
     if fields.get("ID") != "debian" or number not in {"12", "13"}:
-        raise LabError(
-            f"the lab is made from the packages of Debian 12 or 13, and this host is {fields.get('PRETTY_NAME')}"
-        )
+        raise LabError("the lab is made from the packages of Debian 12 or 13, and this host is neither")
     return Release(number=number, codename=codename)
 
 
@@ -74,7 +72,9 @@ def _deb822_entries(text: str) -> Iterator[Archive]:
     """Stanzas of ``Types``, ``URIs``, ``Suites``, ``Components``: sources.list(5)."""
     without_comments = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     for stanza in re.split(r"\n\s*\n", without_comments):
-        fields = {key: value.strip() for key, value in re.findall(r"(?m)^(\S+):((?:.*)(?:\n[ \t].*)*)", stanza)}
+        fields = {
+            key: value.strip() for key, value in re.findall(r"(?m)^(\S+):((?:.*)(?:\n[ \t].*)*)", stanza)
+        }
         if "deb" not in fields.get("Types", "").split() or "main" not in fields.get("Components", "").split():
             continue
         if fields.get("Enabled", "yes").lower() in {"no", "false"}:
@@ -110,8 +110,15 @@ class Apt:
 
     def download_source(self, name: str, *, prefix: str = "") -> Path:
         """The upstream tarball of a source package: its newest version that starts with ``prefix``."""
-        self._run("apt-get", "source", "-q", "--download-only", f"{name}={self._source_version(name, prefix)}",
-                  what=f"Debian's source of {name}", cwd=self.folder / "sources")  # fmt: skip
+        self._run(
+            "apt-get",
+            "source",
+            "-q",
+            "--download-only",
+            f"{name}={self._source_version(name, prefix)}",
+            what=f"Debian's source of {name}",
+            cwd=self.folder / "sources",
+        )
         tarballs = [*(self.folder / "sources").glob(f"{name}_*.orig.tar.[gx]z")]
         if len(tarballs) != 1:
             raise LabError(f"Debian's source of {name} holds {len(tarballs)} upstream tarballs, not one")
@@ -122,12 +129,21 @@ class Apt:
         versions = re.findall(rf"(?m)^Package: {re.escape(name)}\n(?:.+\n)*?Version: (\S+)$", shown)
         fitting = [version for version in versions if version.startswith(prefix)]
         if not fitting:
-            raise LabError(f"Debian's archive has no source of {name} {prefix} (it has {', '.join(versions)})")
-        return fitting[0]
+            raise LabError(
+                f"Debian's archive has no source of {name} {prefix} (it has {', '.join(versions)})"
+            )
+        return str(fitting[0])
 
     def _run(self, *argv: str, what: str, cwd: Path | None = None) -> None:
-        run(argv, timeout=900, error=LabError, env=self._environment(), log=self.log, cwd=cwd,
-            what=f"fetching {what}")  # fmt: skip
+        run(
+            argv,
+            timeout=900,
+            error=LabError,
+            env=self._environment(),
+            log=self.log,
+            cwd=cwd,
+            what=f"fetching {what}",
+        )
 
     def _environment(self) -> dict[str, str]:
         return {"APT_CONFIG": str(self.folder / "apt.conf"), **network_environment()}
@@ -165,5 +181,11 @@ APT::Install-Recommends "false";
 
 
 def _stanza(kind: str, archive: Archive) -> str:
-    fields = {"Types": kind, "URIs": archive.uri, "Suites": archive.suite, "Components": "main", **archive.options}
+    fields = {
+        "Types": kind,
+        "URIs": archive.uri,
+        "Suites": archive.suite,
+        "Components": "main",
+        **archive.options,
+    }
     return "".join(f"{key}: {value}\n" for key, value in fields.items())

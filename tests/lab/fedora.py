@@ -11,10 +11,11 @@ from tests.lab.repackage import Deb, read_debs, repackage
 from tests.lab.rpms import PACKAGES, build_specs
 
 WANTED = (
-    "bash", "binutils", "bzip2", "coreutils", "cpio", "diffutils", "elfutils", "file", "findutils", "g++", "gawk",
-    "gcc", "grep", "gzip", "hostname", "info", "libc-bin", "libc6-dev", "libcrypt-dev", "libdb-dev", "libpcre2-dev",
-    "libsctp-dev", "linux-libc-dev", "make", "ncurses-base", "passwd", "patch", "perl", "perl-base", "pkgconf",
-    "procps", "rpm", "sed", "tar", "unzip", "util-linux", "util-linux-extra", "xz-utils", "zlib1g-dev", "zstd",
+    "bash", "binutils", "bzip2", "coreutils", "cpio", "diffutils", "elfutils", "file", "findutils",
+    "g++", "gawk", "gcc", "grep", "gzip", "hostname", "info", "libc-bin", "libc6-dev", "libcrypt-dev",
+    "libdb-dev", "libpcre2-dev", "libsctp-dev", "linux-libc-dev", "make", "ncurses-base", "passwd",
+    "patch", "perl", "perl-base", "pkgconf", "procps", "rpm", "sed", "tar", "unzip", "util-linux",
+    "util-linux-extra", "xz-utils", "zlib1g-dev", "zstd",
 )  # fmt: skip
 """Debian's names of what a build root, OpenSSL and Exim need; apt adds what these need."""
 
@@ -27,7 +28,9 @@ def make_fedora(apt: Apt, rpms: Path, scratch: Path, *, logs: Path) -> list[str]
     halves = _halves(debs)
     with ThreadPoolExecutor(max_workers=len(halves) + 1) as pool:
         work = [
-            pool.submit(repackage, half, present, scratch / f"half{number}", rpms, log=logs / f"repackage{number}.log")
+            pool.submit(
+                repackage, half, present, scratch / f"half{number}", rpms, log=logs / f"repackage{number}.log"
+            )
             for number, half in enumerate(halves, 1)
         ]
         specs = sorted((PACKAGES / "base").glob("*.spec"))

@@ -32,11 +32,19 @@ class Keyring:
     def sign(self, name: str, rpms: Sequence[Path]) -> None:
         """Sign the RPMs in place, in one batch."""
         macros = {
-            "_gpg_name": self.fingerprints[name], "_gpg_path": str(self._folder), "__gpg": "/usr/bin/gpg",
+            "_gpg_name": self.fingerprints[name],
+            "_gpg_path": str(self._folder),
+            "__gpg": "/usr/bin/gpg",
             "_gpg_digest_algo": "sha256",
-        }  # fmt: skip
-        run(["rpmsign", *definitions(macros), "--addsign", *rpms], timeout=600, error=LabError, log=self._log,
-            env={"GNUPGHOME": str(self._folder)}, what=f"signing packages with the key {name}")  # fmt: skip
+        }
+        run(
+            ["rpmsign", *definitions(macros), "--addsign", *rpms],
+            timeout=600,
+            error=LabError,
+            log=self._log,
+            env={"GNUPGHOME": str(self._folder)},
+            what=f"signing packages with the key {name}",
+        )
 
     def close(self) -> None:
         """End gpg's agent."""
@@ -44,13 +52,28 @@ class Keyring:
 
     def _generate(self, name: str) -> str:
         title = name.replace("-", " ").title()
-        self._gpg("--passphrase", "", "--quick-generate-key", f"{title} look-alike <{name}@localhost>", "rsa2048",
-                  "sign", "never")  # fmt: skip
+        self._gpg(
+            "--passphrase",
+            "",
+            "--quick-generate-key",
+            f"{title} look-alike <{name}@localhost>",
+            "rsa2048",
+            "sign",
+            "never",
+        )
         listing = self._gpg("--with-colons", "--list-keys", f"{name}@localhost").decode()
         return next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
 
     def _gpg(self, *arguments: str) -> bytes:
-        command = ["gpg", "--homedir", self._folder, "--batch", "--quiet", "--no-autostart", *arguments]
+        command: list[str | Path] = [
+            "gpg",
+            "--homedir",
+            self._folder,
+            "--batch",
+            "--quiet",
+            "--no-autostart",
+            *arguments,
+        ]
         if "--passphrase" in arguments:
             command.remove("--no-autostart")
         return run(command, timeout=120, error=LabError, what="making the lab's keys").output

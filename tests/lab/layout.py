@@ -17,9 +17,9 @@ BUILDER_UID = 1000
 """The unprivileged user that packages are built as."""
 
 BASE_PACKAGES = (
-    "bash", "bzip2", "coreutils", "cpio", "diffutils", "fedora-release", "findutils", "gawk", "gcc", "gcc-c++",
-    "grep", "gzip", "info", "make", "patch", "redhat-rpm-config", "rpm-build", "sed", "shadow-utils", "tar",
-    "unzip", "util-linux", "which", "xz",
+    "bash", "bzip2", "coreutils", "cpio", "diffutils", "fedora-release", "findutils", "gawk", "gcc",
+    "gcc-c++", "grep", "gzip", "info", "make", "patch", "redhat-rpm-config", "rpm-build", "sed",
+    "shadow-utils", "tar", "unzip", "util-linux", "which", "xz",
 )  # fmt: skip
 """Fedora's own list of what every build root starts with."""
 

@@ -21,11 +21,12 @@ from tests.lab.layout import OLD_DIST, LabError
 
 FEDORA_NAMES = {
     "g++": "gcc-c++", "libc-bin": "glibc-common", "libc6": "glibc", "libc6-dev": "glibc-devel",
-    "libcrypt-dev": "libxcrypt-devel", "libdb-dev": "libdb-devel", "libgcc-s1": "libgcc", "liblzma5": "xz-libs",
-    "libpcre2-dev": "pcre2-devel", "libsctp-dev": "lksctp-tools-devel", "libsctp1": "lksctp-tools",
-    "libstdc++6": "libstdc++", "linux-libc-dev": "kernel-headers", "passwd": "shadow-utils",
-    "perl-base": "perl-interpreter", "pkgconf": "pkgconf-pkg-config", "procps": "procps-ng", "rpm": "rpm-build",
-    "xz-utils": "xz", "zlib1g": "zlib", "zlib1g-dev": "zlib-devel",
+    "libcrypt-dev": "libxcrypt-devel", "libdb-dev": "libdb-devel", "libgcc-s1": "libgcc",
+    "liblzma5": "xz-libs", "libpcre2-dev": "pcre2-devel", "libsctp-dev": "lksctp-tools-devel",
+    "libsctp1": "lksctp-tools", "libstdc++6": "libstdc++", "linux-libc-dev": "kernel-headers",
+    "passwd": "shadow-utils", "perl-base": "perl-interpreter", "pkgconf": "pkgconf-pkg-config",
+    "procps": "procps-ng", "rpm": "rpm-build", "xz-utils": "xz", "zlib1g": "zlib",
+    "zlib1g-dev": "zlib-devel",
 }  # fmt: skip
 LEFT_OUT = re.compile(
     r"dpkg|debconf|usrmerge|usr-is-merged|dash|debianutils|init-system-helpers|base-files|base-passwd"
@@ -59,11 +60,13 @@ _UNWANTED = re.compile(
 )
 _PKGCONFIG = re.compile(r"/usr/(?:share|lib64)/pkgconfig/(.+)\.pc")
 _PERL_MODULE = re.compile(r"/usr/(?:share|lib64)/(?:perl-base|perl5?/\d[\d.]*|perl5|perl)/(.+)\.pm")
-_FILESYSTEM_OWNS = frozenset(
-    "/ /boot /dev /etc /etc/pam.d /etc/security /home /media /mnt /opt /proc /root /run /srv /sys /tmp /usr /usr/bin "
-    "/usr/include /usr/lib /usr/lib64 /usr/libexec /usr/local /usr/sbin /usr/share /usr/share/perl5 /usr/src /var "
-    "/var/cache /var/lib /var/local /var/log /var/mail /var/spool /var/tmp /bin /sbin /lib /lib64".split()
-)
+_FILESYSTEM_OWNS = frozenset((
+    "/", "/boot", "/dev", "/etc", "/etc/pam", "/etc/security", "/home", "/media", "/mnt", "/opt",
+    "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/usr", "/usr/bin", "/usr/include", "/usr/lib",
+    "/usr/lib64", "/usr/libexec", "/usr/local", "/usr/sbin", "/usr/share", "/usr/share/perl5",
+    "/usr/src", "/var", "/var/cache", "/var/lib", "/var/local", "/var/log", "/var/mail", "/var/spool",
+    "/var/tmp", "/bin", "/sbin", "/lib", "/lib64",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,14 +132,26 @@ def repackage(debs: Sequence[Deb], present: frozenset[str], folder: Path, rpms: 
     shutil.copy(rpm.expandMacro("%{_fileattrsdir}/elf.attr"), folder / "fileattrs")
     specs = [_prepare(deb, present, folder) for deb in debs]
     defines = {
-        "_topdir": str(folder), "_rpmdir": str(rpms), "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
-        "_fileattrsdir": str(folder / "fileattrs"), "_build_id_links": "none", "debug_package": "%{nil}",
-        "__os_install_post": "%{nil}", "__check_files": "%{nil}", "_binary_payload": "w1.gzdio",
-        "__requires_exclude": LEFT_OUT_REQUIRES, "_buildhost": "localhost",
-    }  # fmt: skip
+        "_topdir": str(folder),
+        "_rpmdir": str(rpms),
+        "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
+        "_fileattrsdir": str(folder / "fileattrs"),
+        "_build_id_links": "none",
+        "debug_package": "%{nil}",
+        "__os_install_post": "%{nil}",
+        "__check_files": "%{nil}",
+        "_binary_payload": "w1.gzdio",
+        "__requires_exclude": LEFT_OUT_REQUIRES,
+        "_buildhost": "localhost",
+    }
     options = [word for name, value in defines.items() for word in ("--define", f"{name} {value}")]
-    run(["rpmbuild", "-bb", "--quiet", "--nodeps", "--noclean", "--target", "x86_64", *options, *specs],
-        timeout=900, error=LabError, log=log, what="repackaging Debian's packages")  # fmt: skip
+    run(
+        ["rpmbuild", "-bb", "--quiet", "--nodeps", "--noclean", "--target", "x86_64", *options, *specs],
+        timeout=900,
+        error=LabError,
+        log=log,
+        what="repackaging Debian's packages",
+    )
 
 
 def _prepare(deb: Deb, present: frozenset[str], folder: Path) -> Path:
@@ -162,14 +177,16 @@ def _unpack(deb: Deb, tree: Path) -> list[_Entry]:
     """The package's files below ``tree``, by Fedora's paths; what was unpacked, for the file list."""
     entries: dict[str, _Entry] = {}
     tree.mkdir(parents=True)
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb.path], stdout=subprocess.PIPE) as dpkg:
-        with tarfile.open(fileobj=dpkg.stdout, mode="r|") as archive:
-            for member in archive:
-                path = fedora_path("/" + member.name.removeprefix("./").rstrip("/")) or "/"
-                if path not in _FILESYSTEM_OWNS and not _UNWANTED.match(path) and (
-                    entry := _unpack_member(archive, member, path, tree)
-                ):
-                    entries[path] = entry
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb.path], stdout=subprocess.PIPE) as dpkg,
+        tarfile.open(fileobj=dpkg.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            path = fedora_path("/" + member.name.removeprefix("./").rstrip("/")) or "/"
+            if path in _FILESYSTEM_OWNS or _UNWANTED.match(path):
+                continue
+            if entry := _unpack_member(archive, member, path, tree):
+                entries[path] = entry
     if dpkg.returncode:
         raise LabError(f"{deb.path.name} cannot be unpacked (dpkg-deb: exit code {dpkg.returncode})")
     for path, target in LINKS.get(deb.name, {}).items():

@@ -30,16 +30,34 @@ def build_specs(specs: Sequence[Path], rpms: Path, scratch: Path, *, dist: str, 
     for name in ("BUILD", "BUILDROOT"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     macros = {
-        "_topdir": str(scratch), "_sourcedir": str(PACKAGES / "base"), "_rpmdir": str(rpms), "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
-        "dist": dist, "_buildshell": "/bin/bash", "_build_id_links": "none", "debug_package": "%{nil}",
-        "__os_install_post": "%{nil}", "_binary_payload": "w2.gzdio", "_buildhost": "localhost",
+        "_topdir": str(scratch),
+        "_sourcedir": str(PACKAGES / "base"),
+        "_rpmdir": str(rpms),
+        "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
+        "dist": dist,
+        "_buildshell": "/bin/bash",
+        "_build_id_links": "none",
+        "debug_package": "%{nil}",
+        "__os_install_post": "%{nil}",
+        "_binary_payload": "w2.gzdio",
+        "_buildhost": "localhost",
         "debug_package_by_install": "0" if rpm_version() >= (4, 20) else "1",
-    }  # fmt: skip
-    run(["rpmbuild", "-bb", "--quiet", "--nodeps", *definitions(macros), *specs],
-        timeout=120, error=LabError, log=log, what="building the basic packages")  # fmt: skip
+    }
+    run(
+        ["rpmbuild", "-bb", "--quiet", "--nodeps", *definitions(macros), *specs],
+        timeout=120,
+        error=LabError,
+        log=log,
+        what="building the basic packages",
+    )
 
 
 def create_repository(folder: Path, *, log: Path) -> None:
     """Metadata of the RPMs in the folder, compressed as Fedora 28's dnf can read."""
-    run(["createrepo_c", "--quiet", "--general-compress-type=gz", "--no-database", folder],
-        timeout=300, error=LabError, log=log, what=f"making repository metadata of {folder.name}")  # fmt: skip
+    run(
+        ["createrepo_c", "--quiet", "--general-compress-type=gz", "--no-database", folder],
+        timeout=300,
+        error=LabError,
+        log=log,
+        what=f"making repository metadata of {folder.name}",
+    )

@@ -21,7 +21,9 @@ SOURCE_DATE = 1540000000
 """The time stamp of every file in a made tarball, so that the same lab has the same sources."""
 
 
-def make_koji(folder: Path, scratch: Path, tarballs: Sequence[Path], keyring: Keyring, *, log: Path) -> list[str]:
+def make_koji(
+    folder: Path, scratch: Path, tarballs: Sequence[Path], keyring: Keyring, *, log: Path
+) -> list[str]:
     """Fill Koji's folder with every build; return their NVRs."""
     nvrs = []
     for name in NEW_PACKAGES:
@@ -36,9 +38,15 @@ def make_koji(folder: Path, scratch: Path, tarballs: Sequence[Path], keyring: Ke
 
 
 def make_srpm(
-    name: str, package: Path, scratch: Path, tarballs: Sequence[Path], *, dist: str, log: Path,
+    name: str,
+    package: Path,
+    scratch: Path,
+    tarballs: Sequence[Path],
+    *,
+    dist: str,
+    log: Path,
     macros: dict[str, str] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """The source package of a folder: its spec and patches, upstream's tarball or the folder packed."""
     sources = scratch / "SOURCES"
     sources.mkdir(parents=True)
@@ -50,18 +58,32 @@ def make_srpm(
     for tarball in tarballs:
         (sources / tarball.name).hardlink_to(tarball)
     defines = {
-        "_topdir": str(scratch), "_sourcedir": str(sources), "_srcrpmdir": str(scratch), "dist": dist,
-        "_buildhost": "localhost", "_source_payload": "w1.gzdio", "use_source_date_epoch_as_buildtime": "1",
-        "source_date_epoch_from_changelog": "1", **(macros or {}),
-    }  # fmt: skip
-    run(["rpmbuild", "-bs", "--nodeps", *definitions(defines), sources / f"{name}.spec"],
-        timeout=120, error=LabError, log=log, what=f"making the source package of {name}")  # fmt: skip
+        "_topdir": str(scratch),
+        "_sourcedir": str(sources),
+        "_srcrpmdir": str(scratch),
+        "dist": dist,
+        "_buildhost": "localhost",
+        "_source_payload": "w1.gzdio",
+        "use_source_date_epoch_as_buildtime": "1",
+        "source_date_epoch_from_changelog": "1",
+        **(macros or {}),
+    }
+    run(
+        ["rpmbuild", "-bs", "--nodeps", *definitions(defines), sources / f"{name}.spec"],
+        timeout=120,
+        error=LabError,
+        log=log,
+        what=f"making the source package of {name}",
+    )
     return next(scratch.glob("*.src.rpm"))
 
 
 def pack(folder: Path, tarball: Path) -> None:
     """The folder as a tar.gz whose bytes depend on its files alone."""
-    with gzip.GzipFile(tarball, "wb", mtime=SOURCE_DATE) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+    with (
+        gzip.GzipFile(tarball, "wb", mtime=SOURCE_DATE) as stream,
+        tarfile.open(fileobj=stream, mode="w") as archive,
+    ):
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 member = tarfile.TarInfo(f"{folder.name}/{path.relative_to(folder)}")
@@ -93,15 +115,21 @@ def _binaries(package: Path, log: Path) -> list[dict[str, object]]:
         r"[R\t%{REQUIRENAME}\t%{REQUIREFLAGS}\t%{REQUIREVERSION}\n]"
         r"[V\t%{PROVIDENAME}\t%{PROVIDEFLAGS}\t%{PROVIDEVERSION}\n]"
     )
-    told = run(["rpmspec", "-q", *options, "--queryformat", queryformat, spec],
-               timeout=60, error=LabError, what=f"reading {spec.name}").text  # fmt: skip
+    told = run(
+        ["rpmspec", "-q", *options, "--queryformat", queryformat, spec],
+        timeout=60,
+        error=LabError,
+        what=f"reading {spec.name}",
+    ).text
     binaries: list[dict[str, object]] = []
     kinds: dict[str, list[list[object]]] = {}
     for line in told.splitlines():
         kind, *fields = line.split("\t")
         if kind == "P":
             kinds = {"R": [], "V": []}
-            binaries.append({"name": fields[0], "arch": fields[1], "requires": kinds["R"], "provides": kinds["V"]})
+            binaries.append(
+                {"name": fields[0], "arch": fields[1], "requires": kinds["R"], "provides": kinds["V"]}
+            )
         elif fields[0] != "(none)":
             kinds[kind].append([fields[0], int(fields[1]), fields[2]])
     return binaries
