@@ -1,1 +1,116 @@
-"""The self-test."""
+"""The self-test: a clean root of the target, its own mail server, the update, the handshake after it.
+
+Results are data. What can go wrong in the root is a check that failed; only a host that lacks
+something raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from backport.artifacts import Check, SignedRpms, TestedRpms
+from backport.errors import SelfTestError
+from backport.progress import Progress
+from backport.recipe import SelfTest
+from backport.root import clean_root
+from backport.selftest import checks
+from backport.selftest.authority import Authority
+from backport.selftest.examiner import Examiner
+from backport.selftest.exim import ServerFiles
+from backport.selftest.ledger import Ledger
+from backport.target import Target
+
+_INSTALLED = "installed"
+
+__all__ = ["Examination", "examine", "passed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What a self-test came to."""
+
+    checks: tuple[Check, ...]
+    """Every planned check, also those that were skipped, with the reason."""
+    headline: tuple[str, ...]
+    """The result in a few lines for people: the handshakes before and after."""
+    transcript: str
+    """What was said on every connection, with times."""
+
+
+def examine(
+    signed: SignedRpms,
+    self_test: SelfTest,
+    target: Target,
+    *,
+    candidate: Path,
+    cache: Path,
+    workspace: Path,
+    progress: Progress,
+) -> Examination:
+    """Examine the candidate repository of ``signed`` in a clean root of the target.
+
+    ``candidate`` is the folder of the repository, its packages and metadata signed. ``cache`` keeps
+    roots and downloads, ``workspace`` gets the logs. Raises HostError where this host cannot make or
+    enter a root; everything else is in the checks.
+    """
+    ledger = Ledger(checks.plan(self_test))
+    headline: dict[str, str] = {}
+    transcripts: list[str] = []
+    progress.note(f"installing {', '.join(self_test.install) or 'a clean root'}")
+    with (
+        ledger.step(
+            "root.installed",
+            expected=_INSTALLED,
+            bars=("",),
+            advice="Check the target's repositories, and the packages that the recipe's self-test installs.",
+        ),
+        clean_root(
+            target, packages=self_test.install, cache=cache, workspace=workspace, error=SelfTestError
+        ) as root,
+    ):
+        ledger.compare("root.installed", good=True, expected=_INSTALLED, found=_INSTALLED, advice="")
+        files = ServerFiles.write(workspace / "exim", authority=Authority.create())
+        examiner = Examiner(
+            root=root,
+            signed=signed,
+            self_test=self_test,
+            files=files,
+            workspace=workspace,
+            ledger=ledger,
+            headline=headline,
+            transcripts=transcripts,
+        )
+        _examine(examiner, candidate, progress)
+    return Examination(
+        checks=ledger.checks(),
+        headline=tuple(f"{stage}: {result}" for stage, result in headline.items()),
+        transcript="\n".join(transcripts),
+    )
+
+
+def passed(signed: SignedRpms, examination: Examination) -> TestedRpms:
+    """The tested packages, for publishing. Raises SelfTestError that names the checks that failed."""
+    failed = [check for check in examination.checks if check.stops]
+    if failed:
+        first = failed[0]
+        raise SelfTestError(
+            f"self-test failed: {', '.join(check.id for check in failed)}: {first.title}: "
+            f"expected {first.expected}, found {first.found}",
+            hint=first.advice,
+        )
+    return TestedRpms(signed=signed, checks=examination.checks, headline=examination.headline)
+
+
+def _examine(examiner: Examiner, candidate: Path, progress: Progress) -> None:
+    tls = examiner.self_test.starttls
+    if tls:
+        progress.note("STARTTLS with the target's own packages")
+        examiner.before(tls)
+    progress.note("updating from the candidate repository")
+    if not examiner.update(candidate):
+        return
+    if tls:
+        progress.note("STARTTLS after the update")
+        examiner.after(tls)
+    examiner.commands()

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from backport.artifacts import Nevra
 from backport.recipe import Command, Handshake
 from backport.selftest.checks import command_id
-from backport.selftest.ledger import Ledger
-from backport.selftest.transcript import printable
-
-_EVIDENCE_LIMIT = 4000
+from backport.selftest.ledger import Ledger, tail
 
 _LIBRARY_VERSION = re.compile(
     r"^Library version: OpenSSL: Compile: (.+)\n\s+Runtime: (?:OpenSSL )?(\S+)", re.MULTILINE
@@ -86,7 +83,7 @@ def judge_runtime_version(ledger: Ledger, result: ProgramResult, candidate: Nevr
         good=match is not None and candidate is not None and match[2] == candidate.version,
         expected=expected,
         found=match[2] if match else "Exim names no OpenSSL",
-        evidence=match[0] if match else _tail(result.output),
+        evidence=match[0] if match else tail(result.output),
         advice="Check with `ldd /usr/sbin/exim` which libssl Exim is linked to, if any.",
     )
 
@@ -102,7 +99,7 @@ def judge_s_client(ledger: Ledger, result: ProgramResult, expected: Handshake) -
         good=result.exit_code == 0 and f"{found} ".startswith(f"{wanted} "),
         expected=f"exit code 0, {wanted}",
         found=f"exit code {result.exit_code}, {found or 'no session'}",
-        evidence=_tail(result.output),
+        evidence=tail(result.output),
         advice="Run `openssl s_client -starttls smtp` by hand in an updated system; read what it says.",
     )
 
@@ -135,11 +132,6 @@ def judge_command(ledger: Ledger, command: Command, result: ProgramResult) -> No
         good=result.exit_code == command.exit and says,
         expected=expected,
         found=found,
-        evidence=_tail(result.output),
+        evidence=tail(result.output),
         advice=f"Run `{' '.join(command.run)}` by hand in an updated system and read what it says.",
     )
-
-
-def _tail(output: str) -> str:
-    lines = output[-_EVIDENCE_LIMIT:].splitlines()
-    return "\n".join(printable(line) for line in lines)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from backport.artifacts import Check, Verdict
-from backport.errors import BackportError
+from backport.errors import BackportError, HostError
+from backport.selftest.transcript import printable
+
+EVIDENCE_LIMIT = 4000
+"""Characters kept of what a program said."""
 
 
 class Ledger:
@@ -52,23 +57,28 @@ class Ledger:
     def step(
         self, check_id: str, *, expected: str, bars: tuple[str, ...] = (), advice: str
     ) -> Iterator[None]:
-        """Do something that only a failure records: an error of ``check_id``, which ``bars`` others."""
+        """Do something that only a failure records: an error of ``check_id``, which ``bars`` others.
+
+        Raises HostError, since a host that lacks something is not what is examined.
+        """
         try:
             yield
+        except HostError:
+            raise
         except BackportError as problem:
             self.error(
                 check_id,
                 expected=expected,
                 found=problem.message,
-                evidence=str(problem.log or ""),
+                evidence=_end_of(problem.log),
                 advice=problem.hint or advice,
             )
             self.bar(bars, f"{check_id}: {problem.message}")
 
-    def passed(self, check_id: str) -> bool:
-        """Whether the check has been recorded as passed."""
+    def has_error(self, check_id: str) -> bool:
+        """Whether the check could not be done."""
         check = self._checks.get(check_id)
-        return check is not None and check.verdict is Verdict.PASS
+        return check is not None and check.verdict is Verdict.ERROR
 
     def checks(self) -> tuple[Check, ...]:
         """Every planned check, in order."""
@@ -97,3 +107,14 @@ class Ledger:
             evidence=evidence,
             advice=advice,
         )
+
+
+def tail(text: str) -> str:
+    """The end of what a program said, harmless for a terminal."""
+    return "\n".join(printable(line) for line in text[-EVIDENCE_LIMIT:].splitlines())
+
+
+def _end_of(log: Path | None) -> str:
+    with contextlib.suppress(OSError):
+        return tail(log.read_text(encoding="utf-8", errors="replace")) if log else ""
+    return ""
