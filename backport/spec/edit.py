@@ -1,0 +1,80 @@
+"""Editing a spec as text: every byte that is not part of the change stays as it is.
+
+No macro is expanded, nothing is read or run: a foreign spec is only text here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backport.errors import PatchError
+from backport.spec.anchors import SpecEdit, apply_edits
+from backport.spec.changelog import ChangelogEntry, add_entry
+from backport.spec.lines import Splice, apply_splices, parse
+from backport.spec.prep import apply_patches
+from backport.spec.release import bump_release
+from backport.spec.tags import PatchTags, add_tags, read_tags
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecPatch:
+    """A patch to add: its file name in SOURCES, and the strip level (``-p``) it applies with."""
+
+    name: str
+    strip: int = 1
+
+
+def edit_spec(
+    text: bytes,
+    *,
+    name: str,
+    patches: Sequence[SpecPatch] = (),
+    edits: Sequence[SpecEdit] = (),
+    bump: int,
+    changelog: ChangelogEntry | None,
+) -> bytes:
+    """Give a spec patches, a Release with ``.bp<bump>`` and a changelog entry; ``name`` is for errors.
+
+    ``edits`` are made first, one upon the other. Each patch gets a PatchN tag and is applied exactly
+    once, in the order given, after the spec's own patches and in the directory of the first of them
+    (without patches: in the one where %setup ends). ``bump=0`` leaves the Release alone, as does
+    ``changelog=None`` the changelog.
+
+    Raises :class:`backport.errors.PatchError`, with the line and a hint, wherever an edit would be a
+    guess.
+    """
+    edited = apply_edits(text.decode("latin-1"), name=name, edits=edits)
+    spec = parse(name, edited)
+    if not spec.lines:
+        raise PatchError(f"{name}: the spec is empty", hint="The source package is broken.")
+    if bump < 0:
+        raise PatchError(f"{name}: the bump {bump} is negative", hint="Use a number from 0 on.")
+    splices: list[Splice] = bump_release(spec, bump) if bump else []
+    if patches:
+        tags = read_tags(spec)
+        _check_patches(name, patches, tags)
+        numbered = list(enumerate(patches, start=tags.next_number))
+        splices += add_tags(spec, [(number, _as_text(patch.name)) for number, patch in numbered])
+        splices += apply_patches(spec, tags, [(number, patch.strip) for number, patch in numbered])
+    if changelog is not None:
+        splices += add_entry(spec, changelog, bump=bump)
+    return apply_splices(edited, splices).encode("latin-1")
+
+
+def _as_text(name: str) -> str:
+    return name.replace("%", "%%").encode().decode("latin-1")
+
+
+def _check_patches(name: str, patches: Sequence[SpecPatch], tags: PatchTags) -> None:
+    seen = set(tags.names)
+    for patch in patches:
+        if not patch.name or any(
+            char.isspace() or char == "/" or not char.isprintable() for char in patch.name
+        ):
+            raise PatchError(f"{name}: {patch.name!r} is no file name for a patch", hint="Use a plain name.")
+        if patch.strip < 0:
+            raise PatchError(f"{name}: strip level {patch.strip} of {patch.name}", hint="Use 0 or more.")
+        if _as_text(patch.name) in seen:
+            raise PatchError(f"{name}: the spec already has the patch {patch.name}", hint="Rename the patch.")
+        seen.add(_as_text(patch.name))

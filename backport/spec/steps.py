@@ -1,0 +1,115 @@
+"""The steps of a %prep section: the lines that unpack sources or apply patches, and how they do it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from backport.spec.lines import Line, Section, Spec
+
+#: The macros that unpack, and %autopatch. %forgesetup, %forgeautosetup and %goprep (forge-srpm-macros,
+#: go-rpm-macros) hand their options on to %setup or %autosetup; %goprep patches where it is given -p.
+_MACRO = re.compile(
+    r"%(?:\{[?!]*)?(?P<name>autosetup|setup|forgeautosetup|forgesetup|goprep|autopatch)(?![\w-])", re.ASCII
+)
+_ALL_PATCHES = re.compile(r"%(?:\{[?!]*)?(patches|PATCHES)\b", re.ASCII)
+_GIT = re.compile(r"\bgit[ \t]+(am|apply)\b", re.ASCII)
+_GIT_LIKE = re.compile(r"(?:^|[ \t])-S[ \t]*(git|git_am|quilt|hg)(?!\w)", re.ASCII)
+_UNPACKS_MORE = re.compile(r"(^|[ \t])-[cDTvqk]*[ab]", re.ASCII)
+_AUTOPATCH_OPTIONS = re.compile(r"(?:^|(?<=[ \t]))-(?:[vq]*[mMp][ \t]*\S+|[vq]+)", re.ASCII)
+_APPLY = re.compile(
+    r"%\{?[?!]*(patch(\d|\b)|PATCH\d|P:[ \t]*\d|apply_?patch|autopatch|__patch\b)"
+    r"|\bgit[ \t]+(am|apply)\b|(^|[|;&(])[ \t]*patch[ \t]|\bquilt[ \t]+push\b|\bApply\w*Patch\b",
+    re.ASCII | re.MULTILINE,
+)
+_USES_SOURCE = re.compile(r"%\{?(SOURCE|S:)", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One line of %prep that unpacks or patches.
+
+    ``unpacks``: it ends in the directory of the sources, as %setup does. ``applies``: it applies a
+    patch. ``automatic``: it applies every patch that has a tag, a new one too, with level ``strip``
+    (None: unknown); ``certain`` is False where a macro decides whether it runs at all.
+    """
+
+    line: Line
+    macro: str = ""
+    options: str = ""
+    unpacks: bool = False
+    applies: bool = False
+    automatic: bool = False
+    certain: bool = True
+    strip: int | None = None
+
+
+def read_steps(spec: Spec, section: Section) -> list[Step]:
+    """The steps of a %prep section, in its order.
+
+    Where %setup unpacks nothing (``-T`` alone), the lines that use a source count as steps too: they
+    are what fills the tree.
+    """
+    found: list[Step] = []
+    empty_tree = False
+    for line in spec.section_lines(section)[1:]:
+        if line.comment or line.conditional or (line.joined and not line.inner):
+            continue
+        text = line.text if line.inner else spec.group_text(line)
+        if step := _read(spec, section, line, text):
+            if step.unpacks:
+                empty_tree = has_flag(step.options, "T") and not _UNPACKS_MORE.search(step.options)
+            found.append(step)
+        elif empty_tree and uses_source(text):
+            found.append(Step(line=line))
+    return found
+
+
+def uses_source(text: str) -> bool:
+    """Whether a line names a source file."""
+    return _USES_SOURCE.search(text) is not None
+
+
+def _read(spec: Spec, section: Section, line: Line, text: str) -> Step | None:
+    if _ALL_PATCHES.search(text):
+        rest = spec.text[line.start : spec.lines[section.stop - 1].end]
+        strip = level(rest, default=1 if _GIT.search(rest) else None)
+        return Step(line=line, applies=True, automatic=True, strip=strip)
+    if match := _MACRO.search(text):
+        options = text[match.end() :].rstrip(" \t\r\n").removesuffix("}")
+        step = _from_macro(line, match["name"], options)
+        inside = line.inner or text[: match.start()].strip(" \t")
+        return replace(step, macro="", certain=False) if inside else step
+    return Step(line=line, applies=True) if _APPLY.search(text) else None
+
+
+def _from_macro(line: Line, macro: str, options: str) -> Step:
+    if macro == "autopatch":
+        plain = _AUTOPATCH_OPTIONS.sub(" ", options).strip(" \t\\\n")
+        automatic = not has_flag(options, "M") and not plain
+        strip = level(options, default=None)
+        return Step(line=line, macro=macro, options=options, applies=True, automatic=automatic, strip=strip)
+    automatic = macro in ("autosetup", "forgeautosetup") and not has_flag(options, "N")
+    if macro == "goprep":
+        automatic = level_text(options) is not None
+    strip = level(options, default=1 if _GIT_LIKE.search(options) else None)
+    return Step(line=line, macro=macro, options=options, unpacks=True, automatic=automatic, strip=strip)
+
+
+def has_flag(options: str, letter: str) -> bool:
+    """Whether a macro's options hold the flag, alone or behind other flags of the same word."""
+    return re.search(rf"(^|[ \t])-[cCDTvqkA]*{letter}", options) is not None
+
+
+def level_text(options: str) -> str | None:
+    """What stands behind ``-p``, if it is given."""
+    match = re.search(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(\S+)", options)
+    return match[1] if match else None
+
+
+def level(options: str, *, default: int | None) -> int | None:
+    """The strip level that ``-p`` gives; None where a macro does."""
+    text = level_text(options)
+    if text is None:
+        return default
+    return int(text) if text.isdecimal() else None

@@ -1,0 +1,176 @@
+"""The Patch tags of a spec: where a new one goes, and which number it gets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from backport.spec.lines import PREAMBLE, Line, Section, Spec, Splice
+
+_TAG = re.compile(
+    r"(?:\xef\xbb\xbf)?[ \t]*(?P<tag>patch|source)(?P<number>[^\s:]*)[ \t]*:(?P<gap>[ \t]*)(?P<value>.*)",
+    re.IGNORECASE | re.ASCII,
+)
+_HEADER = re.compile(
+    r"(?:\xef\xbb\xbf)?[ \t]*(?P<tag>name|version|release|epoch|summary|license|url|group|buildarch)"
+    r"[ \t]*:(?P<gap>[ \t]*)(?P<value>.*)",
+    re.IGNORECASE | re.ASCII,
+)
+_IN_MACRO = re.compile(r"\bPatch(\d+)[ \t]*:", re.IGNORECASE | re.ASCII)
+_REFERENCES = re.compile(
+    r"%\{?[?!]*patch[ \t]*(\d+)|%\{P:[ \t]*(\d+)"
+    r"|%\{?patch\b[^\n]*?-P[ \t]*(\d+)|%\{?autopatch\b[^\n]*?-M[ \t]*(\d+)",
+    re.IGNORECASE | re.ASCII,
+)
+_MORE_P = re.compile(r"-P[ \t]*(\d+)", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchTags:
+    """The patches that a spec has before anything is added.
+
+    ``next_number`` is above every number that a tag has or may get and that anything refers to;
+    ``any`` says whether the spec may have a patch of its own at all.
+    """
+
+    next_number: int
+    any: bool
+    names: frozenset[str]
+
+
+def read_tags(spec: Spec) -> PatchTags:
+    """Read the Patch tags, the %patchlist, and every mention of a patch's number.
+
+    Raises :class:`backport.errors.PatchError` for a number that only a macro knows.
+    """
+    highest = automatic = -1
+    names = set()
+    for line in spec.live(PREAMBLE, "package", "patchlist"):
+        number, name = _number_and_name(spec, line)
+        if name is None:
+            continue
+        automatic = automatic + 1 if number is None else number
+        highest = max(highest, automatic)
+        names.add(name)
+    mentioned = _mentioned(spec)
+    return PatchTags(
+        next_number=max([highest, *mentioned.values()]) + 1,
+        any=bool(names) or mentioned.get("macro", -1) >= 0,
+        names=frozenset(names),
+    )
+
+
+def _number_and_name(spec: Spec, line: Line) -> tuple[int | None, str | None]:
+    if spec.sections[line.section].name == "patchlist":
+        entry = line.text.strip(" \t\r")
+        return None, entry if entry and not _is_header(spec, line) else None
+    match = _TAG.match(line.text)
+    if match is None or match["tag"].lower() != "patch":
+        return None, None
+    value = match["value"].rstrip(" \t\r")
+    if not match["number"]:
+        return None, value
+    if not match["number"].isdigit():
+        raise spec.refuse(
+            f"only a macro knows the number of this patch: Patch{match['number']}",
+            line,
+            hint="Give it a plain number with a spec edit in the recipe.",
+        )
+    return int(match["number"]), value
+
+
+def _is_header(spec: Spec, line: Line) -> bool:
+    return line.index == spec.sections[line.section].first
+
+
+def _mentioned(spec: Spec) -> dict[str, int]:
+    """The highest number in Patch tags that macros hold, and in references to patches."""
+    highest: dict[str, int] = {}
+    for line in spec.lines:
+        if line.comment:
+            continue
+        if line.inner or ("%" in line.text and not _TAG.match(line.text)):
+            highest["macro"] = max([highest.get("macro", -1), *map(int, _IN_MACRO.findall(line.text))])
+        if references := _referred(line.text):
+            highest["reference"] = max(highest.get("reference", -1), *references)
+    return highest
+
+
+def _referred(text: str) -> list[int]:
+    if "%" not in text:
+        return []
+    numbers = [int(group) for groups in _REFERENCES.findall(text) for group in groups if group]
+    if numbers and "-P" in text:
+        numbers += [int(number) for number in _MORE_P.findall(text)]
+    return numbers
+
+
+def add_tags(spec: Spec, patches: list[tuple[int, str]]) -> list[Splice]:
+    """The changes that declare patches, given as (number, file name).
+
+    A spec with a %patchlist gets them there; otherwise they are PatchN tags behind the last Patch tag
+    of the main preamble, else behind its last Source tag, else behind its other tags. A tag never
+    lands inside a conditional: it goes behind the conditional's end.
+    """
+    if lists := spec.named("patchlist"):
+        return _add_to_list(spec, lists[-1], [name for _, name in patches])
+    preamble = spec.sections[0]
+    anchor = _anchor(spec)
+    if anchor is None:
+        raise spec.refuse(
+            "no Patch, Source or other tag stands in the preamble's own text",
+            hint="Declare the patch with a spec edit in the recipe.",
+        )
+    lines = [_format(anchor, number, name) for number, name in patches]
+    place = _outside(spec, anchor, preamble)
+    if place is None:
+        first = spec.lines[spec.conditionals[anchor.after[0][0]].first]
+        block = "".join(line + spec.eol for line in lines)
+        return [Splice(start=first.start, end=first.start, text=block)]
+    return [spec.insert_after(place, *lines)]
+
+
+def _anchor(spec: Spec) -> Line | None:
+    """The line whose neighbour and model a new Patch tag is."""
+    found: dict[str, Line] = {}
+    for line in spec.live(PREAMBLE):
+        if match := _TAG.match(line.text):
+            found[match["tag"].lower()] = line
+        elif not line.after and _HEADER.match(line.text):
+            found["header"] = line
+    return next((found[kind] for kind in ("patch", "source", "header") if kind in found), None)
+
+
+def _outside(spec: Spec, line: Line, section: Section) -> Line | None:
+    """The first line from this one on that has no conditional around its end, within the section."""
+    line = spec.group_end(line)
+    if line.after:
+        end = spec.conditionals[line.after[0][0]].last
+        if not line.index < end < section.stop:
+            return None
+        line = spec.lines[end]
+    return line
+
+
+def _format(anchor: Line, number: int, name: str) -> str:
+    """``PatchN: name`` with the value in the anchor's column."""
+    match = _TAG.match(anchor.text) or _HEADER.match(anchor.text)
+    tag = f"Patch{number}:"
+    gap = match["gap"] if match else " "
+    if not match or not gap.strip(" "):
+        column = match.start("value") - match.start("tag") if match else 0
+        return tag + " " * max(column - len(tag), 1) + name
+    return tag + gap + name
+
+
+def _add_to_list(spec: Spec, section: Section, names: list[str]) -> list[Splice]:
+    lines = spec.section_lines(section)
+    last = next(line for line in reversed(lines) if line.text.strip(" \t\r") and not line.comment)
+    place = _outside(spec, last, section) if last.after != lines[0].after else spec.group_end(last)
+    if place is None:
+        raise spec.refuse(
+            "the %patchlist ends inside a conditional",
+            last,
+            hint="Declare the patch with a spec edit in the recipe.",
+        )
+    return [spec.insert_after(place, *names)]
