@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from backport.files import locked, remove_tree
-from tests.lab.compile import build_stock
+from backport.settings import Key
+from tests.lab.compile import build_stock, older_release
 from tests.lab.debs import Apt, Release, running_release
 from tests.lab.fedora import make_fedora
 from tests.lab.keys import Keyring
@@ -126,7 +127,7 @@ class _Build:
             log=self._logs / "koji.log",
         )
         with self._step("the repository updates: stock OpenSSL, and Exim against it"):
-            self._make_updates(openssl, exim)
+            self._make_updates(keyring, openssl, exim)
         nvrs = koji.result()
         with self._step("the repository updates, signed"):
             keyring.sign("fedora-28", sorted(self._updates.glob("*.rpm")))
@@ -145,14 +146,15 @@ class _Build:
         version, _, compression = path.name.removeprefix(f"{source}_").partition(".orig.")
         return path.rename(path.with_name(f"{name}-{version}.{compression}"))
 
-    def _make_updates(self, openssl: Path, exim: Path) -> None:
+    def _make_updates(self, keyring: Keyring, openssl: Path, exim: Path) -> None:
         specs = [PACKAGES / "crypto-policies-stock" / "crypto-policies.spec"]
         build_specs(
             specs, self._updates, self._scratch / "noarch", dist=OLD_DIST, log=self._logs / "noarch.log"
         )
         create_repository(self._updates, log=self._logs / "createrepo.log")
+        key = Key(fingerprint=keyring.fingerprints["fedora-28"], file=self._folder / "keys" / "fedora-28.asc")
         build_stock(
-            self._fedora,
+            older_release(self._fedora, key),
             self._updates,
             self._scratch / "stock",
             openssl=openssl,

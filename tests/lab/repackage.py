@@ -18,6 +18,7 @@ import rpm
 
 from backport.run import run
 from tests.lab.layout import OLD_DIST, LabError
+from tests.lab.rpms import RPM_FILE_NAME, definitions
 
 FEDORA_NAMES = {
     "g++": "gcc-c++", "libc-bin": "glibc-common", "libc6": "glibc", "libc6-dev": "glibc-devel",
@@ -134,7 +135,7 @@ def repackage(debs: Sequence[Deb], present: frozenset[str], folder: Path, rpms: 
     defines = {
         "_topdir": str(folder),
         "_rpmdir": str(rpms),
-        "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
+        "_rpmfilename": RPM_FILE_NAME,
         "_fileattrsdir": str(folder / "fileattrs"),
         "_build_id_links": "none",
         "debug_package": "%{nil}",
@@ -144,9 +145,18 @@ def repackage(debs: Sequence[Deb], present: frozenset[str], folder: Path, rpms: 
         "__requires_exclude": LEFT_OUT_REQUIRES,
         "_buildhost": "localhost",
     }
-    options = [word for name, value in defines.items() for word in ("--define", f"{name} {value}")]
     run(
-        ["rpmbuild", "-bb", "--quiet", "--nodeps", "--noclean", "--target", "x86_64", *options, *specs],
+        [
+            "rpmbuild",
+            "-bb",
+            "--quiet",
+            "--nodeps",
+            "--noclean",
+            "--target",
+            "x86_64",
+            *definitions(defines),
+            *specs,
+        ],
         timeout=900,
         error=LabError,
         log=log,

@@ -12,6 +12,8 @@ from tests.lab.layout import LabError
 
 PACKAGES = Path(__file__).parent / "packages"
 """The specs and patches that the lab's own packages are made from."""
+RPM_FILE_NAME = "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm"
+"""rpmbuild's ``_rpmfilename`` without its folder per architecture."""
 
 
 def rpm_version() -> tuple[int, int]:
@@ -33,7 +35,7 @@ def build_specs(specs: Sequence[Path], rpms: Path, scratch: Path, *, dist: str, 
         "_topdir": str(scratch),
         "_sourcedir": str(PACKAGES / "base"),
         "_rpmdir": str(rpms),
-        "_rpmfilename": "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
+        "_rpmfilename": RPM_FILE_NAME,
         "dist": dist,
         "_buildshell": "/bin/bash",
         "_build_id_links": "none",
