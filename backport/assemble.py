@@ -1,0 +1,218 @@
+"""One new generation, made beside those that are there, whole before anybody can see it.
+
+What the generation before holds is linked, the new packages are added; all of it is described, signed,
+read back and brought to the disk, and only then gets its name. Metadata files of the generation before
+stay reachable for a while, so that a client which has just read the old ``repomd.xml`` still finds all
+that it names.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from backport import repodata
+from backport.artifacts import Rpm
+from backport.dnf import expand_url
+from backport.errors import PublishError
+from backport.files import digest_of, scratch_folder, write_atomically
+from backport.generations import RECORD, Generation, PublishedRpm, TargetFolder, generation_id, sync_folder
+from backport.progress import Progress
+from backport.signing_key import Signer, open_key, verify_file
+from backport.site import Signing
+from backport.target import Target
+
+GRACE = timedelta(days=3)
+"""How long superseded metadata stays reachable; dnf uses what it has for two days by default."""
+SOURCE = "source"
+_NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """A package that is to be published, and where."""
+
+    rpm: Rpm
+    entry: PublishedRpm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What all steps of making one generation share."""
+
+    folder: TargetFolder
+    target: Target
+    public_key: Path
+    before: Generation | None
+    added: Sequence[Incoming]
+    record: Generation
+    copied: list[Path] = field(default_factory=list)
+    """What had to be copied for want of hard links."""
+
+    @property
+    def before_path(self) -> Path | None:
+        """The folder of the generation before."""
+        return self.folder.generations / self.before.id if self.before else None
+
+
+def repositories_of(target: Target) -> tuple[str, ...]:
+    """The folders of a generation that are dnf repositories: packages, their debuginfo, sources."""
+    return basearch(target), f"debug/{basearch(target)}", SOURCE
+
+
+def basearch(target: Target) -> str:
+    """The value of dnf's variable ``$basearch`` on the target."""
+    return expand_url("$basearch", target)
+
+
+def make_generation(publication: Publication, signing: Signing, progress: Progress) -> str:
+    """Make the generation, whole and on the disk, and give its id; no reader is led to it yet.
+
+    Raises PublishError when it does not read back or a package changed, SignError when its metadata
+    cannot be signed, OSError; nothing is left of it then.
+    """
+    folder = publication.folder
+    with (
+        open_key(signing, digest=publication.target.signature_digest) as signer,
+        scratch_folder(folder.generations, ".new-") as scratch,
+    ):
+        _check_signer(signer, publication.record)
+        progress.note(f"linking {len(publication.record.rpms)} packages into a new generation")
+        _place_packages(publication, scratch)
+        if publication.copied:
+            progress.note(f"copied {len(publication.copied)} files: the file system has no hard links")
+        _describe(publication, scratch)
+        record = replace(
+            publication.record,
+            id=generation_id(
+                publication.record.time, _content_digest(publication.record), folder.generations
+            ),
+            superseded=_keep_superseded(publication, scratch),
+        )
+        for name in repositories_of(publication.target):
+            signer.sign_file(scratch / name / repodata.FOLDER / repodata.REPOMD)
+        write_atomically(scratch / RECORD, record.to_json())
+        _read_back(publication, scratch)
+        _bring_to_disk(scratch, linked=publication.before_path)
+        scratch.rename(folder.generations / record.id)
+        sync_folder(folder.generations)
+    return record.id
+
+
+def _check_signer(signer: Signer, record: Generation) -> None:
+    if signer.key.fingerprint != record.fingerprint:
+        raise PublishError(
+            f"the packages are signed by {record.fingerprint}, the site's key is {signer.key.fingerprint}",
+            hint="sign the packages again: `backport build --force`",
+        )
+
+
+def _content_digest(record: Generation) -> str:
+    lines = [record.compression, *(f"{rpm.sha256} {rpm.path}" for rpm in record.rpms)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _place_packages(publication: Publication, scratch: Path) -> None:
+    for name in repositories_of(publication.target):
+        (scratch / name).mkdir(parents=True)
+    added = {one.entry.path: one for one in publication.added}
+    for entry in publication.record.rpms:
+        destination = scratch / entry.path
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if one := added.get(entry.path):
+            shutil.copyfile(one.rpm.path, destination)
+            destination.chmod(0o644)
+            if digest_of(destination) != entry.sha256:
+                raise PublishError(f"{one.rpm.path}: changed since it was tested", hint="build it again")
+        elif publication.before_path:
+            _link(publication.before_path / entry.path, destination, publication.copied)
+
+
+def _link(source: Path, destination: Path, copied: list[Path]) -> None:
+    try:
+        destination.hardlink_to(source)
+    except OSError as problem:
+        if problem.errno not in _NO_HARD_LINKS:
+            raise
+        shutil.copy2(source, destination)
+        copied.append(destination)
+
+
+def _describe(publication: Publication, scratch: Path) -> None:
+    """Metadata for the new generation; what the old one describes is not parsed again."""
+    added = {one.entry.path for one in publication.added}
+    for name in repositories_of(publication.target):
+        known: Mapping[str, repodata.Package] = {}
+        if publication.before_path and (publication.before_path / name).is_dir():
+            described = repodata.read_packages(publication.before_path / name)
+            known = {place: one for place, one in described.items() if f"{name}/{place}" not in added}
+        repodata.write_repodata(
+            scratch / name, compression=publication.target.compression, known=known,
+            rpms=[scratch / rpm.path for rpm in publication.record.rpms if rpm.path.startswith(f"{name}/")],
+        )  # fmt: skip
+
+
+def _keep_superseded(publication: Publication, scratch: Path) -> dict[str, datetime]:
+    """Link the metadata files that clients of earlier generations may still ask for."""
+    before, path = publication.before, publication.before_path
+    if before is None or path is None:
+        return {}
+    now = publication.record.time
+    kept = {name: since for name, since in before.superseded.items() if now - since < GRACE}
+    for name in repositories_of(publication.target):
+        if (path / name).is_dir():
+            kept |= {f"{name}/{file}": now for file in repodata.metadata_files(path / name)}
+    for name in [name for name in kept if (scratch / name).exists()]:
+        del kept[name]
+    for name in kept:
+        _link(path / name, scratch / name, publication.copied)
+    return kept
+
+
+def _read_back(publication: Publication, scratch: Path) -> None:
+    """Read the new generation as a client would: every signature, digest and file."""
+    added = {one.entry.path for one in publication.added}
+    described: dict[str, str] = {}
+    for name in repositories_of(publication.target):
+        folder = scratch / name
+        verify_file(
+            folder / repodata.FOLDER / repodata.REPOMD, public_key=publication.public_key,
+            fingerprint=publication.record.fingerprint, error=PublishError,
+        )  # fmt: skip
+        new_here = {path.removeprefix(f"{name}/") for path in added if path.startswith(f"{name}/")}
+        if problems := repodata.check_repodata(folder, digests=new_here):
+            raise _not_whole(f"{name}/{problems[0]}")
+        described |= {
+            f"{name}/{place}": package.pkgId for place, package in repodata.read_packages(folder).items()
+        }
+    if described != {rpm.path: rpm.sha256 for rpm in publication.record.rpms}:
+        raise _not_whole("the metadata and the generation's record describe other packages")
+
+
+def _not_whole(reason: str) -> PublishError:
+    return PublishError(
+        f"the new generation does not read back: {reason}",
+        hint="check the disk; the generation before may be damaged too",
+    )
+
+
+def _bring_to_disk(scratch: Path, *, linked: Path | None) -> None:
+    """Fsync everything that is new; what is linked from the generation before is on the disk already."""
+    for folder, _, names in os.walk(scratch):
+        for name in names:
+            path = Path(folder, name)
+            if linked is None or path.stat().st_nlink == 1:
+                _sync_file(path)
+        Path(folder).chmod(0o755)
+        sync_folder(Path(folder))
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

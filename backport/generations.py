@@ -1,0 +1,262 @@
+"""The published folder of one target: immutable generations, and one link that readers follow.
+
+::
+
+    <repository>/<target>/
+        current -> generations/<id>     switched by one rename(2), which is atomic (POSIX)
+        generations/<id>/               never changed once its name is there
+            <basearch>/  debug/<basearch>/  source/
+            generation.json
+        history.jsonl                   every switch, in order
+        backport.repo  RPM-GPG-KEY-backport
+
+Whatever begins with a dot is work in progress, or was when its process was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from backport.errors import PublishError
+from backport.files import locked, remove_tree, write_atomically
+
+RECORD = "generation.json"
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}(\.\d+)?")
+_DAMAGED = "restore it from a copy, or point `current` at an earlier generation"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class PublishedRpm:
+    """One package of a generation."""
+
+    path: str
+    """Relative to the generation's folder."""
+    nevra: str
+    sha256: str
+    """Digest of the file."""
+    content: str
+    """Digest of the header without its signatures; the header holds the payload's own digest, so
+    that two files with the same are the same package, however they were signed."""
+    key: str
+    """Fingerprint of the key that signed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What one generation holds and where it came from, as ``generation.json`` keeps it."""
+
+    id: str
+    time: datetime
+    previous: str | None
+    """The generation that this one was made from."""
+    compression: Literal["gz", "zstd"]
+    fingerprint: str
+    """The key that signed the metadata."""
+    run: str
+    """Key of the run whose packages it added: the digest over that run's inputs."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    rpms: tuple[PublishedRpm, ...] = ()
+    superseded: Mapping[str, datetime] = field(default_factory=dict)
+    """Metadata files of earlier generations that are still here, and since when nothing names them."""
+
+    def to_json(self) -> str:
+        """The record's text."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, default=datetime.isoformat) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Generation:
+        """The record that ``text`` holds. Raises ValueError, KeyError or TypeError."""
+        data: dict[str, Any] = json.loads(text)
+        data["time"] = datetime.fromisoformat(data["time"])
+        data["rpms"] = tuple(PublishedRpm(**rpm) for rpm in data["rpms"])
+        data["superseded"] = {
+            name: datetime.fromisoformat(since) for name, since in data["superseded"].items()
+        }
+        return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switch:
+    """One change of what readers see."""
+
+    time: datetime
+    action: Literal["publish", "rollback"]
+    generation: str | None
+    """What readers see since; None when nothing was left to see."""
+    before: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetFolder:
+    """The published folder of one target. Only its lock's holder may change it."""
+
+    path: Path
+
+    @property
+    def current(self) -> Path:
+        """The link that every base URL goes through."""
+        return self.path / "current"
+
+    @property
+    def generations(self) -> Path:
+        """The folder of all generations."""
+        return self.path / "generations"
+
+    @property
+    def repo_file(self) -> Path:
+        """The configuration of dnf for clients."""
+        return self.path / "backport.repo"
+
+    @property
+    def public_key(self) -> Path:
+        """The key that verifies packages and metadata."""
+        return self.path / "RPM-GPG-KEY-backport"
+
+    @property
+    def _history_file(self) -> Path:
+        return self.path / "history.jsonl"
+
+    def create(self) -> None:
+        """Make the folder where it is missing.
+
+        The parent of the repository folder must exist: a file system that is not mounted must not
+        be taken for an empty repository. Raises PublishError, OSError.
+        """
+        if not self.path.parent.parent.is_dir():
+            raise PublishError(
+                f"{self.path.parent}: its parent folder does not exist",
+                hint="create it, mount it, or correct `paths.repository` in the site file",
+            )
+        for folder in (self.path.parent, self.path, self.generations):
+            folder.mkdir(exist_ok=True)
+        if not any(self.generations.iterdir()) and not self._history_file.exists():
+            write_atomically(self._history_file, "")
+
+    @contextmanager
+    def locked(self, *, timeout: float) -> Iterator[None]:
+        """Hold the right to change this folder. Raises PublishError after ``timeout`` seconds."""
+        what = f"{self.path} is being published to"
+        with locked(self.path / ".lock", timeout=timeout, error=PublishError, what=what):
+            yield
+
+    def current_id(self) -> str | None:
+        """The id that readers are led to; None when nothing is published. Raises PublishError."""
+        if not self.current.is_symlink():
+            if self.current.exists():
+                raise PublishError(
+                    f"{self.current}: is not a link", hint="move away what was put in its place"
+                )
+            return None
+        leads_to = self.current.readlink()
+        if leads_to.parent != Path("generations") or not _ID.fullmatch(leads_to.name):
+            raise PublishError(f"{self.current}: leads to {leads_to}, which is no generation", hint=_DAMAGED)
+        return leads_to.name
+
+    def current_generation(self) -> Generation | None:
+        """What readers see; None when nothing is published. Raises PublishError."""
+        generation = self.current_id()
+        return None if generation is None else self.load(generation)
+
+    def load(self, generation: str) -> Generation:
+        """The record of a generation. Raises PublishError when there is none, or a damaged one."""
+        path = self.generations / generation / RECORD
+        try:
+            record = Generation.from_json(path.read_text(encoding="utf-8"))
+        except OSError as problem:
+            raise PublishError(f"{path}: cannot be read: {problem.strerror}", hint=_DAMAGED) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise PublishError(f"{path}: is damaged: {problem}", hint=_DAMAGED) from None
+        if record.id != generation:
+            raise PublishError(f"{path}: is the record of {record.id}", hint=_DAMAGED)
+        return record
+
+    def switch(self, generation: str | None, *, action: Literal["publish", "rollback"]) -> None:
+        """Let readers see a generation from now on, by one rename; None: nothing.
+
+        What they saw before stands until then, and stays in its folder. Raises OSError.
+        """
+        before = self.current_id()
+        if generation is None:
+            self.current.unlink(missing_ok=True)
+        else:
+            beside = self.path / f".current.{os.getpid()}"
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(Path("generations", generation))
+            beside.replace(self.current)
+        sync_folder(self.path)
+        self._remember(Switch(time=datetime.now(UTC), action=action, generation=generation, before=before))
+
+    def history(self) -> tuple[Switch, ...]:
+        """Every switch, the oldest first. Raises PublishError when the file is damaged."""
+        path = self._history_file
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            entries = [json.loads(line) for line in lines]
+            return tuple(
+                Switch(**{**entry, "time": datetime.fromisoformat(entry["time"])}) for entry in entries
+            )
+        except (ValueError, KeyError, TypeError) as problem:
+            raise PublishError(f"{path}: is damaged: {problem}", hint="restore it from a copy") from None
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left: unfinished generations, and finished ones that no reader
+        ever saw. For the lock's holder alone. Raises PublishError, OSError."""
+        for file in self.path.glob(".*"):
+            if file.is_symlink() or (file.is_file() and file.name != ".lock"):
+                file.unlink()
+        for folder in self.generations.glob(".new-*"):
+            remove_tree(folder)
+        history = self.history()
+        current = self.current_id()
+        if current and current not in {switch.generation for switch in history}:
+            self._remember(Switch(time=datetime.now(UTC), action="publish", generation=current, before=None))
+        if self._history_file.exists():
+            self._remove_unseen(history)
+
+    def _remove_unseen(self, history: tuple[Switch, ...]) -> None:
+        """Only what is younger than the last switch can be the work of a process that was killed."""
+        seen = {switch.generation for switch in history} | {self.current_id()}
+        last = history[-1].time.replace(microsecond=0) if history else datetime.min.replace(tzinfo=UTC)
+        for folder in self.generations.iterdir():
+            if _ID.fullmatch(folder.name) and folder.name not in seen and _time_of(folder.name) >= last:
+                remove_tree(folder)
+
+    def _remember(self, switch: Switch) -> None:
+        path = self._history_file
+        old = path.read_bytes() if path.exists() else b""
+        line = json.dumps(asdict(switch), sort_keys=True, default=datetime.isoformat)
+        write_atomically(path, old + line.encode() + b"\n")
+
+
+def generation_id(time: datetime, content: str, taken: Path) -> str:
+    """The name of a new generation in the folder ``taken``: when it was made (UTC), and what it holds.
+
+    >>> generation_id(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "ab" * 32, Path("/nonexistent"))
+    '20260102T030405Z-abababababab'
+    """
+    name = f"{time.astimezone(UTC):%Y%m%dT%H%M%SZ}-{content[:12]}"
+    number = 1
+    while (taken / (name if number == 1 else f"{name}.{number}")).exists():
+        number += 1
+    return name if number == 1 else f"{name}.{number}"
+
+
+def _time_of(generation: str) -> datetime:
+    return datetime.strptime(generation.split("-", maxsplit=1)[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk (fsync(2)). Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,235 @@
+"""Publishing: tested packages become a new generation that readers see whole, or not at all.
+
+A new generation is made beside those that are there. Then one rename switches readers over. Until that
+rename any failure, even a power cut, leaves them what they had.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import rpm as rpm_bindings
+
+from backport.artifacts import PublishedRepo, Rpm, SignedRpms, TestedRpms
+from backport.assemble import SOURCE, Incoming, Publication, basearch, make_generation
+from backport.dnf import render
+from backport.errors import PublishError
+from backport.files import write_atomically
+from backport.generations import Generation, PublishedRpm, TargetFolder
+from backport.progress import Progress, Silent
+from backport.site import Signing
+from backport.target import Target
+from backport.trust import read_header
+
+LOCK_TIMEOUT = 600.0
+"""How long another publisher is waited for, in seconds."""
+_HINTS = {
+    errno.ENOSPC: "make room on that file system",
+    errno.EDQUOT: "make room on that file system",
+    errno.EROFS: "mount that file system writable",
+    errno.EACCES: "run as the folder's owner, or change its owner",
+    errno.EPERM: "run as the folder's owner, or change its owner",
+    errno.ENOTDIR: "move away the file that is in the place of a folder",
+    errno.EEXIST: "move away the file that is in the place of a folder",
+}
+
+
+def publish(
+    tested: TestedRpms,
+    *,
+    target: Target,
+    repository: Path,
+    base_url: str,
+    signing: Signing,
+    run: str = "",
+    inputs: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    lock_timeout: float = LOCK_TIMEOUT,
+) -> PublishedRepo:
+    """Let readers of ``<repository>/<target>`` see the packages, besides all that were there.
+
+    ``base_url`` is the URL of ``repository`` as clients see it. ``run`` and ``inputs`` go into the
+    generation's record. Packages that are there already are left alone; where all are, nothing
+    changes. The result has no checks yet: see `backport.proof`.
+
+    Raises PublishError when the folder cannot be written to, another publisher holds it for
+    ``lock_timeout`` seconds, a package of the same NEVRA with other content is there, a package is
+    for another architecture or release, or the new generation does not read back; SignError when the
+    metadata cannot be signed. Readers then see what they saw before.
+    """
+    folder = TargetFolder(path=repository / target.name)
+    progress = progress or Silent()
+    with _reported(folder):
+        folder.create()
+        with folder.locked(timeout=lock_timeout):
+            folder.remove_leftovers()
+            before = folder.current_generation()
+            added = _new_ones(_incoming(tested.signed, target), before)
+            if before and not added and _is_as_wanted(before, tested.signed, target):
+                progress.note("everything is published already")
+                generation = before.id
+            else:
+                record = _record(tested.signed, before, added, target=target, run=run, inputs=inputs or {})
+                publication = Publication(
+                    folder=folder, target=target, public_key=tested.signed.public_key, before=before,
+                    added=added, record=record,
+                )  # fmt: skip
+                generation = make_generation(publication, signing, progress)
+            # The key and the .repo file are there before anything that they are needed for.
+            _write_client_files(folder, tested.signed.public_key, target=target, base_url=base_url)
+            if before is None or generation != before.id:
+                folder.switch(generation, action="publish")
+    return PublishedRepo(
+        tested=tested, folder=folder.path, generation=generation, repo_file=folder.repo_file,
+        base_url=base_url, checks=(),
+    )  # fmt: skip
+
+
+def published_state(repository: Path, target: Target) -> Generation | None:
+    """What readers see now; None when nothing is published. Raises PublishError."""
+    return TargetFolder(path=repository / target.name).current_generation()
+
+
+def roll_back(
+    repository: Path,
+    target: Target,
+    *,
+    failed: str,
+    to: str | None,
+    lock_timeout: float = LOCK_TIMEOUT,
+) -> None:
+    """Let readers see the generation ``to`` again instead of ``failed`` (None: nothing, as before).
+
+    Raises PublishError when ``to`` is not whole, or when readers see another generation by now.
+    """
+    folder = TargetFolder(path=repository / target.name)
+    with _reported(folder), folder.locked(timeout=lock_timeout):
+        if (now := folder.current_id()) != failed:
+            raise PublishError(
+                f"{folder.current}: leads to {now}, no more to {failed}",
+                hint="another publisher was faster; look at what it published",
+            )
+        if to is not None:
+            folder.load(to)
+        folder.switch(to, action="rollback")
+
+
+@contextmanager
+def _reported(folder: TargetFolder) -> Iterator[None]:
+    """Any failure of the file system as a PublishError."""
+    try:
+        yield
+    except OSError as problem:
+        place = problem.filename or folder.path
+        hint = _HINTS.get(problem.errno or 0)
+        raise PublishError(f"{place}: {problem.strerror or problem}", hint=hint) from problem
+
+
+def _incoming(signed: SignedRpms, target: Target) -> list[Incoming]:
+    found: dict[str, Incoming] = {}
+    for package in (*signed.rpms, *signed.srpms):
+        path = f"{_place(package, target)}/{package.nevra.filename}"
+        if path in found:
+            raise PublishError(f"{package.nevra}: is among the packages twice")
+        entry = PublishedRpm(
+            path=path,
+            nevra=str(package.nevra),
+            sha256=package.sha256,
+            content=_content_of(package.path),
+            key=signed.fingerprint,
+        )
+        found[path] = Incoming(rpm=package, entry=entry)
+    return list(found.values())
+
+
+def _place(package: Rpm, target: Target) -> str:
+    nevra = package.nevra
+    if nevra.arch not in {target.arch, "noarch", "src", "nosrc"}:
+        raise PublishError(
+            f"{nevra}: is for {nevra.arch}, the target {target.name} is {target.arch}",
+            hint="build it for the target's architecture",
+        )
+    if target.dist not in nevra.release:
+        raise PublishError(
+            f"{nevra}: its release does not name the target {target.name} ({target.dist})",
+            hint="build it for this target",
+        )
+    if nevra.arch in {"src", "nosrc"}:
+        return SOURCE
+    if nevra.name.endswith(("-debuginfo", "-debugsource")):
+        return f"debug/{basearch(target)}"
+    return basearch(target)
+
+
+def _content_of(path: Path) -> str:
+    header = read_header(path, error=PublishError)
+    digest = header[rpm_bindings.RPMTAG_SHA256HEADER]
+    if not digest:
+        raise PublishError(
+            f"{path}: has no SHA-256 digest of its header", hint="build it with rpm 4.14 or later"
+        )
+    return digest if isinstance(digest, str) else digest.decode("ascii")
+
+
+def _new_ones(incoming: Sequence[Incoming], before: Generation | None) -> list[Incoming]:
+    """What is not there yet, or is there but signed by another key."""
+    there = {rpm.path: rpm for rpm in before.rpms} if before else {}
+    new = []
+    for one in incoming:
+        old = there.get(one.entry.path)
+        if old and old.content != one.entry.content:
+            raise PublishError(
+                f"{one.entry.nevra}: is published already, with other content",
+                hint="raise `bump` in the recipe: clients never take another package of the same version",
+            )
+        if not old or old.key != one.entry.key:
+            new.append(one)
+    return new
+
+
+def _is_as_wanted(before: Generation, signed: SignedRpms, target: Target) -> bool:
+    return before.fingerprint == signed.fingerprint and before.compression == target.compression
+
+
+def _write_client_files(folder: TargetFolder, public_key: Path, *, target: Target, base_url: str) -> None:
+    """The key first: a client that has the .repo file must find what it names."""
+    repo_file = render(
+        "backport.repo.j2", summary=target.summary, public_key=folder.public_key.name,
+        base_url=f"{base_url.rstrip('/')}/{target.name}",
+    )  # fmt: skip
+    for path, content in ((folder.public_key, public_key.read_text("ascii")), (folder.repo_file, repo_file)):
+        if not path.is_file() or path.read_text("utf-8") != content:
+            write_atomically(path, content)
+
+
+def _record(
+    signed: SignedRpms,
+    before: Generation | None,
+    added: Sequence[Incoming],
+    *,
+    target: Target,
+    run: str,
+    inputs: Mapping[str, str],
+) -> Generation:
+    now = datetime.now(UTC)
+    if before and now < before.time:
+        raise PublishError(
+            f"this host's clock says {now:%Y-%m-%d %H:%M:%S} UTC, before generation {before.id} was made",
+            hint="set the clock",
+        )
+    rpms = {rpm.path: rpm for rpm in before.rpms} if before else {}
+    rpms |= {one.entry.path: one.entry for one in added}
+    return Generation(
+        id="",
+        time=now,
+        previous=before.id if before else None,
+        compression=target.compression,
+        fingerprint=signed.fingerprint,
+        run=run,
+        inputs=inputs,
+        rpms=tuple(sorted(rpms.values())),
+    )
