@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
@@ -112,15 +112,19 @@ def _reason(error: Any, model: type[Settings], location: Sequence[int | str]) ->
 
 
 def _known_keys(model: type[Settings], location: Sequence[int | str]) -> list[str]:
-    """The keys that the table at ``location`` may hold."""
+    """The keys that the table at ``location`` may hold; positions and a mapping's own keys name none."""
     current: Any = model
-    for part in location:
-        if isinstance(current, type) and issubclass(current, Settings):
-            fields = {(field.alias or name): field for name, field in current.model_fields.items()}
-            field = fields.get(str(part))
-            current = _innermost_model(field.annotation) if field else None
-    if not (isinstance(current, type) and issubclass(current, Settings)):
-        return []
+    parts = iter(location)
+    for part in parts:
+        if isinstance(part, int):
+            continue
+        fields = {(field.alias or name): field for name, field in current.model_fields.items()}
+        field = fields.get(part)
+        current = _innermost_model(field.annotation) if field else None
+        if current is None:
+            return []
+        if field and get_origin(field.annotation) is dict:
+            next(parts, None)
     return [field.alias or name for name, field in current.model_fields.items()]
 
 

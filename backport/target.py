@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from backport.recipe import find_settings
 from backport.settings import Key, Name, Settings, Url, load
 
-PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/@][A-Za-z0-9._+/()-]*$")]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/@][A-Za-z0-9._+/():-]*$")]
 """A package, file or capability that dnf can install."""
 
 

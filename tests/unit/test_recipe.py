@@ -1,0 +1,123 @@
+"""Recipes: what they may say, and what is refused before anything else happens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backport.artifacts import BuildOptions
+from backport.errors import UsageError
+from backport.recipe import Patch, Recipe, find_settings, load_recipe
+
+ROOT = Path(__file__).parents[2]
+WHOLE = """
+summary = "Tiny"
+targets = ["f28"]
+
+[source]
+tag = "f29-updates"
+keys = ["fedora-29"]
+
+[packages.tiny]
+nvr = "tiny-1.0-1.fc29"
+patches = ["tiny/one.patch", { file = "tiny/two.patch", strip = 0 }]
+
+[[packages.tiny.edits]]
+action = "insert_after"
+anchor = "%prep"
+text = "true"
+
+[packages.tiny.build]
+with = ["docs"]
+without = ["tests"]
+macros = { _smp_build_ncpus = "1" }
+check = false
+
+[self_test]
+install = ["tiny"]
+
+[[self_test.commands]]
+id = "tiny-runs"
+run = ["tiny"]
+"""
+
+
+def load_text(folder: Path, text: str) -> Recipe:
+    (folder / "tiny.toml").write_text(text)
+    return load_recipe(folder, "tiny")
+
+
+def test_loads_a_whole_recipe(tmp_path: Path) -> None:
+    package = load_text(tmp_path, WHOLE).packages["tiny"]
+    assert package.patches == (Patch(file="tiny/one.patch"), Patch(file="tiny/two.patch", strip=0))
+    assert package.bump == 1
+    assert package.edits[0].anchor == "%prep"
+    assert package.build.options() == BuildOptions(
+        with_=("docs",), without=("tests",), macros={"_smp_build_ncpus": "1"}, check=False
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_recipes_load_and_their_patches_exist(path: Path) -> None:
+    recipe = load_recipe(path.parent, path.stem)
+    for package in recipe.packages.values():
+        for patch in package.patches:
+            assert (ROOT / "patches" / patch.file).is_file()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("tiny-1.0-1.fc29", "tiny", "tiny.toml:10: packages.tiny.nvr: 'tiny' is not a name-version-release"),
+        ("tiny-1.0-1.fc29", "other-1.0-1.fc29", "packages.tiny.nvr: other-1.0-1.fc29 is a build of another"),
+        ("tiny-1.0-1.fc29", "tiny-1.0-1/../x", "is not a name-version-release"),
+        ("tiny/one.patch", "../one.patch", "must be a path inside the patches folder"),
+        ("tiny/one.patch", "/etc/passwd", "must be a path inside the patches folder"),
+        ("strip = 0", "strip = 10", "less than or equal to 9"),
+        ("strip = 0", "stripp = 0", "unknown key (did you mean strip?)"),
+        ("insert_after", "prepend", "'insert_before', 'insert_after', 'replace' or 'delete'"),
+        ("insert_after", "delete", "every action but delete needs a text"),
+        ('text = "true"', 'text = ""', "every action but delete needs a text"),
+        ('anchor = "%prep"', 'anchor = ""', "at least 1 character"),
+        ('with = ["docs"]', 'with = ["--define"]', "should match pattern"),
+        ("_smp_build_ncpus", "1x", "should match pattern"),
+        ("check = false", "timeout = 0", "greater than or equal to 1"),
+        ("check = false", "bump = 2", "unknown key"),
+        ('[[self_test.commands]]\nid = "tiny-runs"\nrun = ["tiny"]', "", "nothing untested is published"),
+        ("tiny-runs", "Tiny runs", "should match pattern"),
+        ('run = ["tiny"]', 'run = ["tiny"]\noutput = "("', "not a regular expression"),
+        ('run = ["tiny"]', "run = []", "at least 1 item"),
+        ('keys = ["fedora-29"]', "keys = []", "at least 1 item"),
+        ('targets = ["f28"]', "targets = []", "at least 1 item"),
+        ('summary = "Tiny"', "", "summary: this key is required"),
+    ],
+)
+def test_refuses(tmp_path: Path, before: str, after: str, message: str) -> None:
+    assert before in WHOLE
+    with pytest.raises(UsageError) as caught:
+        load_text(tmp_path, WHOLE.replace(before, after, 1))
+    assert message in caught.value.message
+    assert str(tmp_path / "tiny.toml") in caught.value.message
+
+
+def test_an_unknown_recipe_is_told_with_the_nearest_one(tmp_path: Path) -> None:
+    (tmp_path / "openssl.toml").touch()
+    (tmp_path / "exim.toml").touch()
+    with pytest.raises(UsageError, match=r"unknown recipe 'opensl' \(did you mean openssl\?\)") as caught:
+        find_settings(tmp_path, "opensl", what="recipe")
+    assert caught.value.hint == "known: exim, openssl"
+
+
+@pytest.mark.parametrize("name", ["../openssl", "openssl.toml", "/openssl", ""])
+def test_a_path_is_no_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "openssl.toml").touch()
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(UsageError, match="unknown recipe"):
+        find_settings(tmp_path / "sub", name, what="recipe")
+
+
+def test_an_empty_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_settings(tmp_path, "openssl", what="recipe")
+    assert caught.value.hint == f"{tmp_path} holds none"

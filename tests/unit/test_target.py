@@ -1,0 +1,94 @@
+"""Targets: consistent in themselves, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backport.errors import UsageError
+from backport.target import Target, load_target
+
+ROOT = Path(__file__).parents[2]
+WHOLE = f"""
+name = "f28"
+summary = "Fedora 28"
+releasever = "28"
+dist = ".fc28"
+arch = "x86_64"
+buildroot = ["bash", "/usr/bin/cmp", "perl(Test::More)"]
+
+[[repositories]]
+id = "fedora"
+baseurl = "https://mirror.example/$releasever/$basearch/"
+keys = ["fedora-28"]
+
+[[repositories]]
+id = "updates"
+baseurl = "file:///srv/updates"
+keys = ["fedora-28"]
+
+[keys.fedora-28]
+fingerprint = "{"A" * 40}"
+file = "k.asc"
+"""
+
+
+def load_text(folder: Path, text: str) -> Target:
+    (folder / "f28.toml").write_text(text)
+    return load_target(folder, "f28")
+
+
+def test_loads_with_defaults_that_an_old_release_can_read(tmp_path: Path) -> None:
+    target = load_text(tmp_path, WHOLE)
+    assert target.compression == "gz"
+    assert target.signature_digest == "sha256"
+    assert not target.archived
+    assert [repository.id for repository in target.repositories] == ["fedora", "updates"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mock-configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_targets_load_under_their_own_name(path: Path) -> None:
+    target = load_target(path.parent, path.stem)
+    assert target.name == path.stem
+    assert target.dist.startswith(".")
+
+
+def test_fedora_28_gets_what_it_can_read_from_repositories_with_pinned_keys() -> None:
+    target = load_target(ROOT / "mock-configs", "f28")
+    assert target.compression == "gz"
+    assert target.archived
+    for repository in target.repositories:
+        assert repository.baseurl.startswith("https://")
+        assert [len(target.keys[name].fingerprint) for name in repository.keys] == [40]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('id = "updates"', 'id = "fedora"', "repositories: every id must be unique"),
+        ('keys = ["fedora-28"]', 'keys = ["fedora-29"]', "key 'fedora-29' is not among the keys"),
+        ('dist = ".fc28"', 'dist = "fc28"', "f28.toml:5: dist: String should match pattern"),
+        ('arch = "x86_64"', 'arch = "vax"', "f28.toml:6: arch: Input should be 'x86_64'"),
+        (
+            'arch = "x86_64"',
+            'arch = "x86_64"\ncompression = "xz"',
+            "compression: Input should be 'gz' or 'zstd'",
+        ),
+        ('"bash"', '"-y"', "should match pattern"),
+        ('"bash"', '"bash; reboot"', "should match pattern"),
+        ("https://mirror.example", "gopher://mirror.example", "should match pattern"),
+        ("releasever", "release", "release: unknown key (did you mean releasever?)"),
+    ],
+)
+def test_refuses(tmp_path: Path, before: str, after: str, message: str) -> None:
+    assert before in WHOLE
+    with pytest.raises(UsageError) as caught:
+        load_text(tmp_path, WHOLE.replace(before, after, 1))
+    assert message in caught.value.message
+
+
+def test_unknown_target(tmp_path: Path) -> None:
+    (tmp_path / "f28.toml").touch()
+    with pytest.raises(UsageError, match=r"unknown target 'f82' \(did you mean f28\?\)"):
+        load_target(tmp_path, "f82")
