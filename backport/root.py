@@ -158,14 +158,14 @@ class Root:
 
     def installed(self) -> tuple[Nevra, ...]:
         """The NEVRAs of all installed packages, sorted; keys that rpm keeps as packages are left out."""
-        headers = (header for header in self._headers() if header[rpm.RPMTAG_NAME] != "gpg-pubkey")
+        headers = (header for header in self.headers() if header[rpm.RPMTAG_NAME] != "gpg-pubkey")
         return tuple(sorted(nevra_of(header) for header in headers))
 
     def owner_of(self, path: str) -> Nevra | None:
         """The installed package that owns a file, None when none does; links on the way are followed."""
         wanted = {path, self.resolve(path)}
         names = {PurePosixPath(place).name for place in wanted}
-        for header in self._headers():
+        for header in self.headers():
             # The whole paths of a package are costly to put together: only where a name fits.
             if names.isdisjoint(header[rpm.RPMTAG_BASENAMES]):
                 continue
@@ -218,8 +218,8 @@ class Root:
             hint="the log tells what dnf could not find or agree on",
         )  # fmt: skip
 
-    def _headers(self) -> Iterator[Any]:
-        """The headers of the root's database, read from the host."""
+    def headers(self) -> Iterator[Any]:
+        """The headers of all installed packages, by the host's rpm."""
         rpm.addMacro("_dbpath", DATABASE)
         try:
             transaction = rpm.TransactionSet(str(self.path))

@@ -1,0 +1,186 @@
+"""The proof that a client can install what was published: by HTTP, with both signature checks on."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import requests
+import rpm as rpm_bindings
+
+from backport.artifacts import Check, PublishedRepo, Rpm, Verdict
+from backport.dnf import expand_url
+from backport.errors import PublishError
+from backport.progress import Progress, Silent
+from backport.root import ExtraRepository, Root, clean_root
+from backport.settings import Key
+from backport.target import Target
+from backport.trust import nevra_of, read_header
+
+REPOSITORY_ID = "backport"
+_REQUEST_TIMEOUT = 30.0
+
+
+def prove(
+    published: PublishedRepo,
+    *,
+    target: Target,
+    cache: Path,
+    workspace: Path,
+    progress: Progress | None = None,
+) -> tuple[Check, ...]:
+    """Install the published packages in a clean root as a client would, and look at what came of it.
+
+    The client's files are those that were published, asked for by HTTP; only the host and port in
+    their URLs are those of a server on loopback. Packages that are only for debugging are left out.
+    The first check that fails is the last: without installed packages there is nothing to look at.
+
+    Raises BuildRootError when no clean root can be made. ``workspace/proof.log`` tells what dnf did.
+    """
+    (progress or Silent()).note("installing from the published repository over HTTP")
+    with served(published.folder.parent) as url:
+        settings = _Client(url=f"{url}/{target.name}", published=published, target=target, folder=workspace)
+        checks = [settings.check_files()]
+        if checks[-1].stops:
+            return tuple(checks)
+        with clean_root(target, cache=cache, workspace=workspace) as root:
+            checks.append(settings.check_installation(root))
+            if not checks[-1].stops:
+                checks.append(settings.check_packages(root))
+    return tuple(checks)
+
+
+def packages_to_install(published: PublishedRepo) -> tuple[Rpm, ...]:
+    """The binary packages of the run that a client installs: none that is only for debugging."""
+    return tuple(
+        rpm
+        for rpm in published.tested.signed.rpms
+        if not rpm.nevra.name.endswith(("-debuginfo", "-debugsource"))
+    )
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a folder that a web server on loopback serves while the block lasts."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="published repository")
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing about it."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's own name
+        """Say nothing."""
+
+
+class _Client:
+    """A client of the repository, with what it fetched from the server on loopback."""
+
+    def __init__(self, *, url: str, published: PublishedRepo, target: Target, folder: Path) -> None:
+        self.url = url
+        self.published = published
+        self.target = target
+        self.folder = folder
+        self.repository: ExtraRepository | None = None
+
+    def check_files(self) -> Check:
+        """The .repo file and the key that it names, as a client gets them."""
+        title = "A client gets the .repo file and the key"
+        expected = "both signature checks are on, the key is the signing key, the URL goes through `current`"
+        try:
+            self.repository = self._fetch_settings()
+        except (requests.RequestException, configparser.Error, KeyError, ValueError) as problem:
+            return Check(
+                id="publish.client-files", title=title, verdict=Verdict.FAIL, expected=expected,
+                found=str(problem), advice="look at the .repo file and the key in the repository's folder",
+            )  # fmt: skip
+        return Check(
+            id="publish.client-files", title=title, verdict=Verdict.PASS, expected=expected,
+            found=f"{self.published.repo_file.name} leads to {self.repository.baseurl}",
+        )  # fmt: skip
+
+    def check_installation(self, root: Root) -> Check:
+        """Install by name, as dnf on a client does."""
+        assert self.repository is not None  # noqa: S101  # check_files passed
+        packages = packages_to_install(self.published)
+        log = self.folder / "proof.log"
+        title = "dnf installs the packages by HTTP with gpgcheck and repo_gpgcheck"
+        names = [f"{rpm.nevra.name}-{rpm.nevra.evr}.{rpm.nevra.arch}" for rpm in packages]
+        try:
+            root.install(names, extra=(self.repository,), log=log, error=PublishError)
+        except PublishError as problem:
+            return Check(
+                id="publish.install", title=title, verdict=Verdict.FAIL, expected=f"{len(names)} packages",
+                found=problem.message, evidence=str(log), advice="the log tells what dnf could not do",
+            )  # fmt: skip
+        return Check(
+            id="publish.install", title=title, verdict=Verdict.PASS, expected=f"{len(names)} packages",
+            found=f"{len(names)} packages", evidence=str(log),
+        )  # fmt: skip
+
+    def check_packages(self, root: Root) -> Check:
+        """Compare header and signature of what is installed with what was published."""
+        packages = packages_to_install(self.published)
+        installed = {_identity_of(header) for header in root.headers()}
+        missing = [str(rpm.nevra) for rpm in packages if _identity(rpm) not in installed]
+        return Check(
+            id="publish.installed", title="What is installed is what was published",
+            verdict=Verdict.FAIL if missing else Verdict.PASS,
+            expected="header and signature of every package are the published ones",
+            found=f"not so: {', '.join(missing)}" if missing else f"{len(packages)} packages are",
+            advice="another repository's package won over the published one" if missing else "",
+        )  # fmt: skip
+
+    def _fetch_settings(self) -> ExtraRepository:
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(self._get(f"{self.url}/{self.published.repo_file.name}"))
+        section = parser[REPOSITORY_ID]
+        for option in ("enabled", "gpgcheck", "repo_gpgcheck"):
+            if not section.getboolean(option):
+                raise ValueError(f"{option} is not on")
+        key = self.folder / "published-key.asc"
+        key.write_text(self._get(self._here(section["gpgkey"])), encoding="ascii")
+        return ExtraRepository(
+            id=REPOSITORY_ID,
+            baseurl=expand_url(self._here(section["baseurl"]), self.target),
+            keys=(Key(fingerprint=self.published.tested.signed.fingerprint, file=key),),
+            repo_gpgcheck=True,
+        )
+
+    def _here(self, url: str) -> str:
+        """A published URL with the host of the server on loopback."""
+        public = f"{self.published.base_url.rstrip('/')}/{self.target.name}/"
+        if not url.startswith(public):
+            raise ValueError(f"{url} does not begin with {public}")
+        return f"{self.url}/{url.removeprefix(public)}"
+
+    @staticmethod
+    def _get(url: str) -> str:
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.get(url, timeout=_REQUEST_TIMEOUT)
+        answer.raise_for_status()
+        return answer.text
+
+
+def _identity(rpm: Rpm) -> tuple[str, str, bytes]:
+    return _identity_of(read_header(rpm.path, error=PublishError))
+
+
+def _identity_of(header: Any) -> tuple[str, str, bytes]:
+    """NEVRA, the header's digest (over everything but signatures), and the header's signature."""
+    digest = header[rpm_bindings.RPMTAG_SHA256HEADER] or ""
+    return str(nevra_of(header)), str(digest), bytes(header[rpm_bindings.RPMTAG_RSAHEADER] or b"")
