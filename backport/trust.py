@@ -167,7 +167,7 @@ def pinned_keyring(keys: Sequence[Key], folder: Path, *, error: type[BackportErr
     )
     write_atomically(folder / "sha1-self-signature.toml", _SHA1_POLICY)
     for key in keys:
-        keyring._import(key.fingerprint, checked_key(key, folder, error=error))  # noqa: SLF001  # this module's own
+        keyring._import(key.fingerprint, _export(key, folder, error=error))  # noqa: SLF001  # this module's own
     return keyring
 
 
@@ -187,6 +187,10 @@ def checked_key(key: Key, folder: Path, *, error: type[BackportError]) -> Path:
     is revoked or bound to its name by SHA-1 without the settings' exception.
     """
     _checked_listing(key, error=error)
+    return _export(key, folder, error=error)
+
+
+def _export(key: Key, folder: Path, *, error: type[BackportError]) -> Path:
     with _gnupg_home() as home:
         _gpg(home, "--import-options", "self-sigs-only", "--import", key.file, error=error)
         armored = _gpg(home, "--armor", "--export", key.fingerprint, error=error)
