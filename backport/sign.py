@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -13,17 +14,20 @@ from backport import trust
 from backport.artifacts import BuiltRpms, Rpm, SignedRpms
 from backport.errors import SignError
 from backport.files import digest_of, scratch_folder, write_atomically
+from backport.root import Bind, Root
 from backport.run import run
 from backport.settings import Key
 from backport.signing_key import KeyInfo, Signer, init_key, open_key, show_key, sign_file, verify_file
 from backport.site import Signing
 from backport.target import Target
 
-__all__ = ["KeyInfo", "init_key", "show_key", "sign", "sign_file", "verify_file"]
+__all__ = ["KeyInfo", "init_key", "show_key", "sign", "sign_file", "verify_file", "verify_in_root"]
 
 BATCH = 100
 """How many packages one rpmsign is given."""
 _TIMEOUT = 3600.0
+_ROOT_FOLDER = "/tmp/signed"  # noqa: S108  # inside a root that is this run's alone
+_ROOT_KEYRING = "/tmp/signing-key"  # noqa: S108
 
 
 def sign(built: Sequence[BuiltRpms], *, signing: Signing, target: Target, workspace: Path) -> SignedRpms:
@@ -48,6 +52,35 @@ def sign(built: Sequence[BuiltRpms], *, signing: Signing, target: Target, worksp
         fingerprint=signer.key.fingerprint,
         public_key=public_key,
     )
+
+
+def verify_in_root(root: Root, rpms: Sequence[Rpm], public_key: Path) -> None:
+    """Let the target's own ``rpmkeys`` verify packages, with a database that holds this key alone.
+
+    The root must hold rpm. Raises SignError that names the first package which does not verify.
+    """
+    keyring = ("--define", f"_dbpath {_ROOT_KEYRING}-{digest_of(public_key)[:16]}")
+    binds = [Bind(host=public_key, inside=f"{_ROOT_FOLDER}/key.asc")]
+    binds += [Bind(host=rpm.path, inside=f"{_ROOT_FOLDER}/{rpm.path.name}") for rpm in rpms]
+    check = functools.partial(root.run, timeout=_TIMEOUT, error=SignError, binds=binds)
+    check(
+        ["rpmkeys", *keyring, "--import", f"{_ROOT_FOLDER}/key.asc"],
+        what=f"the rpm of {root.target.name} cannot use the signing key",
+        hint="make an RSA key with `backport keys init` in a new GNUPGHOME",
+    )
+    for rpm in rpms:
+        check(
+            [
+                "rpmkeys",
+                *keyring,
+                "--define",
+                "_pkgverify_level all",
+                "--checksig",
+                f"{_ROOT_FOLDER}/{rpm.path.name}",
+            ],
+            what=f"{rpm.path.name}: the rpm of {root.target.name} does not accept its signature",
+            hint="compare `signature_digest` of the target with what that rpm can verify",
+        )
 
 
 def _copy(rpm: Rpm, folder: Path) -> Rpm:
