@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from backport.artifacts import Nevra
 from backport.errors import UsageError
 from backport.recipe import Nvr, Recipe
 from backport.settings import Fingerprint, Key, Name, Settings, Url, did_you_mean, load
@@ -78,6 +79,14 @@ class Site(Settings):
     """Base URLs to use instead of a target's own: target, repository id, URL."""
     keys: dict[Name, Key] = {}
     """Public keys by name, for source packages and to replace a target's own."""
+
+    @field_validator("pins")
+    @classmethod
+    def _pins_name_their_package(cls, pins: dict[str, str]) -> dict[str, str]:
+        for name, nvr in pins.items():
+            if Nevra.from_nvr(nvr).name != name:
+                raise ValueError(f"{name}: {nvr} is a build of another package")
+        return pins
 
 
 def load_site(config: Path | None) -> Site:

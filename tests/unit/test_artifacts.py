@@ -1,0 +1,105 @@
+"""The artifacts: names as rpm and Koji write them, and a wrong order of stages made impossible."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from backport import artifacts
+from backport.artifacts import BuildOptions, Check, Nevra, Rpm, SignedRpms, TestedRpms, Verdict
+
+
+@pytest.mark.parametrize(
+    ("nvr", "name", "version", "release"),
+    [
+        ("openssl-1.1.1a-1.fc29", "openssl", "1.1.1a", "1.fc29"),
+        ("crypto-policies-20181026-1.gitd42aaa6.fc29", "crypto-policies", "20181026", "1.gitd42aaa6.fc29"),
+        ("gcc-c++-8.3.1-2.fc28", "gcc-c++", "8.3.1", "2.fc28"),
+        ("a-b-c-1~rc1^git2-0.1", "a-b-c", "1~rc1^git2", "0.1"),
+        ("0ad-0.0.23b-1.fc29", "0ad", "0.0.23b", "1.fc29"),
+    ],
+)
+def test_an_nvr_is_split_from_its_end(nvr: str, name: str, version: str, release: str) -> None:
+    nevra = Nevra.from_nvr(nvr)
+    assert (nevra.name, nevra.version, nevra.release) == (name, version, release)
+    assert nevra.nvr == nvr
+    assert nevra.filename == f"{nvr}.src.rpm"
+
+
+@pytest.mark.parametrize(
+    "nvr", ["", "openssl", "openssl-1", "openssl--1", "a-1-1/x", "a-1-1 ", "a b-1-1", "../a-1-1", "a-1-1\n"]
+)
+def test_what_is_no_nvr_is_refused(nvr: str) -> None:
+    with pytest.raises(ValueError, match="is not a name-version-release"):
+        Nevra.from_nvr(nvr)
+
+
+def test_the_epoch_is_in_names_for_people_not_for_files() -> None:
+    nevra = Nevra.from_nvr("openssl-1.1.1-1.fc28", arch="x86_64", epoch=1)
+    assert str(nevra) == "openssl-1:1.1.1-1.fc28.x86_64"
+    assert nevra.evr == "1:1.1.1-1.fc28"
+    assert nevra.filename == "openssl-1.1.1-1.fc28.x86_64.rpm"
+    assert str(Nevra.from_nvr("bash-5-1", arch="noarch")) == "bash-5-1.noarch"
+
+
+def test_build_options_as_arguments_are_in_a_stable_order() -> None:
+    options = BuildOptions(with_=("a",), without=("b", "c"), macros={"z": "1", "d": "x y"})
+    assert options.arguments() == (
+        *("--with", "a", "--without", "b", "--without", "c"),
+        *("--define", "d x y", "--define", "z 1"),
+    )
+    assert BuildOptions().arguments() == ()
+
+
+def signed() -> SignedRpms:
+    return SignedRpms(built=(), srpms=(), rpms=(), fingerprint="A" * 40, public_key=Path("key.asc"))
+
+
+def check(verdict: Verdict) -> Check:
+    return Check(id="x", title="x", verdict=verdict)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "stops"),
+    [
+        (Verdict.PASS, False),
+        (Verdict.WARN, False),
+        (Verdict.SKIPPED, False),
+        (Verdict.FAIL, True),
+        (Verdict.ERROR, True),
+    ],
+)
+def test_only_failures_and_errors_stop_publishing(verdict: Verdict, *, stops: bool) -> None:
+    assert check(verdict).stops is stops
+    if stops:
+        with pytest.raises(ValueError, match="checks failed: x"):
+            TestedRpms(signed=signed(), checks=(check(Verdict.PASS), check(verdict)))
+    else:
+        assert TestedRpms(signed=signed(), checks=(check(verdict),)).signed == signed()
+
+
+def test_nothing_untested_counts_as_tested() -> None:
+    with pytest.raises(ValueError, match="without a check proves nothing"):
+        TestedRpms(signed=signed(), checks=())
+
+
+def test_artifacts_do_not_change() -> None:
+    rpm = Rpm(nevra=Nevra.from_nvr("a-1-1"), path=Path("a"), sha256="0")
+    with pytest.raises(FrozenInstanceError):
+        rpm.sha256 = "1"  # type: ignore[misc]  # that it is refused is the point
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier"),
+    [
+        ("PatchedSrpm", "SourceRpm"),
+        ("BuiltRpms", "PatchedSrpm"),
+        ("SignedRpms", "BuiltRpms"),
+        ("TestedRpms", "SignedRpms"),
+        ("PublishedRepo", "TestedRpms"),
+    ],
+)
+def test_every_artifact_is_made_from_the_one_before(later: str, earlier: str) -> None:
+    assert any(earlier in str(field.type) for field in fields(getattr(artifacts, later)))

@@ -1,0 +1,126 @@
+"""Files that others read: whole or not at all, locked by one, removed for certain."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from backport.errors import BuildRootLocked, PublishError
+from backport.files import digest_of, locked, remove_tree, scratch_folder, write_atomically
+
+
+class TestWriteAtomically:
+    def test_writes_text_and_bytes_with_the_mode(self, tmp_path: Path) -> None:
+        write_atomically(tmp_path / "new/a", "täxt\n")
+        write_atomically(tmp_path / "b", b"\xff", mode=0o600)
+        assert (tmp_path / "new/a").read_bytes() == "täxt\n".encode()
+        assert (tmp_path / "new/a").stat().st_mode & 0o777 == 0o644
+        assert (tmp_path / "b").read_bytes() == b"\xff"
+        assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
+
+    def test_an_open_reader_keeps_the_old_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_text("old")
+        with path.open() as reader:
+            write_atomically(path, "new")
+            assert reader.read() == "old"
+        assert path.read_text() == "new"
+
+    def test_replaces_a_link_not_what_it_points_to(self, tmp_path: Path) -> None:
+        (tmp_path / "victim").write_text("precious")
+        (tmp_path / "a").symlink_to("victim")
+        write_atomically(tmp_path / "a", "new")
+        assert (tmp_path / "victim").read_text() == "precious"
+        assert not (tmp_path / "a").is_symlink()
+
+    def test_a_failure_leaves_the_old_file_and_nothing_beside_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "a"
+        path.write_text("old")
+
+        def full(_descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(path, "new")
+        assert path.read_text() == "old"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_digests(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    assert digest_of(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+    assert digest_of(tmp_path / "a", "md5") == hashlib.md5(b"x" * 3_000_000).hexdigest()
+
+
+class TestLocked:
+    def test_the_second_is_told_who_holds_it(self, tmp_path: Path) -> None:
+        with (
+            locked(tmp_path / "sub/lock", timeout=0, error=PublishError, what="publishing"),
+            pytest.raises(PublishError, match=f"publishing: another process .pid {os.getpid()}. holds"),
+            locked(tmp_path / "sub/lock", timeout=0, error=PublishError, what="publishing"),
+        ):
+            pytest.fail("two holders")
+        with locked(tmp_path / "sub/lock", timeout=0, error=PublishError, what="publishing"):
+            pass
+
+    def test_a_holder_that_fails_lets_go(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError), locked(tmp_path / "l", timeout=0, error=PublishError, what="x"):
+            raise RuntimeError
+        with locked(tmp_path / "l", timeout=0, error=PublishError, what="x"):
+            pass
+
+    def test_waits_its_time_and_no_longer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = [0.0]
+        naps: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            naps.append(seconds)
+            clock[0] += seconds
+
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(time, "sleep", sleep)
+        with (
+            locked(tmp_path / "l", timeout=0, error=PublishError, what="x"),
+            pytest.raises(BuildRootLocked),
+            locked(tmp_path / "l", timeout=1, error=BuildRootLocked, what="x"),
+        ):
+            pytest.fail("two holders")
+        assert 1 <= sum(naps) <= 1.2
+
+
+class TestRemoveTree:
+    def test_removes_what_is_read_only_and_spares_what_links_point_to(self, tmp_path: Path) -> None:
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "outside/precious").write_text("x")
+        inner = tmp_path / "tree/deep/deeper"
+        inner.mkdir(parents=True)
+        (inner / "file").write_text("x")
+        (inner / "link").symlink_to(tmp_path / "outside")
+        (inner / "dangling").symlink_to("nowhere")
+        for folder in (inner, inner.parent, inner.parent.parent):
+            folder.chmod(0o500)
+        remove_tree(tmp_path / "tree")
+        assert not (tmp_path / "tree").exists()
+        assert (tmp_path / "outside/precious").exists()
+
+    def test_a_link_is_removed_itself_and_a_missing_folder_is_no_error(self, tmp_path: Path) -> None:
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "link").symlink_to("outside")
+        remove_tree(tmp_path / "link")
+        remove_tree(tmp_path / "link")
+        assert [entry.name for entry in tmp_path.iterdir()] == ["outside"]
+
+
+def test_a_scratch_folder_goes_however_the_work_ends(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "new", "work-") as folder:
+        (folder / "file").touch()
+    with pytest.raises(RuntimeError), scratch_folder(tmp_path / "new", "work-") as folder:
+        raise RuntimeError
+    assert list((tmp_path / "new").iterdir()) == []
