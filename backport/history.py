@@ -14,7 +14,6 @@ from backport.artifacts import Check, PublishedRepo
 from backport.errors import BackportError, Interrupted
 from backport.files import remove_tree, write_atomically
 from backport.job import Job, Stage
-from backport.progress import Progress
 from backport.report import (
     Failure,
     Outcome,
@@ -35,16 +34,16 @@ _KEPT_NAMES = ("report.json", "junit.xml", "transcript.txt")
 class Recorder:
     """Writes down a run while it happens, so that a report exists however the run ends."""
 
-    def __init__(self, job: Job, *, runs: Path, builder: str, progress: Progress) -> None:
+    def __init__(self, job: Job, *, runs: Path, builder: str) -> None:
         self.started = datetime.now(UTC)
         self.id = run_id(self.started, job.name, job.target.name)
         self.folder = runs / self.id
-        self.key = ""
-        self.checks: tuple[Check, ...] = ()
-        self.headline: tuple[str, ...] = ()
+        self.outcome: Outcome = "published"
+        self._key = ""
+        self._checks: tuple[Check, ...] = ()
+        self._headline: tuple[str, ...] = ()
         self._job = job
         self._builder = builder
-        self._progress = progress
         self._clock = time.monotonic()
         self._inputs: dict[str, str] = {}
         self._changed: tuple[str, ...] = ()
@@ -78,14 +77,19 @@ class Recorder:
 
     def inputs_are(self, inputs: dict[str, str], key: str, before: RunReport | None) -> None:
         """Note what decides the result, and how it differs from the run before."""
-        self.key, self._inputs = key, inputs
+        self._key, self._inputs = key, inputs
         self._changed = changes(before.inputs, inputs) if before else ("there is no earlier run",)
+
+    def examined(self, checks: tuple[Check, ...], headline: tuple[str, ...] = ()) -> None:
+        """Note what checks came to, behind those that are noted already."""
+        self._checks += checks
+        self._headline += headline
 
     def published(self, repo: PublishedRepo) -> None:
         """Note what readers now see."""
         self._published = repo
 
-    def finish(self, outcome: Outcome, problem: BackportError | None = None) -> RunReport:
+    def finish(self, problem: BackportError | None = None) -> RunReport:
         """Write report.json and junit.xml, drop everything else but logs, and return the report."""
         report = RunReport(
             run=self.id,
@@ -95,13 +99,13 @@ class Recorder:
             tool_version=__version__,
             started=self.started,
             seconds=round(time.monotonic() - self._clock, 3),
-            outcome="interrupted" if isinstance(problem, Interrupted) else outcome,
-            key=self.key,
+            outcome=self._outcome(problem),
+            key=self._key,
             inputs=self._inputs,
             changed=self._changed,
             stages=tuple(self._stages),
-            checks=self.checks,
-            headline=self.headline,
+            checks=self._checks,
+            headline=self._headline,
             repository=str(self._published.folder) if self._published else None,
             generation=self._published.generation if self._published else None,
             folder=str(self.folder),
@@ -111,6 +115,11 @@ class Recorder:
         write_atomically(self.folder / "junit.xml", to_junit(report))
         _tidy(self.folder)
         return report
+
+    def _outcome(self, problem: BackportError | None) -> Outcome:
+        if problem is None:
+            return self.outcome
+        return "interrupted" if isinstance(problem, Interrupted) else "failed"
 
     def _failure(self, problem: BackportError) -> Failure:
         return Failure(

@@ -1,33 +1,42 @@
-"""The order of the stages, and nothing else: each line hands one artifact to the next stage."""
+"""The order of the stages, and nothing else: each function hands one artifact to the next stage."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backport import publish, repodata, selftest, sign, sources, srpm
-from backport.artifacts import BuiltRpms, PatchedSrpm, PublishedRepo, SignedRpms, SourceRpm, TestedRpms
+from backport import lock, proof, publish, selftest, sign, sources, srpm
+from backport.artifacts import BuiltRpms, PatchedSrpm, Rpm, SignedRpms, SourceRpm, TestedRpms
 from backport.builders import Builder, choose_builder
-from backport.errors import BackportError, BuildRootLocked, Interrupted
-from backport.files import locked, scratch_folder
+from backport.errors import BackportError, BuildRootLocked, Interrupted, PublishError
+from backport.files import locked, scratch_folder, write_atomically
+from backport.generations import Generation
 from backport.history import Recorder, forget_old_runs, last_run
 from backport.job import Job, Stage, package_inputs, settings_inputs
-from backport.lock import check_lock
 from backport.order import Node, build_order
 from backport.progress import Progress
+from backport.repodata import write_repodata
 from backport.report import RunReport
+from backport.resolve import ResolvedBuild, resolve
 from backport.results import ResultStore, key_of
-from backport.sources import ResolvedBuild
 
 
 class _Enough(Exception):
-    """The stage after which the run was asked to stop is done."""
+    """The run need not go on: the last stage that was asked for is done, or all is published."""
 
 
-class _Unchanged(Exception):
-    """The same inputs are published already."""
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What the hub says of a job's packages, and what follows from it before anything is fetched."""
+
+    builds: Mapping[str, ResolvedBuild]
+    """By package, in the order in which they are built."""
+    inputs: Mapping[str, str]
+    key: str
+    published: Generation | None
+    """What readers see now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,63 +45,279 @@ class _Run:
 
     job: Job
     builder: Builder
-    signing_key: str
     record: Recorder
     progress: Progress
     until: Stage
     force: bool
 
-    @property
-    def cache(self) -> Path:
-        return self.job.site.paths.cache
+    def workspace(self, *parts: str) -> Path:
+        return self.record.workspace(*parts)
+
+    def reached(self, stage: Stage) -> None:
+        if stage is self.until:
+            self.record.outcome = "stopped"
+            raise _Enough
 
 
 def build(job: Job, *, until: Stage, force: bool, progress: Progress) -> RunReport:
-    """Carry the recipe's packages over to the target, up to and with the stage ``until``.
+    """Carry the job's packages over to the target, up to and with the stage ``until``.
 
-    A report is written whatever happens; a failure is in it, not raised. Raises BackportError only
-    for what keeps a run from starting.
+    A failure is in the report, which is written whatever happens. Raises BackportError only for what
+    keeps a run from starting: a host or key that lacks something, another run of the same job.
     """
-    runs = job.site.paths.cache / "runs"
+    runs = _runs_folder(job)
     builder = choose_builder(job.site.builder, target=job.target, cache=job.site.paths.cache)
-    signing_key = sign.show_key(job.site.signing).fingerprint
-    busy = f"{job.name} for {job.target.name} is being built already"
-    with locked(runs / f".{job.name}-{job.target.name}.lock", timeout=0, error=BuildRootLocked, what=busy):
-        record = Recorder(job, runs=runs, builder=builder.name, progress=progress)
-        run = _Run(
-            job=job,
-            builder=builder,
-            signing_key=signing_key,
-            record=record,
-            progress=progress,
-            until=until,
-            force=force,
-        )
-        report = _recorded(run)
+    guard = runs / f".{job.name}-{job.target.name}.lock"
+    busy = f"{job.name} is being built for {job.target.name}"
+    with locked(guard, timeout=0, error=BuildRootLocked, what=busy):
+        record = Recorder(job, runs=runs, builder=builder.name)
+        run = _Run(job=job, builder=builder, record=record, progress=progress, until=until, force=force)
+        try:
+            _carry_over(run)
+        except _Enough:
+            report = record.finish()
+        except BackportError as problem:
+            report = record.finish(problem)
+        except BaseException as problem:
+            record.finish(Interrupted(f"ended by an unexpected {type(problem).__name__}: {problem}"))
+            raise
+        else:
+            report = record.finish()
         forget_old_runs(runs)
     return report
 
 
-def _recorded(run: _Run) -> RunReport:
-    try:
-        _carry_over(run)
-    except _Enough:
-        return run.record.finish("stopped")
-    except _Unchanged:
-        return run.record.finish("unchanged")
-    except BackportError as problem:
-        return run.record.finish("failed", problem)
-    except BaseException:
-        run.record.finish("failed", Interrupted("the run was ended by an unexpected error"))
-        raise
-    return run.record.finish("published")
-
-
 def _carry_over(run: _Run) -> None:
-    builds = resolve(run)
-    originals = fetch(run, builds)
-    patched = patch(run, builds, originals)
-    built = build_all(run, patched)
-    signed = sign_all(run, built)
-    tested = self_test(run, signed)
-    publish_all(run, tested)
+    resolved = _resolve(run)
+    originals = _fetch(run, resolved)
+    patched = _patch(run, originals)
+    built = _build(run, patched)
+    signed = _sign(run, built)
+    tested = _self_test(run, signed)
+    _publish(run, tested, resolved)
+
+
+def _resolve(run: _Run) -> Resolved:
+    with run.record.stage(Stage.RESOLVE) as details:
+        run.progress.note(f"asking the hub about {', '.join(run.job.nvrs)}")
+        resolved = resolve_job(run.job, run.builder)
+        details["order"] = list(resolved.builds)
+        before = last_run(_runs_folder(run.job), run.job.name, run.job.target.name)
+        run.record.inputs_are(dict(resolved.inputs), resolved.key, before)
+    if not run.force and is_published(run.job, resolved):
+        run.record.outcome = "unchanged"
+        raise _Enough
+    return resolved
+
+
+def _fetch(run: _Run, resolved: Resolved) -> tuple[SourceRpm, ...]:
+    with run.record.stage(Stage.FETCH) as details:
+        originals = fetch_all(run.job, resolved.builds, run.progress)
+        details["sources"] = [source_data(source) for source in originals]
+    run.reached(Stage.FETCH)
+    return originals
+
+
+def _patch(run: _Run, originals: Sequence[SourceRpm]) -> tuple[PatchedSrpm, ...]:
+    with run.record.stage(Stage.PATCH) as details:
+        patched = patch_all(run.job, originals, run.workspace("patch"))
+        details["packages"] = {
+            str(one.source.rpm.nevra): {"sha256": one.sha256, "diff": one.diff} for one in patched
+        }
+    run.reached(Stage.PATCH)
+    return patched
+
+
+def _build(run: _Run, patched: Sequence[PatchedSrpm]) -> tuple[BuiltRpms, ...]:
+    store = ResultStore(run.job.site.paths.cache / "built")
+    candidates = run.workspace("candidates")
+    built: list[BuiltRpms] = []
+    with run.record.stage(Stage.BUILD) as details:
+        for one in patched:
+            name = one.source.rpm.nevra.name
+            earlier = [rpm for result in built for rpm in result.rpms]
+            key = key_of(package_inputs(one, run.job.target, builder=run.builder.name, candidates=earlier))
+            result = None if run.force else store.find(key, one)
+            if result is None:
+                run.progress.note(f"building {one.source.rpm.nevra} with {run.builder.name}")
+                folder = candidates if earlier else None
+                fresh = run.builder.build(one, candidates=folder, workspace=run.workspace("build", name))
+                result = store.keep(key, fresh)
+            else:
+                run.progress.note(f"{name} was built before from the same inputs")
+            built.append(result)
+            _offer(result.rpms, candidates, run.job)
+            details[name] = [{"nevra": str(rpm.nevra), "sha256": rpm.sha256} for rpm in result.rpms]
+    run.reached(Stage.BUILD)
+    return tuple(built)
+
+
+def _sign(run: _Run, built: Sequence[BuiltRpms]) -> SignedRpms:
+    job = run.job
+    with run.record.stage(Stage.SIGN) as details:
+        run.progress.note(f"signing {sum(len(one.rpms) + 1 for one in built)} packages")
+        signed = sign.sign(
+            built, signing=job.site.signing, target=job.target, workspace=run.workspace("sign")
+        )
+        details["key"] = signed.fingerprint
+        details["packages"] = [
+            {"nevra": str(rpm.nevra), "sha256": rpm.sha256} for rpm in (*signed.srpms, *signed.rpms)
+        ]
+    run.reached(Stage.SIGN)
+    return signed
+
+
+def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
+    job = run.job
+    with run.record.stage(Stage.SELF_TEST):
+        candidate = run.workspace("self-test", "candidate")
+        _offer(signed.rpms, candidate, job)
+        sign.sign_file(candidate / "repodata" / "repomd.xml", job.site.signing)
+        workspace = run.workspace("self-test")
+        examination = selftest.examine(
+            signed, job.recipe.self_test, job.target, candidate=candidate, cache=job.site.paths.cache,
+            workspace=workspace, progress=run.progress,
+        )  # fmt: skip
+        write_atomically(workspace / "transcript.txt", examination.transcript)
+        run.record.examined(examination.checks, examination.headline)
+        tested = selftest.passed(signed, examination)
+    run.reached(Stage.SELF_TEST)
+    return tested
+
+
+def _publish(run: _Run, tested: TestedRpms, resolved: Resolved) -> None:
+    job, paths = run.job, run.job.site.paths
+    before = resolved.published
+    with run.record.stage(Stage.PUBLISH):
+        run.progress.note(f"publishing to {paths.repository / job.target.name}")
+        published = publish.publish(
+            tested, target=job.target, repository=paths.repository, base_url=job.base_url,
+            signing=job.site.signing, run=run.record.id, progress=run.progress,
+            inputs={**(before.inputs if before else {}), job.name: resolved.key},
+        )  # fmt: skip
+        checks = proof.prove(
+            published, target=job.target, cache=paths.cache, workspace=run.workspace("publish"),
+            progress=run.progress,
+        )  # fmt: skip
+        run.record.examined(checks)
+        if failed := [check for check in checks if check.stops]:
+            publish.roll_back(
+                paths.repository, job.target, failed=published.generation, to=before.id if before else None
+            )
+            raise PublishError(
+                f"a client cannot install what was published: {failed[0].title}: {failed[0].found}; "
+                "readers see the generation before again",
+                hint=failed[0].advice,
+            )
+        run.record.published(replace(published, checks=checks))
+
+
+def ask_hub(job: Job) -> dict[str, ResolvedBuild]:
+    """The job's builds by package, in the order in which they are built.
+
+    Raises FetchError, and UsageError for packages that need each other in a circle.
+    """
+    found = resolve(job.site.koji, job.nvrs, arch=job.target.arch, tag=job.recipe.source.tag)
+    by_name = {one.nevra.name: one for one in found}
+    nodes = {
+        name: Node(build_requires=one.build_requires, requires=one.requires, provides=one.provides)
+        for name, one in by_name.items()
+    }
+    return {name: by_name[name] for name in build_order(nodes)}
+
+
+def resolve_job(job: Job, builder: Builder) -> Resolved:
+    """Everything that is known before anything is fetched. Raises FetchError, UsageError, SignError."""
+    builds = ask_hub(job)
+    signing_key = sign.show_key(job.site.signing).fingerprint
+    inputs = settings_inputs(job, builder=builder.name, signing_key=signing_key)
+    for name, one in builds.items():
+        digests = sorted((key, sorted(values.items())) for key, values in one.digests.items())
+        inputs[f"{name} source"] = f"{one.nevra} {key_of({'hub': repr((one.header_digest, digests))})}"
+    return Resolved(
+        builds=builds,
+        inputs=inputs,
+        key=key_of(inputs),
+        published=publish.published_state(job.site.paths.repository, job.target),
+    )
+
+
+def is_published(job: Job, resolved: Resolved) -> bool:
+    """Whether what readers see now came from these very inputs."""
+    return resolved.published is not None and resolved.published.inputs.get(job.name) == resolved.key
+
+
+def fetch_all(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:
+    """The verified source packages, in the order of ``builds``; where there is a lock, no others.
+
+    Raises FetchError.
+    """
+    locked_ones = lock.load_lock(job.lock_file)
+    if locked_ones:
+        for one in builds.values():
+            lock.check_lock(locked_ones, one, path=job.lock_file)
+    originals = _fetch_any(job, builds, progress)
+    if locked_ones:
+        for original in originals:
+            lock.check_lock(locked_ones, original, path=job.lock_file)
+    return originals
+
+
+def patch_all(job: Job, originals: Sequence[SourceRpm], workspace: Path) -> tuple[PatchedSrpm, ...]:
+    """The source packages with the recipe's changes. Raises PatchError."""
+    return tuple(
+        srpm.patch(
+            source, job.recipe.packages[source.rpm.nevra.name], target=job.target,
+            patches=job.site.paths.patches, packager=job.site.packager,
+            workspace=workspace / source.rpm.nevra.name,
+        )
+        for source in originals
+    )  # fmt: skip
+
+
+def fetch_sources(job: Job, *, progress: Progress) -> tuple[SourceRpm, ...]:
+    """Resolve and fetch alone, for ``backport fetch`` and ``lock``. Raises FetchError."""
+    return fetch_all(job, ask_hub(job), progress)
+
+
+def lock_sources(job: Job, *, progress: Progress) -> None:
+    """Write the job's lock file from what the hub gives now. Raises FetchError."""
+    lock.write_lock(job.lock_file, _fetch_any(job, ask_hub(job), progress))
+
+
+def diff(job: Job, *, progress: Progress) -> str:
+    """The whole change to every package, in build order. Raises FetchError, PatchError."""
+    with scratch_folder(job.site.paths.cache, ".diff-") as scratch:
+        patched = patch_all(job, fetch_sources(job, progress=progress), scratch)
+        return "".join(one.diff for one in patched)
+
+
+def source_data(source: SourceRpm) -> dict[str, str]:
+    """A source package for machines."""
+    return {
+        "nevra": str(source.rpm.nevra),
+        "sha256": source.rpm.sha256,
+        "signing_key": source.signing_key,
+        "url": source.url,
+        "file": str(source.rpm.path),
+    }
+
+
+def _fetch_any(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:
+    koji, cache = job.site.koji, job.site.paths.cache
+    return tuple(
+        sources.fetch(one, koji=koji, cache=cache, keys=job.source_keys, progress=progress)
+        for one in builds.values()
+    )
+
+
+def _offer(rpms: Sequence[Rpm], folder: Path, job: Job) -> None:
+    """Make a repository of the packages, besides those that are in the folder already."""
+    for rpm in rpms:
+        (folder / rpm.path.name).unlink(missing_ok=True)
+        shutil.copyfile(rpm.path, folder / rpm.path.name)
+    write_repodata(folder, compression=job.target.compression)
+
+
+def _runs_folder(job: Job) -> Path:
+    return job.site.paths.cache / "runs"

@@ -38,15 +38,18 @@ def search(
         backport search 'openssl*'
         backport search openssl --tag f29-updates --tag f30-updates
     """
-    from backport import sources
+    from dataclasses import asdict
+
+    from backport import resolve
     from backport.site import load_site
     from backport.terminal import output, rows_table
 
-    found = sources.search(load_site(config).koji, pattern, tags=tuple(tag or ()))
+    found = resolve.search(load_site(config).koji, pattern, tags=tag or ())
     if as_json:
-        print_json(found)
+        print_json([asdict(one) for one in found])
         return
-    output().print(rows_table(("package", "tag", "latest build"), found))
+    rows = [(one.package, in_tag, nvr) for one in found for in_tag, nvr in (one.builds.items() or [("", "")])]
+    output().print(rows_table(("package", "tag", "latest build"), rows))
 
 
 @keys_app.command("init")
@@ -121,8 +124,13 @@ def schema(name: Annotated[SchemaName, typer.Argument(help="Which settings file.
         backport schema recipe > recipe.schema.json
     """
     from backport.recipe import Recipe
+    from backport.settings import Settings
     from backport.site import Site
     from backport.target import Target
 
-    models = {SchemaName.RECIPE: Recipe, SchemaName.TARGET: Target, SchemaName.SITE: Site}
+    models: dict[SchemaName, type[Settings]] = {
+        SchemaName.RECIPE: Recipe,
+        SchemaName.TARGET: Target,
+        SchemaName.SITE: Site,
+    }
     print_json(models[name].model_json_schema())

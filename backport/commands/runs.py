@@ -84,18 +84,24 @@ def plan(
     Example:
         backport plan openssl --target f28
     """
-    from backport import pipeline
+    from dataclasses import asdict
+
     from backport.job import load_job
+    from backport.plan import plan as make_plan
     from backport.terminal import output, rows_table
 
-    planned = pipeline.plan(load_job(recipe, target, config))
+    planned = make_plan(load_job(recipe, target, config))
     if as_json:
-        print_json(planned.as_data())
+        print_json(asdict(planned))
         return
     console = output()
-    console.print(rows_table(("package", "from", "becomes", "patches", "action"), planned.rows()))
+    console.print(rows_table(("package", "from", "suffix", "changes", "%check"), planned.rows()))
+    if planned.published:
+        console.print("nothing to do: the same inputs are published already")
+        return
+    console.print(f"to be built with {planned.builder}, in this order", markup=False)
     for line in planned.reasons:
-        console.print(f"  {line}", markup=False)
+        console.print(f"changed: {line}", markup=False)
 
 
 @app.command()

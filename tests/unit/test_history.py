@@ -2,18 +2,16 @@ from pathlib import Path
 
 import pytest
 
+from backport.artifacts import Check, Verdict
 from backport.errors import BuildError, Interrupted
 from backport.history import Recorder, forget_old_runs, last_run, past_runs
 from backport.job import Stage, load_job
-from backport.progress import Silent
 
 
 def recorder(tmp_path: Path) -> Recorder:
     site = tmp_path / "backport.toml"
     site.write_text("")
-    return Recorder(
-        load_job("openssl", "f28", site), runs=tmp_path / "runs", builder="mock 6", progress=Silent()
-    )
+    return Recorder(load_job("openssl", "f28", site), runs=tmp_path / "runs", builder="mock 6")
 
 
 def test_a_finished_run_is_found_in_the_history(tmp_path: Path) -> None:
@@ -21,7 +19,7 @@ def test_a_finished_run_is_found_in_the_history(tmp_path: Path) -> None:
     with record.stage(Stage.FETCH) as details:
         details["files"] = 2
     record.inputs_are({"target": "t"}, "key", None)
-    report = record.finish("stopped")
+    report = record.finish()
     assert list(past_runs(tmp_path / "runs")) == [report]
     assert last_run(tmp_path / "runs", "openssl", "f28") == report
     assert report.changed == ("there is no earlier run",)
@@ -34,14 +32,30 @@ def test_a_failed_stage_is_told_with_everything_to_act_on(tmp_path: Path) -> Non
     problem = BuildError("openssl failed", hint="read the log", command=("rpmbuild", "x"), log=log)
     with pytest.raises(BuildError), record.stage(Stage.BUILD):
         raise problem
-    failure = record.finish("failed", problem).failure
+    failure = record.finish(problem).failure
     assert failure is not None
     assert (failure.stage, failure.exit_code, failure.log) == ("build", 5, str(log))
 
 
 def test_an_interruption_is_no_failure_of_the_package(tmp_path: Path) -> None:
-    report = recorder(tmp_path).finish("failed", Interrupted("interrupted by SIGINT"))
+    report = recorder(tmp_path).finish(Interrupted("interrupted by SIGINT"))
     assert (report.outcome, report.exit_code) == ("interrupted", 130)
+
+
+def test_a_run_that_nothing_stopped_has_the_outcome_that_its_stages_gave_it(tmp_path: Path) -> None:
+    assert recorder(tmp_path).finish().outcome == "published"
+    record = recorder(tmp_path)
+    record.outcome = "unchanged"
+    assert record.finish().outcome == "unchanged"
+
+
+def test_checks_of_several_stages_add_up(tmp_path: Path) -> None:
+    record = recorder(tmp_path)
+    record.examined((Check(id="a", title="A", verdict=Verdict.PASS),), ("before: TLSv1.2",))
+    record.examined((Check(id="b", title="B", verdict=Verdict.PASS),))
+    report = record.finish()
+    assert [check.id for check in report.checks] == ["a", "b"]
+    assert report.headline == ("before: TLSv1.2",)
 
 
 def test_only_logs_and_reports_stay(tmp_path: Path) -> None:
@@ -51,7 +65,7 @@ def test_only_logs_and_reports_stay(tmp_path: Path) -> None:
     (build / "openssl.rpm").write_text("gone")
     (build / "link").symlink_to("/etc/passwd")
     (record.workspace("patch") / "openssl.spec").write_text("gone")
-    record.finish("stopped")
+    record.finish()
     left = sorted(str(path.relative_to(record.folder)) for path in record.folder.rglob("*") if path.is_file())
     assert left == ["build/openssl/build.log", "junit.xml", "report.json"]
     assert not (record.folder / "patch").exists()
@@ -60,16 +74,16 @@ def test_only_logs_and_reports_stay(tmp_path: Path) -> None:
 def test_the_newest_run_with_inputs_counts(tmp_path: Path) -> None:
     first = recorder(tmp_path)
     first.inputs_are({"a": "1"}, "k1", None)
-    before = first.finish("published")
-    recorder(tmp_path).finish("failed", BuildError("early"))
+    before = first.finish()
+    recorder(tmp_path).finish(BuildError("early"))
     assert last_run(tmp_path / "runs", "openssl", "f28") == before
     second = recorder(tmp_path)
     second.inputs_are({"a": "2"}, "k2", before)
-    assert second.finish("published").changed == ("a changed: 1 → 2",)
+    assert second.finish().changed == ("a changed: 1 → 2",)
 
 
 def test_unreadable_runs_are_passed_over_and_old_ones_forgotten(tmp_path: Path) -> None:
-    reports = [recorder(tmp_path).finish("stopped") for _ in range(3)]
+    reports = [recorder(tmp_path).finish() for _ in range(3)]
     (Path(reports[2].folder) / "report.json").write_text("{")
     assert [report.run for report in past_runs(tmp_path / "runs")] == [reports[1].run, reports[0].run]
     forget_old_runs(tmp_path / "runs", keep=1)
