@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -89,7 +90,7 @@ def run(
             command, streams=(stdin_file, stdout, stderr), env=env, cwd=cwd, pass_fds=tuple(pass_fds)
         )
         try:
-            exit_code = process.wait(timeout)
+            exit_code = _wait(process, timeout)
         except subprocess.TimeoutExpired:
             _end(process)
             raise (timeout_error or error)(
@@ -173,6 +174,21 @@ def _start(
             hint="`backport doctor` names the package that brings it",
             command=command,
         ) from missing
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float) -> int:
+    """The exit code. Told by the kernel at once, where Popen.wait looks again only every 50 ms.
+
+    Raises subprocess.TimeoutExpired.
+    """
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(timeout * 1000)
+    finally:
+        os.close(descriptor)
+    return process.wait(0)
 
 
 def _streams(

@@ -42,6 +42,8 @@ def sign(built: Sequence[BuiltRpms], *, signing: Signing, target: Target, worksp
     binaries = [_copy(rpm, folder) for one in built for rpm in one.rpms]
     public_key = workspace / "signing-key.asc"
     with open_key(signing, digest=target.signature_digest) as signer:
+        # rpmsign does not say why gpg failed: try the key before.
+        signer.signature(b"")
         write_atomically(public_key, signer.key.public_key)
         _rpmsign([rpm.path for rpm in (*sources, *binaries)], signer, log=workspace / "sign.log")
     _verify_all([*sources, *binaries], signer.key.fingerprint, public_key, workspace)

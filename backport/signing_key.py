@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import re
 import stat
 import tempfile
@@ -27,6 +28,7 @@ Digest = str
 """A digest as gpg names it: ``sha256`` or ``sha512``."""
 
 _GPG_TIMEOUT = 60.0
+_STATUS_LIMIT = 64 * 1024
 _KEY_TIMEOUT = 600.0
 _HOME_LIMIT = 80
 """gpg's agent puts a socket of up to 20 characters into its home; a socket's path has at most 107."""
@@ -87,30 +89,29 @@ class Signer:
         return signature
 
     def signature(self, content: bytes) -> bytes:
-        """A detached, armored signature over ``content``. Raises SignError."""
-        what = f"the key {self.key.fingerprint} cannot sign"
-        return _gpg(self.signing, *self._detached(), stdin=content, accept=(0,), what=what).output
+        """A detached, armored signature over ``content``.
+
+        Raises SignError for a wrong or missing passphrase or an absent secret key.
+        """
+        status = os.memfd_create("status")
+        try:
+            completed = _gpg(
+                self.signing, *self.arguments(), "--status-fd", str(status), "--armor",
+                # The exclamation mark bars subkeys.
+                "--local-user", f"{self.key.fingerprint}!", "--output", "-", "--detach-sign",
+                stdin=content, accept=None, pass_fds=(status,),
+            )  # fmt: skip
+            said = os.pread(status, _STATUS_LIMIT, 0).decode("utf-8", "replace")
+        finally:
+            os.close(status)
+        if completed.exit_code != 0:
+            reason, hint = _why_not(said)
+            raise SignError(f"the key {self.key.fingerprint} cannot sign: {reason}", hint=hint)
+        return completed.output
 
     def arguments(self) -> tuple[str, ...]:
         """The arguments that gpg gets for every signature by this key."""
         return (*_passphrase_arguments(self.signing), "--digest-algo", self.digest)
-
-    def _detached(self) -> tuple[str, ...]:
-        """Arguments by which gpg signs its standard input to its standard output; ``!`` bars subkeys."""
-        user = ("--local-user", f"{self.key.fingerprint}!")
-        return (*self.arguments(), *user, "--armor", "--output", "-", "--detach-sign")
-
-    def try_out(self) -> None:
-        """Sign nothing in particular, to tell why the key does not sign before much is at stake.
-
-        Raises SignError for a wrong or missing passphrase or an absent secret key.
-        """
-        completed = _gpg(self.signing, "--status-fd", "1", *self._detached(), stdin=b"", accept=None)
-        if completed.exit_code != 0:
-            reason, hint = _why_not(completed.text)
-            raise SignError(
-                f"the key {self.key.fingerprint} cannot sign: {reason}", hint=hint, command=completed.argv
-            )
 
 
 def init_key(signing: Signing, packager: str) -> KeyInfo:
@@ -150,13 +151,11 @@ def show_key(signing: Signing) -> KeyInfo:
 
 @contextlib.contextmanager
 def open_key(signing: Signing, *, digest: Digest = "sha256") -> Iterator[Signer]:
-    """The key, tried out and ready to sign; its agent ends with the context. Raises SignError."""
+    """The key, ready to sign; its agent ends with the block. Raises SignError."""
     _check_home(signing)
     with _agent(signing):
         key = _key_info(signing, _choose(_secret_keys(signing), signing))
-        signer = Signer(key=key, signing=signing, digest=digest)
-        signer.try_out()
-        yield signer
+        yield Signer(key=key, signing=signing, digest=digest)
 
 
 def sign_file(path: Path, signing: Signing, *, digest: Digest = "sha256") -> Path:
@@ -344,10 +343,11 @@ def _gpg(
     timeout: float = _GPG_TIMEOUT,
     stdin: bytes | None = None,
     what: str | None = None,
+    pass_fds: tuple[int, ...] = (),
 ) -> Completed:
     return run(
         ["gpg", "--batch", "--no-tty", "--quiet", *arguments],
-        timeout=timeout, error=SignError, accept=accept, stdin=stdin, what=what,
+        timeout=timeout, error=SignError, accept=accept, stdin=stdin, what=what, pass_fds=pass_fds,
         env={"GNUPGHOME": str(signing.gnupghome)},
     )  # fmt: skip
 
