@@ -1,0 +1,46 @@
+"""The real parts that end-to-end tests share: the lab, built once, its servers, and the older release."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backport.recipe import load_recipe
+from backport.site import apply_site, load_site
+from backport.target import Target, load_target
+from tests.lab.build import ensure
+from tests.lab.layout import Lab
+from tests.lab.serve import Served, served
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The offline lab; it takes some minutes where it has not been built yet."""
+    if os.geteuid():
+        pytest.fail("end-to-end tests make roots, which needs root")
+    return ensure(lambda line: print(line, file=sys.stderr, flush=True))
+
+
+@pytest.fixture(scope="session")
+def services(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The lab's repositories and Koji on loopback, with a site file for them."""
+    with served(lab, tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def f28(services: Served) -> Target:
+    """The target f28 as the lab's site file makes it: the lab's repositories and keys."""
+    site = load_site(services.site)
+    recipe = load_recipe(site.paths.recipes, "openssl")
+    return apply_site(recipe, load_target(site.paths.targets, "f28"), site)[1]
+
+
+@pytest.fixture(scope="session")
+def root_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that the tests' roots share, so that base roots are made once."""
+    return tmp_path_factory.mktemp("roots")
