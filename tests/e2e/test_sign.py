@@ -44,6 +44,13 @@ def make_key(signing: Signing, *arguments: str) -> None:
     gpg(signing, "--quick-generate-key", *arguments)
 
 
+def small_key(signing: Signing) -> sign.KeyInfo:
+    """A key that is made quickly."""
+    make_key(signing, PACKAGER, "rsa2048", "sign", "never")
+    end_agent(signing)
+    return sign.show_key(signing)
+
+
 def end_agent(signing: Signing) -> None:
     environment = {"GNUPGHOME": str(signing.gnupghome), "PATH": "/usr/bin"}
     subprocess.run(["gpgconf", "--kill", "all"], check=True, env=environment, timeout=60)
@@ -82,7 +89,7 @@ def test_a_new_key_is_rsa_and_is_found_again(signing: Signing) -> None:
 def test_packages_are_signed_as_copies_and_verified(
     signing: Signing, target: Target, built: BuiltRpms, tmp_path: Path
 ) -> None:
-    key = sign.init_key(signing, PACKAGER)
+    key = small_key(signing)
     before = {rpm.path: rpm.path.read_bytes() for rpm in (built.srpm, *built.rpms)}
     signed = sign.sign([built], signing=signing, target=target, workspace=tmp_path / "work")
     assert {path: path.read_bytes() for path in before} == before
@@ -180,7 +187,7 @@ def test_an_unusable_key_is_refused(signing: Signing, arguments: tuple[str, ...]
 
 
 def test_a_revoked_key_is_refused(signing: Signing) -> None:
-    key = sign.init_key(signing, PACKAGER)
+    key = small_key(signing)
     certificate = signing.gnupghome / "openpgp-revocs.d" / f"{key.fingerprint}.rev"
     armored = certificate.read_text().replace(":-----BEGIN", "-----BEGIN")
     gpg(signing, "--import", stdin=armored)
@@ -192,7 +199,7 @@ def test_a_revoked_key_is_refused(signing: Signing) -> None:
 def test_a_package_changed_since_it_was_built_is_not_signed(
     signing: Signing, target: Target, tmp_path: Path
 ) -> None:
-    sign.init_key(signing, PACKAGER)
+    small_key(signing)
     built = tiny.build(tmp_path / "built")
     changed = bytearray(built.srpm.path.read_bytes())
     changed[-1] ^= 1
@@ -202,7 +209,7 @@ def test_a_package_changed_since_it_was_built_is_not_signed(
 
 
 def test_a_detached_signature_fits_its_file_and_key_alone(signing: Signing, tmp_path: Path) -> None:
-    key = sign.init_key(signing, PACKAGER)
+    key = small_key(signing)
     public_key = tmp_path / "key.asc"
     public_key.write_text(key.public_key)
     file = tmp_path / "repomd.xml"
@@ -219,7 +226,7 @@ def test_a_detached_signature_fits_its_file_and_key_alone(signing: Signing, tmp_
         sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)
 
     other = Signing(gnupghome=tmp_path / "other")
-    sign.init_key(other, "other <other@example.org>")
+    small_key(other)
     sign.sign_file(file, other)
     with pytest.raises(SignError, match="not a good one"):
         sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)
