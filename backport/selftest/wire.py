@@ -29,6 +29,8 @@ class Wire:
         self._deadline = deadline
         self._tls: SSL.Connection | None = None
         connection.settimeout(0)
+        # Small writes follow each other: none is to wait for the other side's delayed acknowledgement.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Wire:
         return self
@@ -45,7 +47,10 @@ class Wire:
         if self._tls is None:
             self._send(data)
         else:
-            self._tls.sendall(data)
+            try:
+                self._tls.sendall(data)
+            except SSL.Error as problem:
+                raise Closed(f"TLS broke: {reason(problem)}") from None
             self._flush(self._tls)
 
     def receive(self) -> bytes:
