@@ -16,8 +16,6 @@ from backport.recipe import Nvr
 from backport.resolve import ResolvedBuild
 from backport.settings import Fingerprint, Name, Settings, load
 
-FORMAT = 1
-
 
 class LockedPackage(Settings):
     """One source package as it was when the lock was written."""
@@ -36,7 +34,7 @@ class LockedPackage(Settings):
 class Lock(Settings):
     """All source packages of a recipe, by name."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     packages: dict[Name, LockedPackage] = Field(min_length=1)
 
 
@@ -44,7 +42,7 @@ def write_lock(path: Path, sources: Iterable[SourceRpm]) -> None:
     """Write the lock of these packages at ``path``, whole or not at all. Raises OSError."""
     lines = [
         "# Written by `backport lock`. While it is here, no other source package is taken.",
-        f"format = {FORMAT}",
+        "format = 1",
     ]
     for source in sorted(sources, key=lambda source: source.rpm.nevra):
         package = LockedPackage(

@@ -41,9 +41,18 @@ class Build:
     def nvr(self) -> str:
         return f"{self.name}-{self.version}-{self.release}"
 
+    @property
+    def source(self) -> str | None:
+        """What a build was asked for; a package that was imported has none."""
+        return None if self.srpm else f"{self.nvr}.src.rpm"
+
+    @property
+    def extra(self) -> Row | None:
+        return {"source": {"original_url": self.source}} if self.source else None
+
 
 class Database:
-    """Everything that the folder's files say, read once.
+    """Everything that the folder's files say, read once; builds are numbered from the oldest file on.
 
     ``tags.json`` maps tags to NVRs in the order of tagging, ``inheritance.json`` (optional) tags to
     their parents, ``states.json`` (optional) NVRs to build states, of builds without files too.
@@ -54,12 +63,12 @@ class Database:
         self.tags: Mapping[str, list[str]] = _json(folder / "tags.json", {})
         self.inheritance: Mapping[str, list[str]] = _json(folder / "inheritance.json", {})
         states: Mapping[str, int] = _json(folder / "states.json", {})
-        srpms = {
-            path.name.removesuffix(".src.rpm"): path
-            for path in sorted(self.packages.glob("*/*/*/src/*.src.rpm"))
-        }
-        nvrs = sorted({*srpms, *states})
-        self.names = sorted({nvr.rsplit("-", 2)[0] for nvr in nvrs})
+        found = sorted(
+            self.packages.glob("*/*/*/src/*.src.rpm"), key=lambda path: (path.stat().st_mtime, path)
+        )
+        srpms = {path.name.removesuffix(".src.rpm"): path for path in found}
+        nvrs = [*srpms, *(nvr for nvr in states if nvr not in srpms)]
+        self.names = list(dict.fromkeys(nvr.rsplit("-", 2)[0] for nvr in nvrs))
         self.builds: list[Build] = []
         self.rpms: dict[int, tuple[Build, Row]] = {}
         for number, nvr in enumerate(nvrs, start=1):
@@ -137,7 +146,7 @@ def build_row(build: Build) -> Row:
         "creation_time": text_time(build.finished),
         "draft": False,
         "epoch": build.epoch,
-        "extra": None,
+        "extra": build.extra,
         "name": build.name,
         "nvr": build.nvr,
         "owner_id": 1,
@@ -148,7 +157,7 @@ def build_row(build: Build) -> Row:
         "promoter_name": None,
         "promotion_time": None,
         "release": build.release,
-        "source": None,
+        "source": build.source,
         "start_time": text_time(build.finished),
         "state": build.state,
         "task_id": None,

@@ -52,7 +52,7 @@ class Hub:
                 self, *positional, **{_snake(name): value for name, value in named.items()}
             )
         except TypeError as wrong:
-            raise HubFault(str(wrong), 1019) from None
+            raise HubFault(str(wrong).removeprefix("Hub."), 1019) from None
 
     def multicall(self, calls: list[Row]) -> list[Any]:
         answers: list[Any] = []
@@ -92,7 +92,7 @@ class Hub:
         query_opts: Row | None = None,
     ) -> Any:
         rows = [
-            {**build_row(build), **timestamps(build)}
+            {key: value for key, value in (build_row(build) | timestamps(build)).items() if key != "cg_id"}
             for build in self.data.builds
             if (package_id is None or package_id in (build.package_id, build.name))
             and (pattern is None or fnmatch.fnmatch(build.nvr.lower(), pattern.lower()))
