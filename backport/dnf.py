@@ -79,14 +79,15 @@ class ExtraRepository:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Repository:
-    """A repository as dnf inside the sandbox sees it."""
+class Repository:
+    """A repository as a configuration names it."""
 
     id: str
     baseurl: str
-    keys: tuple[str, ...]
-    repo_gpgcheck: bool
-    folder: Path | None
+    keys: tuple[str, ...] = ()
+    """URLs of its keys."""
+    repo_gpgcheck: bool = False
+    folder: Path | None = None
     """Where it lies on this host, None when it is reached over the network."""
 
 
@@ -158,7 +159,7 @@ class Dnf:
             f"--releasever={self.target.releasever}", *arguments,
         ]  # fmt: skip
 
-    def _configure(self, extra: Sequence[ExtraRepository], error: type[BackportError]) -> list[_Repository]:
+    def _configure(self, extra: Sequence[ExtraRepository], error: type[BackportError]) -> list[Repository]:
         own = [
             ExtraRepository(
                 id=repository.id,
@@ -173,10 +174,10 @@ class Dnf:
         write_atomically(self.control / ".rpmmacros", "%_dbpath /var/lib/rpm\n")
         return repositories
 
-    def _as_seen_inside(self, repository: ExtraRepository, error: type[BackportError]) -> _Repository:
+    def _as_seen_inside(self, repository: ExtraRepository, error: type[BackportError]) -> Repository:
         keys = tuple(self._key(key, error) for key in repository.keys)
         folder = folder_of(expand_url(repository.baseurl, self.target))
-        return _Repository(
+        return Repository(
             id=repository.id,
             baseurl=f"file://{_REPOSITORIES}/{repository.id}" if folder else repository.baseurl,
             keys=keys,
@@ -192,7 +193,7 @@ class Dnf:
             copy = checked_key(key, keys, error=error)
         return f"file://{_CONTROL}/keys/{copy.name}"
 
-    def _sandbox(self, repositories: Sequence[_Repository], *, network: bool) -> Sandbox:
+    def _sandbox(self, repositories: Sequence[Repository], *, network: bool) -> Sandbox:
         self.cache.mkdir(parents=True, exist_ok=True)
         temporary = ("--tmpfs", "/tmp", "--dir", "/var/tmp")  # noqa: S108  # inside the sandbox
         folders = [
@@ -217,7 +218,7 @@ class Dnf:
         )  # fmt: skip
 
 
-def render_dnf_conf(target: Target, repositories: Sequence[_Repository]) -> str:
+def render_dnf_conf(target: Target, repositories: Sequence[Repository]) -> str:
     """The text of dnf.conf for the target's repositories and others."""
     return render("dnf.conf.j2", target=target, repositories=repositories)
 
@@ -228,7 +229,15 @@ def render(template: str, **values: object) -> str:
         loader=jinja2.PackageLoader("backport"), undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # noqa: S701  # no markup is made
     )  # fmt: skip
+    environment.filters["literal"] = repr
+    environment.filters["long_literal"] = _long_literal
     return environment.get_template(template).render(**values)
+
+
+def _long_literal(text: str) -> str:
+    """A text of several lines as a Python literal of several lines."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"""{escaped}"""'
 
 
 def expand_url(url: str, target: Target) -> str:

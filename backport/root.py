@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import platform
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,14 +31,16 @@ from backport.errors import BackportError, BuildRootError, HostError
 from backport.files import digest_of, locked, write_atomically
 from backport.run import Completed, network_environment, run
 from backport.sandbox import Bind, Daemon, Sandbox
+from backport.scratch import live_folder, remove
 from backport.target import Target
 from backport.trust import nevra_of
 
 __all__ = ["BUILDER_UID", "Bind", "Daemon", "ExtraRepository", "Root", "clean_root"]
 
 BUILDER_UID = 1000
-BUILDER_NAME = "mockbuild"
-"""The unprivileged user of a root, by the name that mock gives it; its group has the same id."""
+"""The unprivileged user of a root; its group has the same id."""
+BUILDER_NAME, BUILDER_GROUP = "mockbuild", "mock"
+"""As mock names them: the names get into source packages."""
 HOME = "/builddir"
 KEPT_BASE_ROOTS = 4
 LOCK_TIMEOUT = 3600.0
@@ -161,6 +161,11 @@ class Root:
         headers = (header for header in self.headers() if header[rpm.RPMTAG_NAME] != "gpg-pubkey")
         return tuple(sorted(nevra_of(header) for header in headers))
 
+    def query(self, query_format: str) -> tuple[str, ...]:
+        """One line for each installed package, sorted, in rpm's query format (rpm(8))."""
+        headers = (header for header in self.headers() if header[rpm.RPMTAG_NAME] != "gpg-pubkey")
+        return tuple(sorted(header.sprintf(query_format) for header in headers))
+
     def owner_of(self, path: str) -> Nevra | None:
         """The installed package that owns a file, None when none does; links on the way are followed."""
         wanted = {path, self.resolve(path)}
@@ -275,11 +280,10 @@ def clean_root(
     wanted = tuple(sorted({*target.buildroot, *packages}))
     with contextlib.ExitStack() as stack:
         with locked(roots / ".lock", timeout=LOCK_TIMEOUT, error=error, what="the roots are in use"):
-            _sweep(roots)
             base = roots / f"base-{_base_key(target, wanted, error)}"
             if not _is_intact(base):
-                _remove(base)
-                with _owned_folder(roots) as folder:
+                remove(base)
+                with live_folder(roots) as folder:
                     new = _new_root(target, folder, downloads, log)
                     new.install(wanted, error=error)
                     _add_builder(new.path)
@@ -287,7 +291,7 @@ def clean_root(
                     folder.rename(base)
                 _forget_old_bases(roots, keep=base)
             os.utime(base)
-            folder = stack.enter_context(_owned_folder(roots))
+            folder = stack.enter_context(live_folder(roots))
             root = _new_root(target, folder, downloads, log)
             _copy(base / "root", root.path, error)
         yield root
@@ -311,7 +315,8 @@ def _copy(base: Path, path: Path, error: type[BackportError]) -> None:
     scriptlet that writes into one in place breaks the base root's seal, and it is not used again.
     """
     others = [entry for entry in base.iterdir() if entry.name not in ("usr", "dev", "proc")]
-    for words in (["--link", base / "usr"], ["--reflink=auto", *others]):
+    steps: tuple[tuple[str | Path, ...], ...] = (("--link", base / "usr"), ("--reflink=auto", *others))
+    for words in steps:
         run(
             ["cp", "-a", "-t", path, *words],
             timeout=_COPY_TIMEOUT, error=error, what="copying a root",
@@ -342,7 +347,7 @@ def _add_builder(path: Path) -> None:
     etc.mkdir(exist_ok=True)
     for name, line in (
         ("passwd", f"{BUILDER_NAME}:x:{BUILDER_UID}:{BUILDER_UID}::{HOME}:/bin/bash\n"),
-        ("group", f"{BUILDER_NAME}:x:{BUILDER_UID}:\n"),
+        ("group", f"{BUILDER_GROUP}:x:{BUILDER_UID}:\n"),
     ):
         with (etc / name).open("a+") as stream:
             stream.seek(0)
@@ -370,7 +375,7 @@ def _base_key(target: Target, packages: Sequence[str], error: type[BackportError
     since a crash may have kept parts of it from the disk."""
     parts = [
         target.name, target.releasever, target.arch, rpm.__version__, platform.freedesktop_os_release()["ID"],
-        Path("/proc/sys/kernel/random/boot_id").read_text().strip(), *packages,
+        Path("/proc/sys/kernel/random/boot_id").read_text().strip(), BUILDER_NAME, BUILDER_GROUP, *packages,
         *(key.fingerprint for key in target.keys.values()),
         *(_repomd_digest(expand_url(each.baseurl, target), error) for each in target.repositories),
     ]  # fmt: skip
@@ -404,41 +409,7 @@ def _check_host(target: Target) -> None:
         raise HostError("making a root needs root", hint="run backport as root")
 
 
-@contextlib.contextmanager
-def _owned_folder(roots: Path) -> Iterator[Path]:
-    """A folder that `_sweep` leaves alone while this process lives; gone afterwards."""
-    folder = Path(tempfile.mkdtemp(dir=roots, prefix="live-"))
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield folder
-    finally:
-        _remove(folder)
-        os.close(descriptor)
-
-
-def _sweep(roots: Path) -> None:
-    """Remove the folders of processes that are gone. Only the holder of the roots' lock may do so."""
-    for folder in roots.glob("live-*"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)
-
-
 def _forget_old_bases(roots: Path, *, keep: Path) -> None:
     bases = sorted(roots.glob("base-*"), key=lambda base: base.stat().st_mtime, reverse=True)
     for base in [base for base in bases if base != keep][KEPT_BASE_ROOTS - 1 :]:
-        _remove(base)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a tree that may be deeper than paths and Python's stack are long."""
-    run(
-        ["rm", "-rf", "--one-file-system", "--", folder],
-        timeout=_COPY_TIMEOUT, error=BuildRootError, what=f"{folder} cannot be removed",
-    )  # fmt: skip
+        remove(base)

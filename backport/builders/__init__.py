@@ -1,0 +1,49 @@
+"""Builders: they pack a patched source package and rebuild it, for every one in the same way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal, Protocol
+
+from backport.artifacts import BuiltRpms, PatchedSrpm
+from backport.builders.chroot import ChrootBuilder
+from backport.builders.mock import MockBuilder
+from backport.errors import HostError
+from backport.target import Target
+
+__all__ = ["Builder", "ChrootBuilder", "MockBuilder", "choose_builder"]
+
+
+class Builder(Protocol):
+    """One way of building packages for a target."""
+
+    @property
+    def name(self) -> str:
+        """The builder's name as settings have it."""
+
+    def build(self, patched: PatchedSrpm, *, candidates: Path | None, workspace: Path) -> BuiltRpms:
+        """Build one package; packages of the repository in ``candidates`` are preferred where newer.
+
+        Logs go to ``workspace`` (build.log, root.log, installed_pkgs.log), packages to
+        ``workspace/rpms``; after a failure only the logs are left. Raises BuildError or one of its
+        kinds, HostError where the host lacks something.
+        """
+
+
+def choose_builder(wanted: Literal["auto", "mock", "chroot"], *, target: Target, cache: Path) -> Builder:
+    """The wanted builder for the target; ``auto`` takes mock where it is installed.
+
+    Raises HostError when the host lacks a program that the builder needs.
+    """
+    if wanted == "mock" or (wanted == "auto" and shutil.which("mock")):
+        _require("mock", hint="install mock (Fedora), or set `builder` to chroot")
+        return MockBuilder(target=target, cache=cache)
+    for program in ("dnf", "bwrap"):
+        _require(program, hint="`backport doctor` names the packages that bring it")
+    return ChrootBuilder(target=target, cache=cache)
+
+
+def _require(program: str, *, hint: str) -> None:
+    if not shutil.which(program):
+        raise HostError(f"{program} is not installed on this host", hint=hint)

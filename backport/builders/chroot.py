@@ -1,0 +1,220 @@
+"""The builder for hosts without mock: dnf makes the root, bubblewrap shuts the build in.
+
+rpmbuild runs as an unprivileged user with no network and no way to gain privileges, in a fresh copy of
+a base root; the source package is packed in there too, so that no macro of it is expanded on the host.
+Inside, rpmbuild is never asked to check dependencies: the root's database is in the format of the host's
+rpm. They are read from the packed header and installed by dnf, again and again until nothing new
+comes, since macros of installed packages can change them (mock does the same).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rpm
+
+from backport.artifacts import BuiltRpms, PatchedSrpm
+from backport.builders.common import BUILD_MACROS, collect, require_room, take_packages
+from backport.errors import BuildError, BuildRootError, BuildTimeout
+from backport.files import scratch_folder
+from backport.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
+from backport.run import Completed, describe_exit
+from backport.target import Target
+from backport.trust import read_header
+
+PACK_TIMEOUT = 900.0
+"""Deadline in seconds for packing a source package."""
+MOST_ROUNDS = 10
+"""How often build dependencies may lead to more of them."""
+
+_TOP = "/builddir/build"
+_RESULTS = "/builddir/results"
+_MISSING_DEPENDENCIES = 11
+_SIGNALLED = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChrootBuilder:
+    """Builds in a root that the host's dnf makes; see `backport.builders.Builder`."""
+
+    target: Target
+    cache: Path
+    name: str = "chroot"
+
+    def build(self, patched: PatchedSrpm, *, candidates: Path | None, workspace: Path) -> BuiltRpms:
+        """Build the package in a clean root.
+
+        Raises BuildRootError when a build dependency cannot be had or the disk is full, BuildTimeout past
+        the deadline, BuildError when rpmbuild fails or is killed. The logs remain in any case.
+        """
+        extra = (ExtraRepository.of_folder("candidates", candidates),) if candidates else ()
+        with (
+            clean_root(self.target, cache=self.cache, workspace=workspace) as root,
+            scratch_folder(workspace, "results-") as results,
+        ):
+            os.chown(results, BUILDER_UID, BUILDER_UID)
+            build = _Build(root=root, patched=patched, results=results, extra=extra, workspace=workspace)
+            build.prepare()
+            build.install_dependencies()
+            build.compile()
+            return collect(
+                results,
+                workspace / "rpms",
+                patched=patched,
+                target=self.target,
+                logs=(build.log, root.log, build.packages_log),
+                builder=f"{self.name} (rpm {_rpm_version(root)})",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Build:
+    """One build in one root."""
+
+    root: Root
+    patched: PatchedSrpm
+    results: Path
+    extra: tuple[ExtraRepository, ...]
+    workspace: Path
+
+    @property
+    def log(self) -> Path:
+        return self.workspace / "build.log"
+
+    @property
+    def packages_log(self) -> Path:
+        return self.workspace / "installed_pkgs.log"
+
+    def prepare(self) -> None:
+        """Bring the root up to the candidates, and the spec with its sources into it."""
+        if self.extra:
+            self.root.update(extra=self.extra)
+        top = self.root.locate(_TOP)
+        for name in ("BUILD", "BUILDROOT", "RPMS", "SOURCES", "SPECS", "SRPMS"):
+            (top / name).mkdir(parents=True)
+        sources = [path for path in self.patched.sources.iterdir() if path.is_file()]
+        for path, folder in [(self.patched.spec, "SPECS"), *((path, "SOURCES") for path in sources)]:
+            copy = top / folder / path.name
+            shutil.copyfile(path, copy, follow_symlinks=False)
+            copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+        for place in (top, *top.rglob("*")):
+            os.chown(place, BUILDER_UID, BUILDER_UID)
+        macros = {**BUILD_MACROS, "%_topdir": _TOP, "%_rpmdir": _RESULTS, "%_srcrpmdir": _RESULTS}
+        text = "".join(f"{name} {value}\n" for name, value in macros.items())
+        self.root.locate("/builddir/.rpmmacros").write_text(text)
+
+    def install_dependencies(self) -> None:
+        """Pack the source package into the results and install what it needs, until nothing new comes."""
+        for _ in range(MOST_ROUNDS):
+            header = self._pack()
+            dynamic = "rpmlib(DynamicBuildRequires)" in header[rpm.RPMTAG_REQUIRENAME]
+            wanted = build_requires(header)
+            if dynamic:
+                wanted += self._generated_requires()
+            if not self._install(wanted):
+                self._note_packages()
+                return
+        raise BuildRootError(
+            f"{self._name}: its build dependencies still change after {MOST_ROUNDS} rounds", log=self.log
+        )
+
+    def compile(self) -> None:
+        """Build the binary packages into the results."""
+        options = self.patched.options
+        words = ["-bb", *([] if options.check else ["--nocheck"])]
+        completed = self._rpmbuild(words, timeout=options.timeout)
+        self._judge(completed, "the build failed")
+
+    @property
+    def _name(self) -> str:
+        return self.patched.source.rpm.nevra.name
+
+    def _pack(self) -> Any:
+        for path in self.results.iterdir():
+            path.unlink()
+        self._judge(self._rpmbuild(["-bs"], timeout=PACK_TIMEOUT), "the source package cannot be packed")
+        return self._only_header()
+
+    def _generated_requires(self) -> list[str]:
+        """What the section %generate_buildrequires asks for, given what is installed now."""
+        completed = self._rpmbuild(["-br"], timeout=PACK_TIMEOUT)
+        if completed.exit_code == _MISSING_DEPENDENCIES:
+            return build_requires(self._only_header(suffix=".buildreqs.nosrc.rpm"))
+        self._judge(completed, "%generate_buildrequires failed")
+        return []
+
+    def _only_header(self, suffix: str = ".rpm") -> Any:
+        with scratch_folder(self.workspace, "packed-") as folder:
+            packed = [path for path in take_packages(self.results, folder) if path.name.endswith(suffix)]
+            if len(packed) != 1:
+                raise BuildError(f"{self._name}: packing gave {len(packed)} packages", log=self.log)
+            return read_header(packed[0], error=BuildError)
+
+    def _install(self, requires: Sequence[str]) -> bool:
+        """Install build dependencies; whether that changed anything."""
+        before = self.root.installed()
+        try:
+            if requires:
+                self.root.install(requires, extra=self.extra)
+        except BuildRootError as problem:
+            plain = [name for name in requires if not name.startswith("(")]
+            missing = self.root.dnf.without_provider(plain, extra=self.extra, error=BuildRootError)
+            if not missing:
+                raise
+            raise BuildRootError(
+                f"{self._name}: nothing provides what it needs to be built: {', '.join(missing)}",
+                hint=f"does {self.root.target.name} have it under another name? Edit the spec in the recipe",
+                command=problem.command,
+                log=problem.log,
+            ) from None
+        return self.root.installed() != before
+
+    def _note_packages(self) -> None:
+        lines = self.root.query("%{nevra} %{buildtime} %{size} installed")
+        self.packages_log.write_text("".join(f"{line}\n" for line in lines))
+
+    def _rpmbuild(self, words: Sequence[str], *, timeout: float) -> Completed:
+        env = {"RPM_BUILD_NCPUS": str(len(os.sched_getaffinity(0)))}
+        # A login shell, as mock uses one: packages may bring settings in /etc/profile.d.
+        shell = ["bash", "--login", "-c", 'umask 022; exec "$@"', "bash"]
+        return self.root.run(
+            [
+                *shell, "rpmbuild", *words, "--nodeps", "--target", self.root.target.arch,
+                *self.patched.options.arguments(), f"{_TOP}/SPECS/{self.patched.spec.name}",
+            ],
+            timeout=timeout, error=BuildError, timeout_error=BuildTimeout, accept=None, log=self.log, env=env,
+            binds=[Bind(host=self.results, inside=_RESULTS, writable=True)], folder="/builddir",
+            what=f"{self._name}: rpmbuild", hint="raise `build.timeout` of the package in the recipe",
+        )  # fmt: skip
+
+    def _judge(self, completed: Completed, what: str) -> None:
+        if completed.exit_code == 0:
+            return
+        require_room(self._name, [self.root.path, self.results], log=self.log)
+        hint = "the log tells why"
+        if completed.exit_code < 0 or completed.exit_code > _SIGNALLED:
+            hint = "something ended it: the kernel's log tells whether memory ran out"
+        raise BuildError(
+            f"{self._name}: {what}: {describe_exit(completed.exit_code)}",
+            hint=hint,
+            command=completed.argv,
+            log=self.log,
+        )
+
+
+def build_requires(header: Any) -> list[str]:
+    """The build dependencies of a source package's header, as dnf takes them; not rpm's own features."""
+    return [
+        dependency.DNEVR()[2:]
+        for dependency in rpm.ds(header, "requires")
+        if not dependency.Flags() & rpm.RPMSENSE_RPMLIB
+    ]
+
+
+def _rpm_version(root: Root) -> str:
+    return next((each.version for each in root.installed() if each.name == "rpm-build"), "unknown")

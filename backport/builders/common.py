@@ -1,0 +1,124 @@
+"""What the builders share: macros, and how a result folder is taken over; no output is parsed.
+
+A result folder was written by the build, which is not trusted: only plain files are taken, links are
+never followed, and headers are read from the copies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import rpm
+
+from backport.artifacts import BuiltRpms, PatchedSrpm, Rpm
+from backport.errors import BuildError, BuildRootError
+from backport.files import digest_of
+from backport.target import Target
+from backport.trust import nevra_of, read_header
+
+BUILD_MACROS: Mapping[str, str] = {
+    "%_rpmfilename": "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm",
+    "%_buildhost": "localhost",
+    "%source_date_epoch_from_changelog": "1",
+    "%use_source_date_epoch_as_buildtime": "1",
+    "%clamp_mtime_to_source_date_epoch": "1",
+}
+"""Macros for results that depend on nothing but their inputs, known to rpm 4.14 and later.
+
+rpmbuild itself then sets SOURCE_DATE_EPOCH by the spec's newest changelog entry, macros expanded, which
+is midnight of that day."""
+
+SCARCE = 256 * 1024 * 1024
+"""With less room than this left, in bytes, a failed build is put down to the full disk."""
+
+
+def require_room(name: str, folders: Sequence[Path], *, log: Path) -> None:
+    """Raise BuildRootError when a file system that the failed build of ``name`` wrote to is full."""
+    for folder in folders:
+        state = os.statvfs(folder)
+        room = state.f_bavail * state.f_frsize if state.f_favail or not state.f_files else 0
+        if room < SCARCE:
+            raise BuildRootError(
+                f"{name}: the disk is full: {room // 1024**2} MiB are left for the build",
+                hint=f"make room on the file system of {folder}",
+                log=log,
+            )
+
+
+def collect(
+    folder: Path,
+    destination: Path,
+    *,
+    patched: PatchedSrpm,
+    target: Target,
+    logs: Sequence[Path],
+    builder: str,
+) -> BuiltRpms:
+    """The packages of a result folder, copied to ``destination``, as what was built from ``patched``.
+
+    Raises BuildError when it does not hold one source package of the right name, version and %dist,
+    and binary packages that were all built from it for the target's architecture.
+    """
+    rpms = []
+    sources = {}
+    for path in take_packages(folder, destination):
+        header = read_header(path, error=BuildError)
+        nevra = nevra_of(header)
+        if path.name != nevra.filename:
+            raise BuildError(f"{path.name}: the build gave this name to the package {nevra}")
+        rpms.append(Rpm(nevra=nevra, path=path, sha256=digest_of(path)))
+        sources[path] = header[rpm.RPMTAG_SOURCERPM]
+    srpm = _source_package(rpms, patched, target)
+    binaries = tuple(each for each in rpms if each is not srpm)
+    if not binaries:
+        raise BuildError(f"{srpm.nevra}: the build gave no binary package", log=logs[0])
+    for each in binaries:
+        if sources[each.path] != srpm.path.name:
+            raise BuildError(f"{each.path.name}: built from {sources[each.path]}, not {srpm.path.name}")
+        if each.nevra.arch not in (target.arch, "noarch"):
+            raise BuildError(f"{each.path.name}: not for {target.arch}")
+    return BuiltRpms(patched=patched, srpm=srpm, rpms=binaries, logs=tuple(logs), builder=builder)
+
+
+def take_packages(folder: Path, destination: Path) -> tuple[Path, ...]:
+    """Copy the packages in ``folder`` to ``destination``; the copies, by name.
+
+    Raises BuildError for one that is not a plain file.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    found = sorted(path for path in folder.iterdir() if path.suffix == ".rpm")
+    return tuple(take_file(path, destination / path.name) for path in found)
+
+
+def take_file(path: Path, copy: Path) -> Path:
+    """Copy a plain file that a build wrote. Raises BuildError for one that is not plain."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as problem:
+        raise BuildError(f"{path.name}: the build left no plain file: {problem.strerror}") from None
+    with os.fdopen(descriptor, "rb") as source:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BuildError(f"{path.name}: the build left no plain file")
+        with copy.open("wb") as target:
+            shutil.copyfileobj(source, target, 1024 * 1024)
+    return copy
+
+
+def _source_package(rpms: Sequence[Rpm], patched: PatchedSrpm, target: Target) -> Rpm:
+    wanted = patched.source.rpm.nevra
+    found = [each for each in rpms if each.nevra.arch == "src"]
+    if len(found) != 1:
+        raise BuildError(f"{wanted.name}: the build gave {len(found)} source packages instead of one")
+    nevra = found[0].nevra
+    if (nevra.name, nevra.epoch, nevra.version) != (wanted.name, wanted.epoch, wanted.version):
+        raise BuildError(f"{wanted.name}: the build gave {nevra}, which is another package than {wanted}")
+    if target.dist not in nevra.release:
+        raise BuildError(
+            f"{nevra}: its release does not have the target's %dist, {target.dist}",
+            hint="the package that defines %dist must be among the target's `buildroot`",
+        )
+    return found[0]

@@ -1,0 +1,275 @@
+"""The builder that lets mock do it, by its command line (mock(1)).
+
+mock's result folders are what is read, and its exit codes (``mockbuild/exception.py`` in mock's sources);
+never what it prints. Every build has a root of its own by ``--uniqueext``, removed in any case.
+
+mock refuses to be started by plain root, because it needs a user to fall back to. It takes one from
+SUDO_UID, as sudo(8) sets it; so does this builder: the user who called sudo where that is a member of the
+group ``mock``, otherwise the first member of that group. What mock reads and writes lies in a folder that
+this user can reach. Of the caller's environment mock gets the proxies and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backport.artifacts import BuiltRpms, PatchedSrpm
+from backport.builders.common import BUILD_MACROS, collect, require_room, take_file, take_packages
+from backport.dnf import ExtraRepository, Repository, render
+from backport.errors import (
+    BackportError,
+    BuildError,
+    BuildRootError,
+    BuildRootLocked,
+    BuildTimeout,
+    HostError,
+    Interrupted,
+)
+from backport.files import write_atomically
+from backport.run import Completed, describe_exit, network_environment, run
+from backport.scratch import live_folder
+from backport.target import Target
+from backport.trust import checked_key
+
+ROOT_TIMEOUT = 3600
+"""Seconds that making the root and installing build dependencies may take beside the build itself."""
+
+Words = Sequence[str | Path]
+_LOGS = ("build.log", "root.log", "installed_pkgs.log")
+_CLEAN_TIMEOUT = 600.0
+_GROUP = "mock"
+# Where systemd is not the first process, nobody is there to register a container with (sd_booted(3)).
+_SYSTEMD = Path("/run/systemd/system")
+_WITHOUT_SYSTEMD = ("--register=no", "--keep-unit")
+
+_OUTCOMES: Mapping[int, tuple[type[BackportError], str, str]] = {
+    1: (BuildRootError, "mock itself failed", "mock.log tells where"),
+    2: (HostError, "mock was started without its set-user-id wrapper", "reinstall the package mock"),
+    3: (BuildRootError, "mock does not understand its configuration", "is this mock older than 5.0?"),
+    5: (BuildRootError, "mock does not understand its command line", "is this mock older than 5.0?"),
+    6: (HostError, "mock cannot build for this architecture here", "use a host of that architecture"),
+    7: (Interrupted, "mock was interrupted", "run the same command again"),
+    10: (BuildError, "rpmbuild failed", "build.log tells why"),
+    11: (BuildTimeout, "ended at its deadline", "raise `build.timeout` of the package in the recipe"),
+    30: (BuildRootError, "dnf could not install what the build needs", "root.log tells what"),
+    40: (BuildError, "the source package cannot be used", "build.log and root.log tell why"),
+    60: (BuildRootLocked, "another process uses the root", "wait until it has finished"),
+    70: (BuildRootError, "mock cannot write its results", "can its user reach the cache folder?"),
+    80: (HostError, "mock cannot make namespaces here", "in a container, it has to be privileged"),
+}
+_ROOT_TROUBLE = (BuildRootError, "the root could not be made or changed", "root.log tells why")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MockBuilder:
+    """Builds with mock; see `backport.builders.Builder`."""
+
+    target: Target
+    cache: Path
+    name: str = "mock"
+
+    def build(self, patched: PatchedSrpm, *, candidates: Path | None, workspace: Path) -> BuiltRpms:
+        """Build the package in a clean root of mock's.
+
+        Raises BuildError when the package fails, BuildTimeout past the deadline, BuildRootError or
+        BuildRootLocked when the root is to blame, HostError when mock cannot be used on this host.
+        The logs remain in any case.
+        """
+        caller = find_caller()
+        with live_folder(self.cache / "mock") as folder:
+            _open_to(caller, folder)
+            mock = _Mock(target=self.target, folder=folder, caller=caller, workspace=workspace)
+            mock.configure(candidates)
+            try:
+                mock.pack(patched)
+                mock.rebuild(patched)
+                return collect(
+                    mock.results,
+                    workspace / "rpms",
+                    patched=patched,
+                    target=self.target,
+                    logs=[workspace / name for name in _LOGS],
+                    builder=f"{self.name} {mock.version()}",
+                )
+            finally:
+                mock.keep_logs()
+                mock.clean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Mock:
+    """mock for one build, in a folder of its own."""
+
+    target: Target
+    folder: Path
+    caller: pwd.struct_passwd
+    workspace: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def packed(self) -> Path:
+        return self.folder / "packed"
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / f"{self.target.name}-{self.target.arch}.cfg"
+
+    def configure(self, candidates: Path | None) -> None:
+        """Write mock's configuration, with checked keys and the candidates, and make its result folders."""
+        extra = [ExtraRepository.of_folder("candidates", candidates)] if candidates else []
+        keys = self.folder / "keys"
+        keys.mkdir()
+        used = {name for repository in self.target.repositories for name in repository.keys}
+        files = {name: checked_key(self.target.keys[name], keys, error=BuildRootError) for name in used}
+        nspawn_args = () if _SYSTEMD.is_dir() else _WITHOUT_SYSTEMD
+        text = render_config(self.target, keys=files, extra=extra, nspawn_args=nspawn_args)
+        write_atomically(self._config, text)
+        for folder in (self.packed, self.results):
+            folder.mkdir()
+            os.chown(folder, self.caller.pw_uid, grp.getgrnam(_GROUP).gr_gid)
+
+    def pack(self, patched: PatchedSrpm) -> None:
+        """Pack the source package, in the root that the build is to use."""
+        sources = self.folder / "sources"
+        sources.mkdir()
+        files = [path for path in patched.sources.iterdir() if path.is_file()]
+        for path in (patched.spec, *files):
+            place = self.folder if path is patched.spec else sources
+            shutil.copyfile(path, place / path.name, follow_symlinks=False)
+            (place / path.name).chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+        words: Words = ["--buildsrpm", "--spec", self.folder / patched.spec.name, "--sources", sources]
+        self._build(["--no-cleanup-after", *words], patched, self.packed)
+
+    def rebuild(self, patched: PatchedSrpm) -> None:
+        """Build the packed source package."""
+        found = take_packages(self.packed, self.folder)
+        if len(found) != 1:
+            raise BuildError(f"{patched.spec.stem}: packing gave {len(found)} packages instead of one")
+        options = patched.options
+        words: Words = ["--no-clean", "--rpmbuild_timeout", str(options.timeout), "--rebuild", found[0]]
+        self._build(words if options.check else ["--nocheck", *words], patched, self.results)
+
+    def version(self) -> str:
+        """The version of mock."""
+        return self._run(["--version"], timeout=_CLEAN_TIMEOUT, log=None).text.strip()
+
+    def keep_logs(self) -> None:
+        """Put the logs of both steps together in the workspace."""
+        for name in _LOGS:
+            with (self.workspace / name).open("ab") as whole:
+                for place in (self.packed / name, self.results / name):
+                    if place.is_file():
+                        whole.write(take_file(place, self.folder / name).read_bytes())
+
+    def clean(self) -> None:
+        """Remove the root, whatever state it is in."""
+        with contextlib.suppress(BackportError):
+            self._run([*self._root, "--clean"], timeout=_CLEAN_TIMEOUT, log=self._log)
+
+    @property
+    def _log(self) -> Path:
+        return self.workspace / "mock.log"
+
+    @property
+    def _root(self) -> list[str | Path]:
+        return ["-r", self._config, "--uniqueext", self.folder.name]
+
+    def _build(self, words: Words, patched: PatchedSrpm, results: Path) -> None:
+        options = patched.options
+        completed = self._run(
+            [*self._root, "--resultdir", results, *options.arguments(), *words],
+            timeout=options.timeout + ROOT_TIMEOUT,
+            log=self._log,
+        )
+        if completed.exit_code != 0:
+            name = patched.source.rpm.nevra.name
+            require_room(name, [self.folder, self.workspace], log=self._log)
+            raise _failure(name, completed, self.workspace)
+
+    def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
+        return run(
+            ["mock", *words],
+            timeout=timeout, error=BuildRootError, timeout_error=BuildTimeout, accept=None, log=log,
+            env={**network_environment(), **sudo_environment(self.caller)}, what="mock",
+        )  # fmt: skip
+
+
+def render_config(
+    target: Target,
+    *,
+    keys: Mapping[str, Path] | None = None,
+    extra: Sequence[ExtraRepository] = (),
+    nspawn_args: Sequence[str] = (),
+) -> str:
+    """The configuration of mock for a target, the same for use by hand and by this builder.
+
+    ``keys`` are files to use instead of the target's own, by the key's name.
+    """
+    files = {name: (keys or {}).get(name, key.file) for name, key in target.keys.items()}
+    repositories = [
+        Repository(id=each.id, baseurl=each.baseurl, keys=tuple(files[name].as_uri() for name in each.keys))
+        for each in target.repositories
+    ]
+    repositories += [Repository(id=each.id, baseurl=each.baseurl) for each in extra]
+    return render(
+        "mock.cfg.j2", target=target, root=f"backport-{target.name}-{target.arch}", macros=BUILD_MACROS,
+        repositories=repositories, nspawn_args=list(nspawn_args),
+    )  # fmt: skip
+
+
+def find_caller() -> pwd.struct_passwd:
+    """The user whom mock falls back to. Raises HostError where no member of its group is there."""
+    try:
+        group = grp.getgrnam(_GROUP)
+    except KeyError:
+        raise HostError("this host has no group mock", hint="install mock, which makes it") from None
+    by_name = {user.pw_name: user for user in pwd.getpwall() if user.pw_uid != 0}
+    members = [by_name[name] for name in group.gr_mem if name in by_name]
+    members += [user for user in by_name.values() if user.pw_gid == group.gr_gid]
+    members.sort(key=lambda user: user.pw_name != os.environ.get("SUDO_USER"))
+    if not members:
+        raise HostError(
+            "mock has to fall back to an unprivileged user, and its group has no member",
+            hint="make one: useradd --system --groups mock mockrunner",
+        )
+    return members[0]
+
+
+def sudo_environment(caller: pwd.struct_passwd) -> dict[str, str]:
+    """What sudo tells mock about the user that it is to fall back to."""
+    return {
+        "SUDO_UID": str(caller.pw_uid),
+        "SUDO_GID": str(caller.pw_gid),
+        "SUDO_USER": caller.pw_name,
+    }
+
+
+def _open_to(caller: pwd.struct_passwd, folder: Path) -> None:
+    """Let the user enter the folder. Raises HostError when one above it keeps the user out."""
+    folder.chmod(0o711)
+    for above in folder.resolve().parents:
+        state = above.stat()
+        if not (state.st_mode & 0o001 or (state.st_uid == caller.pw_uid and state.st_mode & 0o100)):
+            raise HostError(
+                f"mock's user {caller.pw_name} cannot enter {above}",
+                hint=f"chmod o+x {above}, or set paths.cache to a folder that every user can enter",
+            )
+
+
+def _failure(name: str, completed: Completed, workspace: Path) -> BackportError:
+    kind, what, hint = _OUTCOMES.get(completed.exit_code, _ROOT_TROUBLE)
+    if completed.exit_code < 0 or completed.exit_code > 128:
+        kind, what = BuildError, f"mock was {describe_exit(completed.exit_code)}"
+        hint = "the kernel's log tells whether memory ran out"
+    log = workspace / ("build.log" if kind in (BuildError, BuildTimeout) else "root.log")
+    return kind(f"{name}: {what}", hint=hint, command=completed.argv, log=log)

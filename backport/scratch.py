@@ -1,0 +1,59 @@
+"""Folders for large work in progress that outlive no process, not even one that was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from backport.errors import BuildRootError
+from backport.files import locked
+from backport.run import run
+
+_PREFIX = "live-"
+_TIMEOUT = 600.0
+
+
+@contextlib.contextmanager
+def live_folder(parent: Path) -> Iterator[Path]:
+    """A new folder below ``parent``, gone when the block is left.
+
+    Folders of processes that have ended before they could remove them are removed first.
+    Raises BuildRootError when something cannot be removed.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    what = "folders are being removed"
+    with locked(parent / ".sweep", timeout=_TIMEOUT, error=BuildRootError, what=what):
+        _sweep(parent)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        remove(folder)
+        os.close(descriptor)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders whose locks the kernel took away."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(folder)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and all in it, though it be deeper than paths or Python's stack are long."""
+    run(
+        ["rm", "-rf", "--one-file-system", "--", folder],
+        timeout=_TIMEOUT, error=BuildRootError, what=f"{folder} cannot be removed",
+    )  # fmt: skip

@@ -1,0 +1,131 @@
+"""The package's shape: imports go downward only, stages do not know each other, modules stay short."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import backport
+
+PACKAGE = Path(backport.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 500
+
+# From the top to the bottom. A module may import from its own group and from lower layers; groups of
+# one layer do not know each other.
+LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
+    tuple(frozenset(group.split()) for group in layer)
+    for layer in (
+        ("__main__",),
+        ("commands",),
+        ("pipeline doctor terminal",),
+        ("report results history",),
+        (
+            "selftest",
+            "publish generations",
+            "sign signing_key",
+            "builders",
+            "sources hub builds resolve download order lock",
+        ),
+        ("root dnf sandbox scratch",),
+        ("srpm", "trust openpgp", "repodata"),
+        ("spec", "diffs", "job"),
+        ("recipe target site settings",),
+        ("artifacts", "progress"),
+        ("run", "files"),
+        ("errors",),
+    )
+)
+
+
+def part_of(path: Path) -> str:
+    """The module or sub-package of ``backport`` that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and part of every import from ``backport``, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module == "backport":
+            names = [f"backport.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            if name.startswith("backport.") and not name.startswith("backport.__version__"):
+                yield node.lineno, name.split(".")[1]
+
+
+def place_of(part: str) -> tuple[int, int]:
+    """Layer (0 is the top) and group of a part."""
+    return next(
+        (number, index)
+        for number, layer in enumerate(LAYERS)
+        for index, group in enumerate(layer)
+        if part in group
+    )
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def test_every_module_has_its_layer() -> None:
+    known = {part for layer in LAYERS for group in layer for part in group}
+    assert {part_of(path) for path in MODULES} - {"__init__"} == known
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_imports_go_downward(path: Path) -> None:
+    if part_of(path) == "__init__":
+        assert list(imports_of(path)) == []
+        return
+    layer, group = place_of(part_of(path))
+    upward = []
+    for line, part in imports_of(path):
+        other_layer, other_group = place_of(part)
+        if other_layer < layer or (other_layer == layer and other_group != group):
+            upward.append(f"{short(path)}:{line} imports {part}")
+    assert upward == []
+
+
+def test_imports_make_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        part = part_of(path)
+        graph.setdefault(part, set()).update(other for _, other in imports_of(path) if other != part)
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_module_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_only_the_entry_point_and_the_commands_print_or_exit(path: Path) -> None:
+    if part_of(path) in ("__main__", "commands", "terminal"):
+        return
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {ast.unparse(call) for call in calls}
+    assert names.isdisjoint({"print", "sys.exit", "exit", "quit", "os._exit"})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_only_run_starts_programs(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    starting = {
+        call for call in calls if call.startswith(("subprocess.", "os.exec", "os.spawn", "os.posix_spawn"))
+    }
+    froms = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    if part_of(path) != "run":
+        assert starting | (calls & {"os.system", "os.popen", "os.fork"}) == set()
+        assert "subprocess" not in froms
