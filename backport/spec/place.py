@@ -13,31 +13,39 @@ from backport.spec.steps import Step
 def find_place(spec: Spec, section: Section, steps: Sequence[Step]) -> Line:
     """The line behind which a patch is applied after every step, whatever the conditionals say.
 
-    The directory there is the one in which the spec applies its own first patch, or, without
-    patches, the one in which %setup ends. Raises :class:`backport.errors.PatchError` where no such
-    place is.
+    The directory there is the one in which the spec applies its own first patch. Without patches, or
+    where the script has left that directory for good, it is the one in which %setup ends. Raises
+    :class:`backport.errors.PatchError` where no such place is.
     """
     last = max(spec.group_end(step.line).index for step in steps)
-    first = next((step.line.index for step in steps if step.applies), None)
-    unpacking = {step.line.index for step in steps if step.unpacks}
-    wanted: shell.Directory | None = shell.TOP
-    fallback = None
-    for point in _walk(spec, section, unpacking):
-        if point.start.index == first:
-            wanted = point.before.directory
-        if not point.open or point.after.directory != wanted:
-            continue
-        if point.end.index >= last:
-            return point.end
-        if first is not None and point.start.index >= first:
-            fallback = point.end
-    if fallback:
-        return fallback
+    unpacked = next((step.line.index for step in steps if step.unpacks), 0)
+    first = next((step.line.index for step in steps if step.applies and step.line.index > unpacked), None)
+    points = list(_walk(spec, section, {step.line.index for step in steps if step.unpacks}))
+    own = next((point.before.directory for point in points if point.start.index == first), shell.TOP)
+    tries: list[tuple[shell.Directory | None, int]] = [
+        (own, last),
+        (shell.TOP, last),
+        (own, first or last),
+        (shell.TOP, unpacked),
+    ]
+    for directory, behind in [*tries, *_after_alternatives(spec, section, steps, last)]:
+        for point in points:
+            if point.open and point.end.index >= behind and directory in (None, point.after.directory):
+                return point.end
     raise spec.refuse(
-        "%prep ends inside a shell block or in another directory",
+        "behind the last patch, %prep has no place outside of shell blocks and conditionals"
+        " whose directory is known",
         spec.lines[last],
         hint="Apply the patch with a spec edit in the recipe.",
     )
+
+
+def _after_alternatives(
+    spec: Spec, section: Section, steps: Sequence[Step], last: int
+) -> list[tuple[shell.Directory | None, int]]:
+    """Where all unpacking is done in branches, each may end elsewhere: the script goes on wherever that is."""
+    base = spec.lines[section.first].after
+    return [] if any(step.unpacks and step.line.before == base for step in steps) else [(None, last)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +79,7 @@ class _Walker:
             start = self.entered.pop()
             if not spec.conditionals[line.before[-1][0]].exhaustive:
                 states.append(start)
-            self.state = shell.merge(states)
+            self.state = shell.merge(states, name=f"line {line.number}")
 
 
 def _walk(spec: Spec, section: Section, unpacking: set[int]) -> Iterator[_Point]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from backport.errors import PatchError
 from backport.spec.lines import PREAMBLE, Branches, Section, Spec, Splice
 from backport.spec.place import find_place
-from backport.spec.steps import Step, has_flag, level, level_text, read_steps, uses_source
+from backport.spec.steps import Step, has_flag, level, level_span, level_text, read_steps, uses_source
 from backport.spec.tags import PatchTags
 
 _ARCHIVE = re.compile(
@@ -19,6 +20,8 @@ _ARCHIVE = re.compile(
 )
 _SOURCE_TAG = re.compile(r"[ \t]*source0?[ \t]*:(.*)", re.IGNORECASE | re.ASCII)
 _BUILD_SYSTEM = re.compile(r"[ \t]*buildsystem[ \t]*:", re.IGNORECASE | re.ASCII)
+#: What rpm 4.20 adds to a BuildSystem's own section: ``%prep -a`` behind it, ``%prep -p`` before it.
+_ADDITION = re.compile(r"-[ap]\b(?![ \t]+[/<])", re.ASCII)
 _PREP_OPTION = re.compile(r"[ \t]*buildoption[ \t]*\(prep\)[ \t]*:(.*)", re.IGNORECASE | re.ASCII)
 _SCRIPTS = ("generate_buildrequires", "conf", "build", "install", "check", "clean")
 
@@ -31,13 +34,13 @@ def apply_patches(spec: Spec, tags: PatchTags, patches: Sequence[tuple[int, int]
     Raises :class:`backport.errors.PatchError` where that would be a guess.
     """
     sections = spec.named("prep")
-    own = [section for section in sections if not section.arguments.startswith(("-a", "-p"))]
-    if own:
-        _check_alternatives(spec, own)
-        return [splice for section in own for splice in _in_section(spec, section, tags, patches)]
-    if any(_BUILD_SYSTEM.match(line.text) for line in spec.live(PREAMBLE)):
-        return _declarative(spec, patches)
-    return _new_section(spec, patches)
+    declarative = any(_BUILD_SYSTEM.match(line.text) for line in spec.live(PREAMBLE))
+    if declarative:
+        sections = [section for section in sections if not _ADDITION.match(section.arguments)]
+    if sections:
+        _check_alternatives(spec, sections)
+        return [splice for section in sections for splice in _in_section(spec, section, tags, patches)]
+    return _declarative(spec, patches) if declarative else _new_section(spec, patches)
 
 
 def _check_alternatives(spec: Spec, sections: list[Section]) -> None:
@@ -82,21 +85,38 @@ def _in_section(
     spec: Spec, section: Section, tags: PatchTags, patches: Sequence[tuple[int, int]]
 ) -> list[Splice]:
     steps = read_steps(spec, section)
-    if not steps:
-        reason = "%prep unpacks nothing by %setup and applies no patch"
-        raise spec.refuse(reason, spec.lines[section.first], hint=_HINT)
+    if not any(step.macro or step.applies for step in steps):
+        raise _nothing_unpacked(spec, section)
     automatic = [step for step in steps if step.automatic]
-    wanted = {strip for _, strip in patches}
     base = spec.lines[section.first].after
     times = _times(spec, [(step.line.before, step.certain) for step in automatic], base)
-    if times == (1, 1) and {step.strip for step in automatic} == wanted:
-        return []
-    if times == (1, 1) and len(wanted) == 1 and not tags.any and all(map(_takes_level, automatic)):
-        return [_add_option(step, f" -p{patches[0][1]}") for step in automatic]
+    commands = [f"%patch -P {number} -p{strip}" for number, strip in patches]
+    if times == (1, 1):
+        return [splice for step in automatic for splice in _adapt(spec, step, tags, patches, commands)]
     limits = [splice for step in automatic for splice in _limit(spec, step, tags, patches[0][0] - 1)]
-    place = find_place(spec, section, steps)
-    lines = [f"%patch -P {number} -p{strip}" for number, strip in patches]
-    return [*limits, spec.insert_after(place, *lines)]
+    return [*limits, spec.insert_after(find_place(spec, section, steps), *commands)]
+
+
+def _nothing_unpacked(spec: Spec, section: Section) -> PatchError:
+    header = spec.lines[section.first]
+    if any(uses_source(line.text) for line in spec.section_lines(section) if not line.comment):
+        return spec.refuse("%prep handles its sources by hand, without %setup", header, hint=_HINT)
+    if any(line.text.startswith("%") for line in spec.section_lines(section)[1:] if not line.conditional):
+        return spec.refuse("%prep unpacks by a macro that is not known", header, hint=_HINT)
+    return spec.refuse("%prep unpacks nothing", header, hint=_HINT)
+
+
+def _adapt(
+    spec: Spec, step: Step, tags: PatchTags, patches: Sequence[tuple[int, int]], commands: list[str]
+) -> list[Splice]:
+    """Make a step that applies our patches, too, do so at their level."""
+    wanted = {strip for _, strip in patches}
+    if {step.strip} == wanted:
+        return []
+    if step.macro and not tags.any and len(wanted) == 1:
+        return [_set_level(step, patches[0][1])]
+    limits = _limit(spec, step, tags, patches[0][0] - 1)
+    return [*limits, spec.insert_after(step.line, *commands)]
 
 
 def _times(spec: Spec, steps: Iterable[tuple[Branches, bool]], base: Branches) -> tuple[int, int]:
@@ -118,22 +138,25 @@ def _times(spec: Spec, steps: Iterable[tuple[Branches, bool]], base: Branches) -
     return low, high
 
 
-def _takes_level(step: Step) -> bool:
-    """Whether the strip level can be given to this step: it has none, and it is a macro that takes one."""
-    return bool(step.macro) and level_text(step.options) is None
+def _set_level(step: Step, strip: int) -> Splice:
+    if level_text(step.options) is None:
+        return _add_option(step, f" -p{strip}")
+    start, end = level_span(step)
+    return Splice(start=start, end=end, text=str(strip))
 
 
 def _add_option(step: Step, option: str) -> Splice:
-    position = step.line.start + step.line.text.index(step.macro) + len(step.macro)
-    return Splice(start=position, end=position, text=option)
+    return Splice(start=step.position, end=step.position, text=option)
 
 
 def _limit(spec: Spec, step: Step, tags: PatchTags, highest: int) -> list[Splice]:
     """Keep a step that applies every patch to those that the spec had before."""
+    if not step.certain:
+        raise spec.refuse("a macro decides whether this applies all patches", step.line, hint=_HINT)
     if step.macro == "autopatch":
         return [_add_option(step, f" -M {highest}")]
-    if step.macro not in ("autosetup", "forgeautosetup"):
-        raise spec.refuse("this applies all patches in one way, not ours alone", step.line, hint=_HINT)
+    if not step.macro.endswith("autosetup"):
+        raise spec.refuse("this applies all patches, with another strip level", step.line, hint=_HINT)
     level = level_text(step.options)
     changes = [_add_option(step, " -N")]
     if tags.any:

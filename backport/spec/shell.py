@@ -55,12 +55,15 @@ def after_unpacking(state: State) -> State:
     return replace(state, previous=state.directory, directory=TOP)
 
 
-def merge(states: list[State]) -> State:
-    """The state behind a conditional whose branches end in these states."""
+def merge(states: list[State], *, name: str) -> State:
+    """The state behind a conditional whose branches end in these states.
+
+    Where they end in several directories, that is one place of its own: where the script goes on.
+    """
     first = states[0]
     if all(state.directory == first.directory and state.stack == first.stack for state in states):
         return first
-    return replace(first, directory=None)
+    return replace(first, directory=(f"<{name}>",))
 
 
 def run(state: State, script: str) -> State:

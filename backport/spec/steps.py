@@ -13,6 +13,10 @@ _MACRO = re.compile(
     r"%(?:\{[?!]*)?(?P<name>autosetup|setup|forgeautosetup|forgesetup|goprep|autopatch)(?![\w-])", re.ASCII
 )
 _ALL_PATCHES = re.compile(r"%(?:\{[?!]*)?(patches|PATCHES)\b", re.ASCII)
+_LEVEL = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(%\{[^}]*\}|\w+)", re.ASCII)
+_LOOP = re.compile(r"[ \t]*for\b", re.ASCII)
+_LOOP_END = re.compile(r"^[ \t]*done\b|;[ \t]*done\b", re.ASCII | re.MULTILINE)
+_BRACED = re.compile(r"%?\{[^{}]*\}")
 _GIT = re.compile(r"\bgit[ \t]+(am|apply)\b", re.ASCII)
 _GIT_LIKE = re.compile(r"(?:^|[ \t])-S[ \t]*(git|git_am|quilt|hg)(?!\w)", re.ASCII)
 _UNPACKS_MORE = re.compile(r"(^|[ \t])-[cDTvqk]*[ab]", re.ASCII)
@@ -27,7 +31,7 @@ _USES_SOURCE = re.compile(r"%\{?(SOURCE|S:)", re.ASCII | re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One line of %prep that unpacks or patches.
+    """One line of %prep that unpacks or patches, by the macro whose options stand from ``position`` on.
 
     ``unpacks``: it ends in the directory of the sources, as %setup does. ``applies``: it applies a
     patch. ``automatic``: it applies every patch that has a tag, a new one too, with level ``strip``
@@ -37,6 +41,7 @@ class Step:
     line: Line
     macro: str = ""
     options: str = ""
+    position: int = 0
     unpacks: bool = False
     applies: bool = False
     automatic: bool = False
@@ -72,28 +77,52 @@ def uses_source(text: str) -> bool:
 
 def _read(spec: Spec, section: Section, line: Line, text: str) -> Step | None:
     if _ALL_PATCHES.search(text):
-        rest = spec.text[line.start : spec.lines[section.stop - 1].end]
-        strip = level(rest, default=1 if _GIT.search(rest) else None)
-        return Step(line=line, applies=True, automatic=True, strip=strip)
+        return _over_all_patches(spec, section, line)
     if match := _MACRO.search(text):
         options = text[match.end() :].rstrip(" \t\r\n").removesuffix("}")
-        step = _from_macro(line, match["name"], options)
+        step = _from_macro(line, match["name"], options, line.start + match.end())
         inside = line.inner or text[: match.start()].strip(" \t")
-        return replace(step, macro="", certain=False) if inside else step
+        return replace(step, certain=False) if inside else step
     return Step(line=line, applies=True) if _APPLY.search(text) else None
 
 
-def _from_macro(line: Line, macro: str, options: str) -> Step:
+def _over_all_patches(spec: Spec, section: Section, line: Line) -> Step | None:
+    """A command on %{patches}, or a loop over them, which may also do other things than patch."""
+    text = spec.group_text(line)
+    if _LOOP.match(text):
+        rest = spec.text[line.start : spec.lines[section.stop - 1].end]
+        text = rest[: match.end()] if (match := _LOOP_END.search(rest)) else rest
+    if not _APPLY.search(_ALL_PATCHES.sub("", text)):
+        return None
+    strip = level(text, default=1 if _GIT.search(text) else None)
+    return Step(line=line, applies=True, automatic=True, strip=strip)
+
+
+def _from_macro(line: Line, macro: str, options: str, position: int) -> Step:
+    step = Step(
+        line=line, macro=macro, options=options, position=position, strip=level(options, default=None)
+    )
+    plain = _without_macros(options)
     if macro == "autopatch":
-        plain = _AUTOPATCH_OPTIONS.sub(" ", options).strip(" \t\\\n")
-        automatic = not has_flag(options, "M") and not plain
-        strip = level(options, default=None)
-        return Step(line=line, macro=macro, options=options, applies=True, automatic=automatic, strip=strip)
-    automatic = macro in ("autosetup", "forgeautosetup") and not has_flag(options, "N")
+        numbers = _AUTOPATCH_OPTIONS.sub(" ", options).strip(" \t\\\n")
+        return replace(step, applies=True, automatic=not has_flag(options, "M") and not numbers)
     if macro == "goprep":
-        automatic = level_text(options) is not None
-    strip = level(options, default=1 if _GIT_LIKE.search(options) else None)
-    return Step(line=line, macro=macro, options=options, unpacks=True, automatic=automatic, strip=strip)
+        return replace(step, unpacks=True, automatic=level_text(options) is not None)
+    if step.strip is None and level_text(options) is None and _GIT_LIKE.search(options):
+        step = replace(step, strip=1)
+    return replace(
+        step,
+        unpacks=True,
+        automatic=macro.endswith("autosetup") and not has_flag(plain, "N"),
+        certain=has_flag(options, "N") == has_flag(plain, "N"),
+    )
+
+
+def _without_macros(text: str) -> str:
+    """The text without what stands in ``%{…}``, from the innermost braces outwards."""
+    while (shorter := _BRACED.sub("", text)) != text:
+        text = shorter
+    return text
 
 
 def has_flag(options: str, letter: str) -> bool:
@@ -103,8 +132,15 @@ def has_flag(options: str, letter: str) -> bool:
 
 def level_text(options: str) -> str | None:
     """What stands behind ``-p``, if it is given."""
-    match = re.search(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(\S+)", options)
+    match = _LEVEL.search(options)
     return match[1] if match else None
+
+
+def level_span(step: Step) -> tuple[int, int]:
+    """Where in the spec's text the level behind ``-p`` stands."""
+    match = _LEVEL.search(step.options)
+    start, end = match.span(1) if match else (0, 0)
+    return step.position + start, step.position + end
 
 
 def level(options: str, *, default: int | None) -> int | None:
