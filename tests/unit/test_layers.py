@@ -22,18 +22,19 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     for layer in (
         ("__main__",),
         ("commands",),
-        ("pipeline doctor terminal",),
-        ("report results history",),
+        ("plan", "terminal"),
+        ("pipeline", "doctor"),
+        ("history", "results"),
+        ("report", "job"),
         (
             "selftest",
-            "publish generations",
-            "sign signing_key",
+            "publish assemble generations proof",
+            "sign",
             "builders",
-            "sources hub builds resolve download order lock",
+            "sources resolve download hub net lock order",
         ),
-        ("root dnf sandbox scratch",),
-        ("srpm", "trust openpgp", "repodata"),
-        ("spec", "diffs", "job"),
+        ("root dnf sandbox scratch", "signing_key", "srpm", "repodata"),
+        ("trust openpgp", "spec", "diffs"),
         ("recipe target site settings",),
         ("artifacts", "progress"),
         ("run", "files"),
@@ -64,13 +65,16 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def place_of(part: str) -> tuple[int, int]:
-    """Layer (0 is the top) and group of a part."""
-    return next(
+    """Layer (0 is the top) and group of a part; one that has no place yet fails."""
+    places = (
         (number, index)
         for number, layer in enumerate(LAYERS)
         for index, group in enumerate(layer)
         if part in group
     )
+    place = next(places, None)
+    assert place is not None, f"{part} has no place in LAYERS"
+    return place
 
 
 def short(path: Path) -> str:
