@@ -1,0 +1,204 @@
+"""The figures of `make bench`: medians of at least three runs, printed with the machine's size.
+
+``python -m tests.bench`` measures all, ``python -m tests.bench NAME…`` some. Nothing here is an
+assertion: a figure beside its bound is for people to judge.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from backport.errors import BuildError
+from backport.job import Job, load_job
+from backport.root import clean_root
+from backport.trust import read_header
+from tests.lab.build import ensure
+from tests.lab.serve import Served, served
+
+RUNS = 3
+_HELP_RUNS = 15
+_MEASURED_MAIN = """
+import atexit, resource, sys
+from backport.__main__ import main
+target = sys.argv.pop()
+atexit.register(lambda: open(target, "w").write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)))
+main()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured figure: its values, their unit, and the bound that was promised."""
+
+    name: str
+    values: tuple[float, ...]
+    unit: str
+    bound: str
+
+    def line(self) -> str:
+        """The median with its range and bound."""
+        middle = statistics.median(self.values)
+        low, high = min(self.values), max(self.values)
+        return (
+            f"{self.name:<52} {middle:9.2f} {self.unit:<6} "
+            f"({low:.2f} to {high:.2f}, {len(self.values)} runs; bound: {self.bound})"
+        )
+
+
+def main(names: list[str]) -> int:
+    """Measure the named figures (default: all) and print them."""
+    unknown = [name for name in names if name not in FIGURES]
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}; known: {', '.join(FIGURES)}", file=sys.stderr)
+        return 2
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    print(f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory, {_release()}", flush=True)
+    for name in names or FIGURES:
+        for figure in FIGURES[name]():
+            print(figure.line(), flush=True)
+    return 0
+
+
+def help_over_python() -> Iterator[Figure]:
+    """How long `backport --help` takes, over a Python that does nothing."""
+    ratios = []
+    for _ in range(_HELP_RUNS):
+        nothing = _seconds([sys.executable, "-c", "pass"])
+        ratios.append(_seconds([sys.executable, "-m", "backport", "--help"]) / nothing)
+    yield Figure(name="backport --help over python3 -c pass", values=tuple(ratios), unit="times", bound="6")
+
+
+def pipeline_over_rpmbuild() -> Iterator[Figure]:
+    """A whole run from an empty cache without its self-test, over bare rpmbuild of the same SRPMs."""
+    ratios, totals, tests, peaks = [], [], [], []
+    for _ in range(RUNS):
+        with _place() as place:
+            seconds, peak = _measured(place, "build", "openssl", "--target", "f28")
+            report = _report(place)
+            tested = sum(float(stage["seconds"]) for stage in report["stages"] if stage["name"] == "self-test")
+            bare = _bare_rpmbuild(load_job("openssl", "f28", place.site), place)
+        ratios.append((seconds - tested) / bare)
+        totals.append(seconds)
+        tests.append(tested)
+        peaks.append(peak)
+    yield Figure(
+        name="pipeline without self-test over rpmbuild --rebuild",
+        values=tuple(ratios),
+        unit="times",
+        bound="1.10",
+    )
+    yield Figure(name="whole pipeline", values=tuple(totals), unit="s", bound="none")
+    yield Figure(name="self-test stage of it", values=tuple(tests), unit="s", bound="none")
+    yield Figure(name="peak memory of the tool itself", values=tuple(peaks), unit="MiB", bound="150")
+
+
+def unchanged_run() -> Iterator[Figure]:
+    """A run with nothing to do: its time, and the requests that it sends to the hub."""
+    with _place("demo") as place:
+        _run(place, "build", "openssl", "--target", "f28")
+        seconds, calls = [], []
+        for _ in range(5):
+            before = len(place.koji.calls)
+            seconds.append(_measured(place, "build", "openssl", "--target", "f28")[0])
+            calls.append(float(len(place.koji.calls) - before))
+    yield Figure(name="run again with nothing changed", values=tuple(seconds), unit="s", bound="2")
+    yield Figure(name="requests to the hub in it", values=tuple(calls), unit="calls", bound="3")
+
+
+FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
+    "help": help_over_python,
+    "unchanged": unchanged_run,
+    "pipeline": pipeline_over_rpmbuild,
+}
+
+
+@contextmanager
+def _place(kept: str | None = None) -> Iterator[Served]:
+    """A site with a key: below the lab's cache under a name that is kept, or a new one that goes."""
+    lab = ensure(lambda line: print(line, file=sys.stderr, flush=True))
+    with tempfile.TemporaryDirectory(dir=lab.path.parent, prefix="bench-") as scratch:
+        folder = lab.path.parent / kept if kept else Path(scratch)
+        with served(lab, folder) as place:
+            if not (folder / "gnupg").is_dir():
+                _run(place, "keys", "init")
+            yield place
+
+
+def _bare_rpmbuild(job: Job, place: Served) -> float:
+    """Seconds of `rpmbuild --rebuild` alone, for the SRPMs of the last run, in a root like the builder's."""
+    seconds = 0.0
+    with tempfile.TemporaryDirectory() as workspace:
+        for srpm in sorted((job.site.paths.repository / "f28" / "current" / "source").rglob("*.src.rpm")):
+            needed = [str(name) for name in read_header(srpm, error=BuildError)["requirenevrs"]]
+            wanted = [name for name in needed if not name.startswith("rpmlib(")]
+            with clean_root(
+                job.target,
+                packages=job.target.buildroot,
+                cache=job.site.paths.cache,
+                workspace=Path(workspace),
+            ) as root:
+                root.install(wanted)
+                inside = root.path / "builddir" / srpm.name
+                inside.write_bytes(srpm.read_bytes())
+                inside.chmod(0o644)
+                started = time.monotonic()
+                root.run(
+                    ["/usr/bin/rpmbuild", "--rebuild", f"/builddir/{srpm.name}"],
+                    timeout=3600,
+                    error=BuildError,
+                    log=Path(workspace) / "bare.log",
+                )
+                seconds += time.monotonic() - started
+    return seconds
+
+
+def _measured(place: Served, *arguments: str) -> tuple[float, float]:
+    """Wall seconds of a command and the peak memory of its own process in MiB."""
+    with tempfile.NamedTemporaryFile("r") as peak:
+        command = [sys.executable, "-c", _MEASURED_MAIN, *arguments, "--config", str(place.site), peak.name]
+        seconds = _seconds(command)
+        return seconds, int(peak.read() or 0) / 1024
+
+
+def _run(place: Served, *arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "backport", *arguments, "--config", str(place.site)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _report(place: Served) -> dict[str, list[dict[str, float | str]]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "backport", "log", "--json", "--limit", "1", "--config", str(place.site)],
+        check=True,
+        capture_output=True,
+    )
+    reports: list[dict[str, list[dict[str, float | str]]]] = json.loads(done.stdout)
+    return reports[0]
+
+
+def _seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def _release() -> str:
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return next(line.split("=", 1)[1].strip('"') for line in lines if line.startswith("PRETTY_NAME="))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

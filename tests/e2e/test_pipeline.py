@@ -1,0 +1,238 @@
+"""The whole way with two small packages: what a run does, does again, and does not do."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import Bench, bench
+from tests.lab.serve import Served
+
+pytestmark = pytest.mark.usefixtures("services")
+
+EXPECTED = [
+    "hello-1.0-1.fc28.bp1.src.rpm",
+    "hello-1.0-1.fc28.bp1.x86_64.rpm",
+    "libgreet-1.0-1.fc28.bp1.src.rpm",
+    "libgreet-1.0-1.fc28.bp1.x86_64.rpm",
+    "libgreet-devel-1.0-1.fc28.bp1.x86_64.rpm",
+]
+
+
+def without_debug(names: list[str]) -> list[str]:
+    return [name for name in names if "-debug" not in name]
+
+
+@pytest.fixture(scope="module")
+def first(services: Served, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A site whose recipe has been built and published once."""
+    place = bench(services, tmp_path_factory.mktemp("first"))
+    assert place.run("keys", "init").code == 0
+    result, report = place.build()
+    assert (result.code, report["outcome"]) == (0, "published"), result.errors
+    return place
+
+
+@pytest.fixture
+def fresh(services: Served, tmp_path: Path, first: Bench) -> Bench:
+    """A site of its own that shares the first one's key, and a copy of what it built."""
+    place = bench(services, tmp_path, signing={"gnupghome": str(first.folder / "gnupg")})
+    (tmp_path / "cache").mkdir()
+    for name in ("built", "sources"):
+        subprocess.run(["cp", "-a", first.folder / "cache" / name, tmp_path / "cache" / name], check=True)
+    (tmp_path / "cache" / "roots").symlink_to(first.folder / "cache" / "roots")
+    return place
+
+
+def test_a_run_ends_in_a_repository_of_everything_that_was_built(first: Bench) -> None:
+    assert without_debug(first.published()) == EXPECTED
+
+
+def test_packages_are_built_in_the_order_of_their_build_requires(first: Bench) -> None:
+    (report,) = json.loads(first.run("log", "--json").output)
+    (resolve,) = [stage for stage in report["stages"] if stage["name"] == "resolve"]
+    assert resolve["details"]["order"] == ["libgreet", "hello"]
+
+
+def test_the_report_ties_sources_keys_and_packages_together(first: Bench) -> None:
+    (report,) = json.loads(first.run("log", "--json").output)
+    stages = {stage["name"]: stage for stage in report["stages"]}
+    assert list(stages) == ["resolve", "fetch", "patch", "build", "sign", "self-test", "publish"]
+    assert {source["nevra"] for source in stages["fetch"]["details"]["sources"]} == {
+        "hello-1.0-1.fc29.src",
+        "libgreet-1.0-1.fc29.src",
+    }
+    assert {check["verdict"] for check in report["checks"]} == {"pass"}
+    assert "command.greets-the-postmaster" in {check["id"] for check in report["checks"]}
+    folder = Path(report["folder"])
+    assert (folder / "junit.xml").exists()
+    assert list(folder.glob("build/*/build.log"))
+    assert not list(folder.rglob("*.rpm"))
+
+
+def test_the_same_inputs_are_not_built_again(first: Bench) -> None:
+    before = first.published()
+    result = first.run("build", "hello", "--target", "f28", "--explain")
+    assert result.code == 0
+    assert "nothing to do" in result.output
+    assert "nothing changed" in result.output
+    assert first.published() == before
+    assert json.loads(first.run("plan", "hello", "--target", "f28", "--json").output)["published"] is True
+
+
+def test_a_changed_recipe_is_explained_and_only_what_it_touches_is_done_again(fresh: Bench) -> None:
+    assert fresh.build()[1]["outcome"] == "published"
+    generations = {path.name for path in (fresh.repository / "f28" / "generations").iterdir()}
+    fresh.change('output = "^Hello, postmaster$"', 'output = "postmaster"')
+    result, report = fresh.build("--explain")
+    assert report["outcome"] == "published", result.errors
+    assert [line.split(" changed: ")[0] for line in report["changed"]] == ["self-test"]
+    assert {path.name for path in (fresh.repository / "f28" / "generations").iterdir()} >= generations
+    assert without_debug(fresh.published()) == EXPECTED
+
+
+def test_a_run_can_stop_after_any_stage(fresh: Bench) -> None:
+    for stage in ("fetch", "patch", "build", "sign", "self-test"):
+        result, report = fresh.build("--until", stage)
+        assert (result.code, report["outcome"], report["stages"][-1]["name"]) == (0, "stopped", stage)
+    assert not fresh.repository.exists()
+
+
+def test_a_failing_check_stops_publishing(fresh: Bench) -> None:
+    fresh.change("^Hello, postmaster$", "^Goodbye$")
+    result, report = fresh.build()
+    assert (result.code, report["outcome"], report["failure"]["stage"]) == (7, "failed", "self-test")
+    assert "command.greets-the-postmaster" in report["failure"]["message"]
+    assert not fresh.repository.exists()
+
+
+def test_a_patch_that_does_not_apply_is_told_with_its_log(fresh: Bench) -> None:
+    fresh.change(
+        'puts(greet(argc > 1 ? argv[1] : "world"));',
+        "puts(greeting);",
+        file=fresh.folder / "patches/hello/postmaster.patch",
+    )
+    result, report = fresh.build()
+    failure = report["failure"]
+    assert (result.code, failure["stage"]) == (5, "build")
+    assert Path(failure["log"]).read_text()
+    assert "hello" in failure["message"]
+
+
+def test_another_build_of_the_same_version_is_refused(fresh: Bench) -> None:
+    assert fresh.build()[0].code == 0
+    before = fresh.published()
+    fresh.change('"postmaster"));', '"hostmaster"));', file=fresh.folder / "patches/hello/postmaster.patch")
+    fresh.change("^Hello, postmaster$", "^Hello, hostmaster$")
+    result, report = fresh.build()
+    assert (result.code, report["failure"]["stage"]) == (8, "publish")
+    assert "bump" in report["failure"]["hint"]
+    assert fresh.published() == before
+    fresh.change("[packages.hello]", "[packages.hello]\nbump = 2")
+    assert fresh.build()[0].code == 0
+    assert "hello-1.0-1.fc28.bp2.x86_64.rpm" in fresh.published()
+
+
+def test_a_lock_admits_what_was_locked_and_nothing_else(fresh: Bench) -> None:
+    assert fresh.run("lock", "hello", "--target", "f28").code == 0
+    lock = fresh.folder / "specs" / "hello.lock"
+    assert fresh.run("fetch", "hello", "--target", "f28").code == 0
+    text = lock.read_text()
+    digest = text.split('sha256 = "', 1)[1][:64]
+    lock.write_text(text.replace(digest, "0" * 64))
+    result, report = fresh.build()
+    assert (result.code, report["failure"]["stage"]) == (3, "fetch")
+    assert "0" * 64 in report["failure"]["message"]
+    assert digest in report["failure"]["message"]
+
+
+def test_the_diff_is_the_whole_change(first: Bench) -> None:
+    text = first.run("diff", "hello", "--target", "f28").output
+    assert "+Release:        1%{?dist}.bp1" in text
+    assert "postmaster.patch" in text
+    assert '+    puts(greet(argc > 1 ? argv[1] : "postmaster"));' in text
+
+
+def test_search_finds_builds_by_tag(first: Bench) -> None:
+    found = json.loads(first.run("search", "hel*", "--tag", "f29-updates", "--json").output)
+    assert {"package": "hello", "builds": {"f29-updates": "hello-1.0-1.fc29"}} in found
+
+
+def test_a_hub_that_is_down_is_told_in_one_sentence(services: Served, fresh: Bench) -> None:
+    fresh.change(services.hub_url, "http://127.0.0.1:9/kojihub", file=fresh.site)
+    result, report = fresh.build()
+    assert (result.code, report["failure"]["stage"]) == (3, "resolve")
+    assert "127.0.0.1:9" in report["failure"]["message"]
+
+
+def test_without_a_key_nothing_begins(services: Served, tmp_path: Path) -> None:
+    result, report = bench(services, tmp_path).build()
+    assert (result.code, report) == (6, {})
+    assert "backport keys init" in result.errors
+
+
+def test_two_runs_of_one_recipe_do_not_meet(fresh: Bench) -> None:
+    with subprocess.Popen(
+        fresh.command("build", "hello", "--target", "f28", "--force"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as one:
+        _wait_for(fresh.folder / "cache" / "runs" / ".hello-f28.lock")
+        result, _ = fresh.build()
+        assert result.code == 5
+        assert "another process" in result.errors
+        assert one.wait(300) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+)
+def test_an_ended_run_leaves_no_process_no_mount_and_nothing_published(
+    fresh: Bench, number: int, code: int
+) -> None:
+    with subprocess.Popen(
+        fresh.command("build", "hello", "--target", "f28", "--force"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as run:
+        _wait_for_log(fresh.folder / "cache" / "runs", "build/*/build.log")
+        run.send_signal(number)
+        assert run.wait(60) == code
+    time.sleep(1.5 if number == signal.SIGKILL else 0)
+    assert str(fresh.folder) not in Path("/proc/self/mountinfo").read_text()
+    assert not _processes_in(fresh.folder)
+    assert not fresh.repository.exists()
+    assert fresh.build()[0].code == 0
+    assert without_debug(fresh.published()) == EXPECTED
+
+
+def _wait_for(path: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and path.read_text().strip()):
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def _wait_for_log(runs: Path, pattern: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not any(runs.glob(f"*/{pattern}")):
+        assert time.monotonic() < deadline, "the build did not begin"
+        time.sleep(0.02)
+
+
+def _processes_in(folder: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode("utf-8", "replace").replace("\0", " ")
+            root = str((process / "root").readlink())
+        except OSError:
+            continue
+        if str(folder) in command or root.startswith(str(folder)):
+            found.append(command)
+    return found
