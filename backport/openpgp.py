@@ -50,9 +50,9 @@ def _named_in_version_4(body: bytes) -> Iterator[str]:
     unhashed = int.from_bytes(body[6 + hashed : 8 + hashed], "big")
     for area in (body[6 : 6 + hashed], body[8 + hashed : 8 + hashed + unhashed]):
         for kind, content in _subpackets(area):
-            if kind == _ISSUER_KEY_ID:
+            if kind == _ISSUER_KEY_ID and len(content) == 8:
                 yield content.hex().upper()
-            elif kind == _ISSUER_FINGERPRINT:
+            elif kind == _ISSUER_FINGERPRINT and len(content) in (21, 33):
                 yield content[1:].hex().upper()
 
 
@@ -60,8 +60,8 @@ def _subpackets(area: bytes) -> Iterator[tuple[int, bytes]]:
     position = 0
     while position < len(area):
         start, length = _length(area, position)
-        if not length:
-            raise IndexError("an empty subpacket")
+        if not length or start + length > len(area):
+            raise IndexError("not a whole subpacket")
         yield area[start] & 0x7F, area[start + 1 : start + length]
         position = start + length
 
