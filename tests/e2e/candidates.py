@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from backport import sign
-from backport.artifacts import BuiltRpms, SignedRpms
-from backport.recipe import Recipe, load_recipe
+from backport.artifacts import BuiltRpms, Nevra, Rpm, SignedRpms
+from backport.job import Stage, load_job
+from backport.progress import Silent
 from backport.repodata import write_repodata
-from backport.site import Signing, Site, apply_site
-from backport.target import Target, load_target
-from tests.lab.layout import KEY_NAMES, NEW_DIST, Lab
-
-CHECKOUT = Path(__file__).parents[2]
+from backport.report import RunReport
+from backport.site import Signing
+from backport.target import Target
+from tests.e2e import tiny
+from tests.lab.build import cache_folder
+from tests.lab.layout import Lab
+from tests.lab.serve import served
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +29,6 @@ class Candidate:
 
     signed: SignedRpms
     folder: Path
-
-
-def lab_settings(lab: Lab, name: str = "openssl") -> tuple[Recipe, Target]:
-    """A recipe and the target, with the lab's builds, repositories and keys."""
-    mirrors = {"f28": {name: (lab.repositories / name).as_uri() for name in ("fedora", "updates")}}
-    keys = {name: {"fingerprint": lab.fingerprint(name), "file": lab.key_file(name)} for name in KEY_NAMES}
-    builds = [nvr for nvr in lab.info["builds"] if nvr.endswith(NEW_DIST)]
-    pins = {nvr.rsplit("-", 2)[0]: nvr for nvr in builds}
-    site = Site.model_validate({"mirrors": mirrors, "keys": keys, "pins": pins})
-    recipe = load_recipe(CHECKOUT / "specs", name)
-    return apply_site(recipe, load_target(CHECKOUT / "mock-configs", "f28"), site)
 
 
 def make_candidate(
@@ -56,3 +50,42 @@ def describe(repository: Path, *, signing: Signing) -> None:
     """Make a folder of packages a repository whose metadata is signed."""
     write_repodata(repository, compression="gz")
     sign.sign_file(repository / "repodata" / "repomd.xml", signing)
+
+
+def build_openssl(lab: Lab, folder: Path) -> tuple[BuiltRpms, ...]:
+    """What the recipe openssl comes to in the lab, built by the tool as far as the stage of that name.
+
+    Results are kept beside the lab, so that OpenSSL is compiled once.
+    """
+    from backport import pipeline  # noqa: PLC0415  # needs the host's bindings, which a collection does not
+
+    cache = cache_folder() / "results"
+    paths = {"cache": str(cache), "repository": str(folder / "repository")}
+    with served(lab, folder, paths=paths) as services:
+        job = load_job("openssl", "f28", services.site)
+        sign.init_key(job.site.signing, "backport <backport@example.org>")
+        report = pipeline.build(job, until=Stage.BUILD, force=False, progress=Silent())
+    assert report.outcome == "stopped", report.failure
+    return _kept_results(cache / "built", report)
+
+
+def _kept_results(store: Path, report: RunReport) -> tuple[BuiltRpms, ...]:
+    stage = next(stage for stage in report.stages if stage.name is Stage.BUILD)
+    wanted = {rpm["sha256"] for rpms in stage.details.values() for rpm in rpms}
+    found: dict[str, BuiltRpms] = {}
+    for path in sorted(store.glob("*/result.json")):
+        manifest = json.loads(path.read_text())
+        if wanted.issuperset(rpm["sha256"] for rpm in manifest["rpms"]):
+            rpms = tuple(_rpm(path.parent, rpm) for rpm in manifest["rpms"])
+            srpm = _rpm(path.parent, manifest["srpm"])
+            source = tiny.patched(srpm)
+            found[srpm.nevra.name] = BuiltRpms(patched=source, srpm=srpm, rpms=rpms, logs=(), builder="lab")
+    assert {rpm.sha256 for one in found.values() for rpm in one.rpms} == wanted
+    return tuple(found.values())
+
+
+def _rpm(folder: Path, described: dict[str, object]) -> Rpm:
+    path = folder / str(described["file"])
+    nevra = described["nevra"]
+    assert isinstance(nevra, dict)
+    return Rpm(nevra=Nevra(**nevra), path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())

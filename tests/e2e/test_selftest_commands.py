@@ -17,8 +17,7 @@ from backport.selftest import Examination
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny
-from tests.e2e.candidates import Candidate, describe, lab_settings, make_candidate
-from tests.lab.layout import Lab
+from tests.e2e.candidates import Candidate, describe, make_candidate
 
 READS = Command(id="reads", run=("cat", "/usr/share/tiny/file"), output="^content$")
 
@@ -29,8 +28,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def target(lab: Lab) -> Target:
-    return lab_settings(lab)[1].model_copy(update={"buildroot": ("bash", "coreutils", "fedora-release")})
+def target(f28: Target) -> Target:
+    return f28.model_copy(update={"buildroot": ("bash", "coreutils", "fedora-release")})
 
 
 @pytest.fixture(scope="module")

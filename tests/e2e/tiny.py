@@ -73,7 +73,7 @@ def build(
     )  # fmt: skip
     srpm = _rpm(output / f"{name}-{version}-{release}.src.rpm")
     binaries = tuple(_rpm(path) for path in sorted(output.glob("*.noarch.rpm")))
-    return BuiltRpms(patched=_patched(srpm), srpm=srpm, rpms=binaries, logs=(), builder="rpmbuild")
+    return BuiltRpms(patched=patched(srpm), srpm=srpm, rpms=binaries, logs=(), builder="rpmbuild")
 
 
 def tested(signed: SignedRpms) -> TestedRpms:
@@ -88,7 +88,8 @@ def _rpm(path: Path) -> Rpm:
     return Rpm(nevra=Nevra.from_nvr(nvr, arch=arch), path=path, sha256=digest)
 
 
-def _patched(srpm: Rpm) -> PatchedSrpm:
+def patched(srpm: Rpm) -> PatchedSrpm:
+    """What a built package says that it was built from."""
     source = SourceRpm(
         rpm=srpm, build_id=1, url="file:///", signing_key="0" * 40, build_requires=(), changelog_time=0
     )

@@ -1,0 +1,267 @@
+"""The self-test with the lab's Exim and the backported OpenSSL, whole and in every state to be caught."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from backport import selftest
+from backport.artifacts import Check, Verdict
+from backport.errors import SelfTestError
+from backport.progress import Silent
+from backport.recipe import SelfTest, Starttls, load_recipe
+from backport.root import Root, clean_root
+from backport.selftest import checks
+from backport.selftest.authority import Authority, Lifetime
+from backport.selftest.examiner import Examiner
+from backport.selftest.exim import HOST, ServerFiles, running_exim
+from backport.selftest.ledger import Ledger
+from backport.site import Signing
+from backport.target import Target
+from tests.e2e import candidates
+from tests.e2e.candidates import Candidate
+from tests.lab.layout import Lab
+
+RECIPES = Path(__file__).parents[2] / "specs"
+POLICY = "/etc/crypto-policies/back-ends/opensslcnf.config"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the tests of this module share."""
+
+    candidate: Candidate
+    target: Target
+    self_test: SelfTest
+    authority: Authority
+    signing: Signing
+    cache: Path
+
+    @property
+    def tls(self) -> Starttls:
+        assert self.self_test.starttls
+        return self.self_test.starttls
+
+    def examiner(self, root: Root, workspace: Path, contents: Mapping[str, bytes] | None = None) -> Examiner:
+        files = ServerFiles.write(workspace / "exim", authority=self.authority, contents=contents)
+        return Examiner(
+            root=root,
+            signed=self.candidate.signed,
+            self_test=self.self_test,
+            files=files,
+            workspace=workspace,
+            ledger=Ledger(checks.plan(self.self_test)),
+        )
+
+
+@pytest.fixture(scope="module")
+def parts(lab: Lab, f28: Target, root_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    folder = tmp_path_factory.mktemp("candidate")
+    built = candidates.build_openssl(lab, folder / "built")
+    signing = Signing(gnupghome=folder / "gnupg")
+    return Parts(
+        candidate=candidates.make_candidate(built, signing=signing, target=f28, folder=folder / "signed"),
+        target=f28,
+        self_test=load_recipe(RECIPES, "openssl").self_test,
+        authority=Authority.create(),
+        signing=signing,
+        cache=root_cache,
+    )
+
+
+@pytest.fixture
+def stock(parts: Parts, tmp_path: Path) -> Iterator[Root]:
+    """A root with the target's own packages."""
+    with clean_root(
+        parts.target, packages=parts.self_test.install, cache=parts.cache, workspace=tmp_path
+    ) as root:
+        yield root
+
+
+@pytest.fixture(scope="module")
+def updated(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+    """A root that has been updated from the candidate repository; tests leave it as it was."""
+    workspace = tmp_path_factory.mktemp("updated")
+    packages = parts.self_test.install
+    with clean_root(parts.target, packages=packages, cache=parts.cache, workspace=workspace) as root:
+        assert parts.examiner(root, workspace).update(parts.candidate.folder)
+        yield root
+
+
+def stopping(found: tuple[Check, ...]) -> set[str]:
+    """The checks after the update that failed, as in the state under test nothing else was done."""
+    return {check.id for check in found if check.stops and check.id.startswith(("after.", "library."))}
+
+
+def by_id(found: tuple[Check, ...], check_id: str) -> Check:
+    return next(check for check in found if check.id == check_id)
+
+
+def test_the_backport_passes_and_the_lines_tell_the_story(parts: Parts, tmp_path: Path) -> None:
+    examination = selftest.examine(
+        parts.candidate.signed,
+        parts.self_test,
+        parts.target,
+        candidate=parts.candidate.folder,
+        cache=parts.cache,
+        workspace=tmp_path,
+        progress=Silent(),
+    )
+    assert {check.id: check.found for check in examination.checks if check.verdict is not Verdict.PASS} == {}
+    before, after = examination.headline
+    assert before.startswith("before: TLSv1.2 ECDHE-RSA-AES256-GCM-SHA384 (openssl-libs-1:")
+    assert after.startswith("after: TLSv1.3 TLS_AES_256_GCM_SHA384 (openssl-libs-1:")
+    assert after.endswith(".bp1)")
+    assert "Certificate 3 of 3 in chain: Cert VALIDATED: ok" in examination.transcript
+    tested = selftest.passed(parts.candidate.signed, examination)
+    assert tested.headline == examination.headline
+
+
+def test_the_stock_library_is_caught(parts: Parts, stock: Root, tmp_path: Path) -> None:
+    examiner = parts.examiner(stock, tmp_path)
+    examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    failed = stopping(found)
+    assert {"after.protocol", "after.cipher", "library.owner", "after.s-client"} <= failed
+    assert not failed & {"after.exim", "after.starttls", "after.chain", "after.hostname", "library.maps"}
+    assert by_id(found, "after.protocol").found == "TLSv1.2"
+
+
+def test_a_daemon_that_still_holds_the_old_library_is_caught(
+    parts: Parts, stock: Root, tmp_path: Path
+) -> None:
+    examiner = parts.examiner(stock, tmp_path)
+    with running_exim(stock, examiner.files, log=tmp_path / "exim.log") as exim:
+        assert examiner.update(parts.candidate.folder)
+        examiner._library(exim, parts.tls.library)
+    found = by_id(examiner.ledger.checks(), "library.maps")
+    assert found.verdict is Verdict.FAIL
+    assert found.found.endswith("(deleted)")
+    assert "Restart Exim" in found.advice
+
+
+def test_an_exim_that_does_not_start_loses_nothing_and_says_why(
+    parts: Parts, updated: Root, tmp_path: Path
+) -> None:
+    examiner = parts.examiner(updated, tmp_path, {"exim.conf": b"no_such_option = true\n"})
+    examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    assert stopping(found) == {"after.exim"}
+    started = by_id(found, "after.exim")
+    assert started.verdict is Verdict.ERROR
+    assert "no_such_option" in started.evidence
+    skipped = by_id(found, "after.protocol")
+    assert skipped.verdict is Verdict.SKIPPED
+    assert "Exim did not start" in skipped.advice
+
+
+def test_an_exim_whose_key_is_missing_is_told_at_starttls(
+    parts: Parts, updated: Root, tmp_path: Path
+) -> None:
+    examiner = parts.examiner(updated, tmp_path, {"key.pem": b""})
+    examiner.after(parts.tls)
+    assert "after.starttls" in stopping(examiner.ledger.checks())
+
+
+@pytest.fixture
+def without_policy(updated: Root) -> Iterator[Root]:
+    """The updated root whose openssl.cnf includes a file that is not there, and sets nothing itself."""
+    policy = updated.locate(POLICY)
+    settings = updated.locate("/etc/pki/tls/openssl.cnf")
+    kept = policy.read_bytes(), settings.read_bytes()
+    policy.unlink()
+    lines = kept[1].splitlines(keepends=True)
+    own = (b"CipherString", b"Ciphersuites", b"MinProtocol")
+    settings.write_bytes(b"".join(line for line in lines if not line.startswith(own)))
+    try:
+        yield updated
+    finally:
+        policy.write_bytes(kept[0])
+        settings.write_bytes(kept[1])
+
+
+def test_a_policy_that_is_missing_is_caught_by_what_the_server_accepts(
+    parts: Parts, without_policy: Root, tmp_path: Path
+) -> None:
+    examiner = parts.examiner(without_policy, tmp_path)
+    examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    assert stopping(found) == {"after.refuses-tlsv1", "after.refuses-tlsv1.1"}
+    assert by_id(found, "after.refuses-tlsv1").found.startswith("accepted: TLSv1 ")
+
+
+def test_the_patched_defaults_hold_where_the_policy_alone_is_missing(
+    parts: Parts, updated: Root, tmp_path: Path
+) -> None:
+    policy = updated.locate(POLICY)
+    kept = policy.read_bytes()
+    policy.unlink()
+    try:
+        examiner = parts.examiner(updated, tmp_path)
+        examiner.after(parts.tls)
+        assert stopping(examiner.ledger.checks()) == set()
+    finally:
+        policy.write_bytes(kept)
+
+
+def certificates(authority: Authority, state: str) -> Mapping[str, bytes]:
+    names = ["other.selftest.example"] if state == "other host" else [HOST]
+    lifetimes = {"expired": Lifetime.days(1, since=-3), "not yet valid": Lifetime.days(1, since=3)}
+    leaf = authority.issue(names, lifetime=lifetimes.get(state))
+    chain = {"no intermediate": leaf.pem, "stranger": Authority.create("stranger").chain(leaf)}
+    return {"chain.pem": chain.get(state, authority.chain(leaf)), "key.pem": leaf.key_pem}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("expired", "after.chain", "expired"),
+        ("not yet valid", "after.chain", "not yet valid"),
+        ("no intermediate", "after.chain", "neither sent nor trusted"),
+        ("stranger", "after.chain", "verify code"),
+        ("other host", "after.hostname", "other.selftest.example"),
+    ],
+)
+def test_a_wrong_certificate_fails_its_own_check_and_the_second_opinion(
+    parts: Parts, updated: Root, tmp_path: Path, case: tuple[str, str, str]
+) -> None:
+    state, failing, words = case
+    examiner = parts.examiner(updated, tmp_path, certificates(parts.authority, state))
+    examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    assert stopping(found) == {failing, "after.s-client"}
+    assert words in by_id(found, failing).found
+
+
+def test_an_update_that_brings_nothing_is_caught(parts: Parts, stock: Root, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    candidates.describe(folder, signing=parts.signing)
+    examiner = parts.examiner(stock, tmp_path)
+    assert examiner.update(folder)
+    found = by_id(examiner.ledger.checks(), "update.installed")
+    assert found.verdict is Verdict.FAIL
+    assert "openssl-libs-1:1.1.0" in found.found
+
+
+def test_nothing_is_left_running(parts: Parts, updated: Root, tmp_path: Path) -> None:
+    examiner = parts.examiner(updated, tmp_path)
+    with running_exim(updated, examiner.files, log=tmp_path / "exim.log") as exim:
+        pid = exim.daemon.pid
+        assert Path(f"/proc/{pid}").exists()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_passed_raises_what_failed(parts: Parts, updated: Root, tmp_path: Path) -> None:
+    examiner = parts.examiner(updated, tmp_path, {"exim.conf": b"nonsense\n"})
+    examiner.after(parts.tls)
+    examination = selftest.Examination(checks=examiner.ledger.checks(), headline=(), transcript="")
+    with pytest.raises(SelfTestError, match=r"after\.exim"):
+        selftest.passed(parts.candidate.signed, examination)
