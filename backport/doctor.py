@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport import sign, trust
 from backport.artifacts import Check, Verdict
 from backport.errors import BackportError, HostError
 from backport.files import scratch_folder
 from backport.run import BASE_ENVIRONMENT, run
 from backport.settings import Key
+from backport.signing_key import show_key
 from backport.site import Koji, Signing, Site
 from backport.target import load_target
 
@@ -28,6 +28,8 @@ CACHE_BYTES = 8 * GIB
 """Free space for roots (0.5 GB each), a build of OpenSSL with its tests, and downloads."""
 REPOSITORY_BYTES = GIB
 """Free space for a few generations of what is published."""
+HUB_TIMEOUT = 10.0
+"""Seconds that the hub has to answer."""
 
 _SANDBOX = (
     *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run"),
@@ -110,22 +112,24 @@ def _can_link(origin: Path, destination: Path) -> bool:
 
 
 def _signing_key(signing: Signing) -> str:
-    key = sign.show_key(signing)
+    key = show_key(signing)
     return f"{key.fingerprint} ({key.user_id})"
 
 
 def _check_key(key: Key) -> None:
+    from backport import trust  # noqa: PLC0415  # needs rpm's bindings, whose lack the doctor has to tell
+
     with scratch_folder(Path(tempfile.gettempdir()), "backport-keys-") as folder:
         trust.checked_key(key, folder, error=HostError)
 
 
 def _hub_version(koji: Koji) -> str:
-    options = {"timeout": koji.timeout, "max_retries": 0, "anon_retry": False, "retry_interval": 1}
-    try:
-        client = importlib.import_module("koji")
-        return str(client.ClientSession(koji.hub, options).getKojiVersion())
-    except Exception as problem:  # the client passes on whatever its transport raises
-        raise HostError(f"{type(problem).__name__}: {problem}") from problem
+    from backport.hub import Hub  # noqa: PLC0415  # needs the koji client, as above
+
+    impatient = koji.model_copy(update={"retries": 0, "timeout": min(koji.timeout, HUB_TIMEOUT)})
+    hub = Hub(impatient)
+    [version] = hub.call_all([("getKojiVersion", (), {})])
+    return hub.checked(str, version, "its version")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +297,8 @@ def _keys(site: Site, host: Probes, family: str) -> Iterator[Check]:
             if not key.file.exists() and "distribution-gpg-keys" in key.file.parts and family == "fedora":
                 advice = "dnf install -y distribution-gpg-keys"
             yield Check(**facts, verdict=Verdict.FAIL, found=problem.message, advice=advice)
+        except ImportError as problem:
+            yield Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be checked: {problem}")
         else:
             yield Check(**facts, verdict=Verdict.PASS, found=str(key.file))
 
@@ -321,6 +327,8 @@ def _hub(site: Site, host: Probes, *, offline: bool) -> Check:
     try:
         version = host.hub_version(site.koji)
     except BackportError as problem:
-        advice = "check koji.hub in the site file and this host's network and proxy"
+        advice = problem.hint or "check `hub` under [koji] and the network"
         return Check(**facts, verdict=Verdict.WARN, found=problem.message, advice=advice)
+    except ImportError as problem:
+        return Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be asked: {problem}")
     return Check(**facts, verdict=Verdict.PASS, found=f"Koji {version}")

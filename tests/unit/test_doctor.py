@@ -262,3 +262,16 @@ def test_a_broken_target_is_told(tmp_path: Path) -> None:
     paths = Site().paths.model_copy(update={"targets": tmp_path})
     with pytest.raises(UsageError, match=r"f28\.toml"):
         Host().examine(Site(paths=paths))
+
+
+def test_without_the_bindings_what_needs_them_is_passed_over() -> None:
+    def lacking(_argument: object) -> str:
+        raise ImportError("No module named 'rpm'")
+
+    host = Host()
+    host.missing.add("rpm")
+    host.changes |= {"which": lambda program: program, "check_key": lacking, "hub_version": lacking}
+    checks = host.examine()
+    assert list(faults(checks)) == ["module.rpm"]
+    assert checks["key.fedora-28"].verdict is Verdict.SKIPPED
+    assert checks["hub"].verdict is Verdict.SKIPPED
