@@ -45,12 +45,12 @@ Words = Sequence[str | Path]
 _LOGS = ("build.log", "root.log", "installed_pkgs.log")
 _CLEAN_TIMEOUT = 600.0
 _GROUP = "mock"
+_SIGNALLED = 128
 # Where systemd is not the first process, nobody is there to register a container with (sd_booted(3)).
 _SYSTEMD = Path("/run/systemd/system")
 _WITHOUT_SYSTEMD = ("--register=no", "--keep-unit")
 
 _OUTCOMES: Mapping[int, tuple[type[BackportError], str, str]] = {
-    1: (BuildRootError, "mock itself failed", "mock.log tells where"),
     2: (HostError, "mock was started without its set-user-id wrapper", "reinstall the package mock"),
     3: (BuildRootError, "mock does not understand its configuration", "is this mock older than 5.0?"),
     5: (BuildRootError, "mock does not understand its command line", "is this mock older than 5.0?"),
@@ -64,7 +64,8 @@ _OUTCOMES: Mapping[int, tuple[type[BackportError], str, str]] = {
     70: (BuildRootError, "mock cannot write its results", "can its user reach the cache folder?"),
     80: (HostError, "mock cannot make namespaces here", "in a container, it has to be privileged"),
 }
-_ROOT_TROUBLE = (BuildRootError, "the root could not be made or changed", "root.log tells why")
+_RPMBUILD_FAILED = _OUTCOMES[10]
+_ROOT_TROUBLE = (BuildRootError, "the root could not be made or used", "mock.log and root.log tell why")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,11 +195,11 @@ class _Mock:
         if completed.exit_code != 0:
             name = patched.source.rpm.nevra.name
             require_room(name, [self.folder, self.workspace], log=self._log)
-            raise _failure(name, completed, self.workspace)
+            raise _failure(name, completed, results, self.workspace)
 
     def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
         return run(
-            ["mock", *words],
+            [_program(), *words],
             timeout=timeout, error=BuildRootError, timeout_error=BuildTimeout, accept=None, log=log,
             env={**network_environment(), **sudo_environment(self.caller)}, what="mock",
         )  # fmt: skip
@@ -266,10 +267,26 @@ def _open_to(caller: pwd.struct_passwd, folder: Path) -> None:
             )
 
 
-def _failure(name: str, completed: Completed, workspace: Path) -> BackportError:
-    kind, what, hint = _OUTCOMES.get(completed.exit_code, _ROOT_TROUBLE)
-    if completed.exit_code < 0 or completed.exit_code > 128:
+def _failure(name: str, completed: Completed, results: Path, workspace: Path) -> BackportError:
+    """What mock's exit code means.
+
+    mock has codes of its own for most of what can go wrong, but for a program that failed inside the root it
+    gives that program's: 1 for rpmbuild. Whether rpmbuild was reached then shows in build.log, which holds
+    what it printed and nothing else.
+    """
+    build_log = results / "build.log"
+    reached = build_log.is_file() and build_log.stat().st_size > 0
+    kind, what, hint = _OUTCOMES.get(completed.exit_code, _RPMBUILD_FAILED if reached else _ROOT_TROUBLE)
+    if completed.exit_code < 0 or completed.exit_code > _SIGNALLED:
         kind, what = BuildError, f"mock was {describe_exit(completed.exit_code)}"
         hint = "the kernel's log tells whether memory ran out"
     log = workspace / ("build.log" if kind in (BuildError, BuildTimeout) else "root.log")
     return kind(f"{name}: {what}", hint=hint, command=completed.argv, log=log)
+
+
+def _program() -> str:
+    """The mock that the caller's PATH leads to. Raises HostError without one."""
+    found = shutil.which("mock")
+    if found is None:
+        raise HostError("mock is not installed on this host", hint="install mock, or use the chroot builder")
+    return found
