@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ START_TIMEOUT = 20.0
 
 _FILES = "/etc/exim-selftest"
 _LOGS = ("paniclog", "mainlog")
+_LOG_LIMIT = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +140,19 @@ def _wait_until_listening(root: Root, daemon: Daemon, network: NetworkNamespace)
 
 
 def _not_started(root: Root, daemon: Daemon, message: str) -> SelfTestError:
-    with daemon.log.open("a", encoding="utf-8") as stream:
+    with daemon.log.open("ab") as stream:
         for name in _LOGS:
             with contextlib.suppress(OSError):
-                said = root.locate(f"{SPOOL}/log/{name}").read_bytes()
-                stream.write(said.decode("utf-8", "replace"))
+                stream.write(_end_of(root.locate(f"{SPOOL}/log/{name}")))
     return SelfTestError(message, hint="Read what Exim itself says.", log=daemon.log)
+
+
+def _end_of(path: Path) -> bytes:
+    """The end of a plain file that programs in the root may have put anything in the place of."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return b""
+        stream.seek(max(0, status.st_size - _LOG_LIMIT))
+        return stream.read(_LOG_LIMIT)

@@ -15,7 +15,7 @@ from backport.selftest.checks import command_id
 from backport.selftest.ledger import Ledger, tail
 
 _LIBRARY_VERSION = re.compile(
-    r"^Library version: OpenSSL: Compile: (.+)\n\s+Runtime: (?:OpenSSL )?(\S+)", re.MULTILINE
+    r"^Library version: OpenSSL: Compile: (.+)\n\s+Runtime: (?:OpenSSL )?([^\s-]+)", re.MULTILINE
 )
 _BRIEF_PROTOCOL = re.compile(r"^Protocol version: (\S+)", re.MULTILINE)
 _BRIEF_CIPHER = re.compile(r"^Ciphersuite: (\S+)", re.MULTILINE)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cryptography import x509
 
 from backport.artifacts import Check, Nevra, Verdict
-from backport.errors import SelfTestError
+from backport.errors import HostError, SelfTestError
 from backport.recipe import Command, Handshake, SelfTest, Starttls
 from backport.selftest import checks, inside
 from backport.selftest.authority import Authority
@@ -73,8 +75,8 @@ def session(
     return Session(protocol=protocol, cipher=cipher, chain=chain, errors=errors)
 
 
-def fail(message: str) -> None:
-    raise SelfTestError(message)
+def fail(message: str, *, log: Path | None = None, hint: str | None = None) -> None:
+    raise SelfTestError(message, log=log, hint=hint)
 
 
 def test_plan_has_every_id_in_order(ledger: Ledger) -> None:
@@ -116,6 +118,25 @@ def test_a_failed_step_is_an_error_that_bars_what_needs_it(ledger: Ledger) -> No
     barred = result(ledger, "before.protocol")
     assert (barred.verdict, barred.advice) == (Verdict.SKIPPED, "before.exim: Exim did not start")
     assert result(ledger, "after.exim").verdict is Verdict.ERROR
+
+
+def test_a_failed_step_keeps_the_end_of_its_log(ledger: Ledger, tmp_path: Path) -> None:
+    log = tmp_path / "exim.log"
+    log.write_text("x" * 10_000 + "\n\x1b[2JExim configuration error in line 1\n")
+    with ledger.step("after.exim", expected="Exim listens", advice="Read its log."):
+        fail("Exim did not start", log=log, hint="Correct line 1.")
+    found = result(ledger, "after.exim")
+    assert found.evidence.endswith("\\x1b[2JExim configuration error in line 1")
+    assert len(found.evidence) < 5000
+    assert found.advice == "Correct line 1."
+
+
+def test_a_host_that_lacks_something_is_no_result(ledger: Ledger) -> None:
+    with (
+        pytest.raises(HostError),
+        ledger.step("after.exim", expected="Exim listens", advice="Read its log."),
+    ):
+        raise HostError("no bubblewrap")
 
 
 def test_the_expected_handshake_passes(ledger: Ledger) -> None:
@@ -276,6 +297,8 @@ def test_the_library_must_be_the_candidate_s(
     [
         ("OpenSSL 1.1.1w  11 Sep 2023", Verdict.PASS),
         ("1.1.1w", Verdict.PASS),
+        ("OpenSSL 1.1.1w FIPS  20 Nov 2018", Verdict.PASS),
+        ("OpenSSL 1.1.1w-fips  20 Nov 2018", Verdict.PASS),
         ("OpenSSL 1.1.0i  14 Aug 2018", Verdict.FAIL),
         ("OpenSSL 1.1.1  11 Sep 2018", Verdict.FAIL),
     ],
