@@ -130,7 +130,7 @@ def _read_header(path: Path, stream: BinaryIO) -> Any:
             f"{path}: not an RPM package, or its header is damaged ({problem})",
             hint="remove the file from the cache and fetch it again",
         ) from None
-    if not header[rpm.RPMTAG_SOURCEPACKAGE]:
+    if not header.isSource():
         raise PatchError(f"{path}: a binary package, not a source package")
     return header
 
