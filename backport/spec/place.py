@@ -43,7 +43,7 @@ def find_place(spec: Spec, section: Section, steps: Sequence[Step]) -> Line:
 def _after_alternatives(
     spec: Spec, section: Section, steps: Sequence[Step], last: int
 ) -> list[tuple[shell.Directory | None, int]]:
-    """Where all unpacking is done in branches, each may end elsewhere: the script goes on wherever that is."""
+    """Where all unpacking is done in branches, the script goes on wherever they end."""
     base = spec.lines[section.first].after
     return [] if any(step.unpacks and step.line.before == base for step in steps) else [(None, last)]
 

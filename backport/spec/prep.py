@@ -151,12 +151,12 @@ def _add_option(step: Step, option: str) -> Splice:
 
 def _limit(spec: Spec, step: Step, tags: PatchTags, highest: int) -> list[Splice]:
     """Keep a step that applies every patch to those that the spec had before."""
-    if not step.certain:
-        raise spec.refuse("a macro decides whether this applies all patches", step.line, hint=_HINT)
     if step.macro == "autopatch":
         return [_add_option(step, f" -M {highest}")]
     if not step.macro.endswith("autosetup"):
         raise spec.refuse("this applies all patches, with another strip level", step.line, hint=_HINT)
+    if tags.any and not step.certain:
+        raise spec.refuse("a macro decides whether this applies all patches", step.line, hint=_HINT)
     level = level_text(step.options)
     changes = [_add_option(step, " -N")]
     if tags.any:

@@ -16,7 +16,7 @@ _ALL_PATCHES = re.compile(r"%(?:\{[?!]*)?(patches|PATCHES)\b", re.ASCII)
 _LEVEL = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(%\{[^}]*\}|\w+)", re.ASCII)
 _LOOP = re.compile(r"[ \t]*for\b", re.ASCII)
 _LOOP_END = re.compile(r"^[ \t]*done\b|;[ \t]*done\b", re.ASCII | re.MULTILINE)
-_BRACED = re.compile(r"%?\{[^{}]*\}")
+_BRACED = re.compile(r"%?\{([!?]*)[^{}]*\}")
 _GIT = re.compile(r"\bgit[ \t]+(am|apply)\b", re.ASCII)
 _GIT_LIKE = re.compile(r"(?:^|[ \t])-S[ \t]*(git|git_am|quilt|hg)(?!\w)", re.ASCII)
 _UNPACKS_MORE = re.compile(r"(^|[ \t])-[cDTvqk]*[ab]", re.ASCII)
@@ -104,8 +104,11 @@ def _from_macro(line: Line, macro: str, options: str, position: int) -> Step:
     )
     plain = _without_macros(options)
     if macro == "autopatch":
-        numbers = _AUTOPATCH_OPTIONS.sub(" ", options).strip(" \t\\\n")
-        return replace(step, applies=True, automatic=not has_flag(options, "M") and not numbers)
+        numbers = _AUTOPATCH_OPTIONS.sub(" ", plain).strip(" \t\\\n")
+        automatic = not has_flag(plain, "M") and not numbers
+        return replace(
+            step, applies=True, automatic=automatic, certain="%{?" not in options and "%{!" not in options
+        )
     if macro == "goprep":
         return replace(step, unpacks=True, automatic=level_text(options) is not None)
     if step.strip is None and level_text(options) is None and _GIT_LIKE.search(options):
@@ -119,15 +122,15 @@ def _from_macro(line: Line, macro: str, options: str, position: int) -> Step:
 
 
 def _without_macros(text: str) -> str:
-    """The text without what stands in ``%{…}``, from the innermost braces outwards."""
-    while (shorter := _BRACED.sub("", text)) != text:
+    """The text without what ``%{?…}`` may or may not put there, and with an x for any other ``%{…}``."""
+    while (shorter := _BRACED.sub(lambda match: "" if "?" in match[1] else "x", text)) != text:
         text = shorter
     return text
 
 
 def has_flag(options: str, letter: str) -> bool:
     """Whether a macro's options hold the flag, alone or behind other flags of the same word."""
-    return re.search(rf"(^|[ \t])-[cCDTvqkA]*{letter}", options) is not None
+    return re.search(rf"(^|[ \t:])-[cCDTvqkA]*{letter}", options) is not None
 
 
 def level_text(options: str) -> str | None:

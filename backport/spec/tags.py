@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from backport.spec.lines import PREAMBLE, Line, Section, Spec, Splice
 
 _TAG = re.compile(
-    r"(?:\xef\xbb\xbf)?[ \t]*(?P<tag>patch|source)(?P<number>[^\s:]*)[ \t]*:(?P<gap>[ \t]*)(?P<value>.*)",
+    r"(?:\xef\xbb\xbf)?[ \t]*(?P<tag>patch|source)[ \t]*(?P<number>[^\s:]*)[ \t]*:"
+    r"(?P<gap>[ \t]*)(?P<value>.*)",
     re.IGNORECASE | re.ASCII,
 )
 _HEADER = re.compile(
@@ -16,7 +17,7 @@ _HEADER = re.compile(
     r"[ \t]*:(?P<gap>[ \t]*)(?P<value>.*)",
     re.IGNORECASE | re.ASCII,
 )
-_IN_MACRO = re.compile(r"\bPatch(\d+)[ \t]*:", re.IGNORECASE | re.ASCII)
+_IN_MACRO = re.compile(r"\bPatch[ \t]*(\d+)[ \t]*:", re.IGNORECASE | re.ASCII)
 _REFERENCES = re.compile(
     r"%\{?[?!]*patch[ \t]*(\d+)|%\{P:[ \t]*(\d+)"
     r"|%\{?patch\b[^\n]*?-P[ \t]*(\d+)|%\{?autopatch\b[^\n]*?-M[ \t]*(\d+)",
