@@ -184,6 +184,10 @@ def _two_codes(peer: Peer) -> None:
     peer.hang()
 
 
+SILENCE = {_silent: 1, _dripping: 1, _silent_after_banner: 4, _silent_in_handshake: 4}
+"""How long the scripts that keep silent are listened to, in seconds; what they do first takes far less."""
+
+
 @pytest.mark.parametrize(
     ("script", "error", "words"),
     [
@@ -207,7 +211,7 @@ def test_every_way_to_go_wrong_has_its_name(
     tls: SSL.Context, script: Script, error: type[WireError], words: str
 ) -> None:
     with serving(script, tls) as dial, pytest.raises(error, match=words):
-        talk(dial, timeout=0.7 if error is NoAnswer else 15)
+        talk(dial, timeout=SILENCE.get(script, 15))
 
 
 Spoil = Callable[[Authority, Path], SSL.Context]
