@@ -184,7 +184,7 @@ def _two_codes(peer: Peer) -> None:
     peer.hang()
 
 
-SILENCE = {_silent: 1, _dripping: 1, _silent_after_banner: 4, _silent_in_handshake: 4}
+SILENCE: dict[Script, float] = {_silent: 1, _dripping: 1, _silent_after_banner: 4, _silent_in_handshake: 4}
 """How long the scripts that keep silent are listened to, in seconds; what they do first takes far less."""
 
 
