@@ -1,0 +1,172 @@
+"""Roots without making one: paths inside them, dnf's configuration, the words that start a sandbox."""
+
+from __future__ import annotations
+
+import configparser
+import os
+from pathlib import Path
+
+import pytest
+
+from backport import root as root_module
+from backport.dnf import Dnf, ExtraRepository, Repository, expand_url, folder_of, render_dnf_conf
+from backport.errors import BuildRootError, HostError
+from backport.root import BUILDER_UID, Root, clean_root
+from backport.sandbox import Bind, Sandbox
+from backport.settings import Key
+from backport.target import Target
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    return Target.model_validate(
+        {
+            "name": "f28", "summary": "Fedora 28", "releasever": "28", "dist": ".fc28", "arch": "x86_64",
+            "repositories": [{"id": "fedora", "baseurl": tmp_path.as_uri(), "keys": ["fedora-28"]}],
+            "keys": {"fedora-28": {"fingerprint": "A" * 40, "file": str(tmp_path / "key.asc")}},
+            "buildroot": ["bash"],
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path, target: Target) -> Root:
+    path = tmp_path / "root"
+    (path / "usr/bin").mkdir(parents=True)
+    dnf = Dnf(target=target, root=path, cache=tmp_path / "cache", control=tmp_path / "control")
+    return Root(target=target, path=path, log=tmp_path / "root.log", dnf=dnf)
+
+
+@pytest.mark.parametrize(
+    ("links", "path", "resolved"),
+    [
+        ({}, "/usr/bin/ls", "/usr/bin/ls"),
+        ({"bin": "usr/bin"}, "/bin/ls", "/usr/bin/ls"),
+        ({"bin": "/usr/bin"}, "/bin/ls", "/usr/bin/ls"),
+        ({"usr/bin/sh": "bash"}, "/usr/bin/sh", "/usr/bin/bash"),
+        ({"escape": "../../../etc/shadow"}, "/escape", "/etc/shadow"),
+        ({"a": "/b", "b": "usr"}, "/a/./bin/../bin", "/usr/bin"),
+        ({}, "/../../etc/passwd", "/etc/passwd"),
+    ],
+)
+def test_paths_never_lead_out_of_the_root(
+    root: Root, links: dict[str, str], path: str, resolved: str
+) -> None:
+    for name, aim in links.items():
+        (root.path / name).symlink_to(aim)
+    assert root.resolve(path) == resolved
+    assert root.locate(path) == root.path / resolved.lstrip("/")
+
+
+def test_links_in_a_circle_are_an_error(root: Root) -> None:
+    (root.path / "a").symlink_to("b")
+    (root.path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        root.resolve("/a")
+
+
+def test_dnf_reads_nothing_of_the_host_and_checks_signatures(target: Target) -> None:
+    own = Repository(id="fedora", baseurl="file:///repositories/fedora", keys=("file:///a", "file:///b"))
+    built = Repository(id="candidates", baseurl="file:///repositories/candidates")
+    signed = Repository(id="signed", baseurl="http://h/", keys=("file:///a",), repo_gpgcheck=True)
+    text = render_dnf_conf(target, [own, built, signed])
+    conf = configparser.ConfigParser(interpolation=None)
+    conf.read_string(text)
+    assert conf.sections() == ["main", "fedora", "candidates", "signed"]
+    main = conf["main"]
+    assert (main["plugins"], main["reposdir"], main["varsdir"]) == ("0", "/dev/null", "/dev/null")
+    assert (main["gpgcheck"], main["localpkg_gpgcheck"], main["install_weak_deps"]) == ("1", "1", "0")
+    assert conf["fedora"]["gpgcheck"] == "1"
+    assert conf["fedora"]["gpgkey"] == "file:///a file:///b"
+    assert (conf["candidates"]["gpgcheck"], "gpgkey" in conf["candidates"]) == ("0", False)
+    assert [conf[name]["repo_gpgcheck"] for name in conf.sections()[1:]] == ["0", "0", "1"]
+
+
+def test_urls_are_expanded_as_dnf_does(target: Target) -> None:
+    i686 = target.model_copy(update={"arch": "i686"})
+    assert expand_url("https://h/$releasever/$basearch/$arch/", target) == "https://h/28/x86_64/x86_64/"
+    assert expand_url("$basearch/$arch", i686) == "i386/i686"
+
+
+def test_only_file_urls_are_folders() -> None:
+    assert folder_of("file:///srv/a%20b/") == Path("/srv/a b/")
+    assert folder_of("https://h/srv") is None
+
+
+def test_an_extra_repository_may_be_a_folder(tmp_path: Path) -> None:
+    repository = ExtraRepository.of_folder("candidates", tmp_path / "a b")
+    assert folder_of(repository.baseurl) == (tmp_path / "a b").resolve()
+
+
+@pytest.mark.parametrize("name", ["-y", "--config=x", "http://h/x", "/srv/evil.rpm", "a\nb"])
+def test_what_dnf_would_not_take_for_a_name_is_refused(root: Root, name: str, tmp_path: Path) -> None:
+    (tmp_path / "control" / "keys").mkdir(parents=True)
+    (tmp_path / "control" / "keys" / f"{'A' * 40}.asc").touch()
+    with pytest.raises(BuildRootError, match="cannot be installed"):
+        root.install([name])
+
+
+def test_a_sandbox_shares_nothing_that_is_not_named() -> None:
+    sandbox = Sandbox(mounts=("--bind", "/r", "/"), capabilities=("SETUID",))
+    words = sandbox.with_binds([Bind(host=Path("/a"), inside="/b")])._command(["true"], 7)
+    assert words[0] == "bwrap"
+    assert {"--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"} <= set(words)
+    assert "--die-with-parent" in words
+    joined = " ".join(words)
+    assert "--bind /r / --ro-bind /a /b" in joined
+    assert "--cap-drop ALL --cap-add CAP_SETUID" in joined
+    assert joined.endswith("--json-status-fd 7 -- true")
+    assert "--unshare-net" not in Sandbox(mounts=(), network=True)._command(["true"], 7)
+
+
+def test_the_builder_is_added_once_and_owns_its_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners: dict[Path, tuple[int, int]] = {}
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: owners.update({path: (uid, gid)}))
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\n")
+    for _ in range(2):
+        root_module._add_builder(tmp_path)
+    assert (tmp_path / "etc/passwd").read_text().count(f":{BUILDER_UID}:") == 1
+    assert (tmp_path / "etc/passwd").read_text().startswith("root:")
+    assert (tmp_path / "etc/group").read_text() == f"root:x:0:\nmock:x:{BUILDER_UID}:\n"
+    assert owners == {tmp_path / "builddir": (BUILDER_UID, BUILDER_UID)}
+    assert (tmp_path / "tmp").stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_changed_file_breaks_the_seal(root: Root) -> None:
+    file = root.path / "usr/bin/tool"
+    file.write_text("#!/bin/sh\n")
+    sealed = root_module._seal_of(root.path)
+    assert root_module._seal_of(root.path) == sealed
+    file.chmod(0o755)
+    changed_mode = root_module._seal_of(root.path)
+    file.write_text("#!/bin/sh\necho changed\n")
+    assert len({sealed, changed_mode, root_module._seal_of(root.path)}) == 3
+
+
+def test_a_base_root_depends_on_what_it_is_made_from(target: Target, tmp_path: Path) -> None:
+    repomd = tmp_path / "repodata" / "repomd.xml"
+    repomd.parent.mkdir()
+    repomd.write_text("1")
+    key = root_module._base_key(target, ["bash"], BuildRootError)
+    assert root_module._base_key(target, ["bash"], BuildRootError) == key
+    others = {root_module._base_key(target, ["bash", "gcc"], BuildRootError)}
+    changed = target.model_copy(update={"keys": {"fedora-28": Key(fingerprint="B" * 40, file=Path("/key"))}})
+    others.add(root_module._base_key(changed, ["bash"], BuildRootError))
+    repomd.write_text("2")
+    others.add(root_module._base_key(target, ["bash"], BuildRootError))
+    assert len(others | {key}) == 4
+
+
+def test_a_repository_that_is_not_there_is_named(target: Target, tmp_path: Path) -> None:
+    with pytest.raises(BuildRootError, match=r"repodata/repomd\.xml: No such file") as caught:
+        root_module._base_key(target, ["bash"], BuildRootError)
+    assert caught.value.hint
+    assert "mirror" in caught.value.hint
+
+
+def test_a_foreign_architecture_is_refused(target: Target, tmp_path: Path) -> None:
+    foreign = target.model_copy(update={"arch": "s390x"})
+    with pytest.raises(HostError, match="s390x"), clean_root(foreign, cache=tmp_path, workspace=tmp_path):
+        pass
