@@ -121,6 +121,8 @@ def patch(
 
 def _read_header(path: Path, stream: BinaryIO) -> Any:
     """The package's header; its digests are verified, its signature was by the stage before."""
+    # What is wrong with a package is told in the error, not by librpm on standard error.
+    rpm.setVerbosity(rpm.RPMLOG_CRIT)
     transaction = rpm.ts()
     transaction.setVSFlags(rpm.RPMVSF_MASK_NOSIGNATURES | rpm.RPMVSF_NEEDPAYLOAD)
     try:
