@@ -1,0 +1,170 @@
+"""mock's configuration, its user, and what its exit codes mean; mock itself is not needed."""
+
+from __future__ import annotations
+
+import configparser
+import grp
+import pwd
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backport.builders.mock import _failure, _open_to, find_caller, render_config, sudo_environment
+from backport.dnf import ExtraRepository
+from backport.errors import (
+    BackportError,
+    BuildError,
+    BuildRootError,
+    BuildRootLocked,
+    BuildTimeout,
+    HostError,
+    Interrupted,
+)
+from backport.run import Completed
+from backport.target import load_target
+
+CONFIGS = Path(__file__).parents[2] / "mock-configs"
+TARGET = load_target(CONFIGS, "f28")
+
+
+def read(text: str) -> tuple[dict[str, Any], configparser.ConfigParser]:
+    """The configuration as mock reads it: a Python file that fills ``config_opts``."""
+    options: dict[str, Any] = defaultdict(dict)
+    options["nspawn_args"] = ["--capability=cap_ipc_lock"]
+    exec(compile(text, "mock.cfg", "exec"), {"config_opts": options})
+    repositories = configparser.ConfigParser(interpolation=None)
+    repositories.read_string(options["dnf.conf"])
+    return options, repositories
+
+
+def test_the_committed_configuration_is_the_targets() -> None:
+    assert (CONFIGS / "f28-x86_64.cfg").read_text() == render_config(TARGET), "run `make render`"
+
+
+def test_the_configuration_says_what_the_target_says() -> None:
+    options, repositories = read(render_config(TARGET))
+    assert options["root"] == "backport-f28-x86_64"
+    assert (options["releasever"], options["target_arch"], options["dist"]) == ("28", "x86_64", "fc28")
+    assert options["chroot_setup_cmd"].split() == ["install", *TARGET.buildroot]
+    assert options["rpmbuild_networking"] is False
+    assert options["isolation"] == "nspawn"
+    assert options["use_bootstrap"] is False
+    assert options["macros"]["%source_date_epoch_from_changelog"] == "1"
+    for repository in TARGET.repositories:
+        section = repositories[repository.id]
+        assert section["baseurl"] == repository.baseurl
+        assert section["gpgcheck"] == "1"
+        key = TARGET.keys[repository.keys[0]].file
+        assert section["gpgkey"] == key.as_uri()
+
+
+def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
+    key = tmp_path / "a.asc"
+    extra = [ExtraRepository.of_folder("candidates", tmp_path)]
+    text = render_config(TARGET, keys={"fedora-28": key}, extra=extra, nspawn_args=["--register=no"])
+    options, repositories = read(text)
+    assert repositories["updates"]["gpgkey"] == key.as_uri()
+    assert repositories["candidates"]["baseurl"] == tmp_path.resolve().as_uri()
+    assert repositories["candidates"]["gpgcheck"] == "0"
+    assert options["nspawn_args"] == ["--capability=cap_ipc_lock", "--register=no"]
+
+
+def test_no_value_breaks_out_of_its_literal(tmp_path: Path) -> None:
+    repository = TARGET.repositories[0].model_copy(
+        update={"baseurl": 'https://h/"""+__import__("os").system("false")+"""\\x22'}
+    )
+    target = TARGET.model_copy(update={"summary": 'it\'s "quoted" \\', "repositories": (repository,)})
+    options, repositories = read(render_config(target))
+    assert options["description"] == target.summary
+    assert repositories[repository.id]["baseurl"] == repository.baseurl
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reached", "kind"),
+    [
+        (1, True, BuildError),
+        (1, False, BuildRootError),
+        (10, True, BuildError),
+        (11, True, BuildTimeout),
+        (2, False, HostError),
+        (3, False, BuildRootError),
+        (7, True, Interrupted),
+        (20, False, BuildRootError),
+        (30, False, BuildRootError),
+        (30, True, BuildRootError),
+        (40, False, BuildError),
+        (60, False, BuildRootLocked),
+        (70, False, BuildRootError),
+        (80, False, HostError),
+        (90, False, BuildRootError),
+        (-9, True, BuildError),
+        (143, True, BuildError),
+    ],
+)
+def test_every_exit_code_has_its_meaning(
+    tmp_path: Path, exit_code: int, reached: bool, kind: type[BackportError]
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "build.log").write_text("+ make\n" if reached else "")
+    completed = Completed(argv=("mock", "--rebuild"), exit_code=exit_code, output=b"", seconds=1.0)
+    problem = _failure("tiny", completed, results, tmp_path)
+    assert type(problem) is kind
+    assert problem.message.startswith("tiny: ")
+    assert problem.hint
+    assert problem.command == completed.argv
+    assert problem.log is not None
+    assert problem.log.name == ("build.log" if kind in (BuildError, BuildTimeout) else "root.log")
+
+
+def user(name: str, uid: int, gid: int = 100) -> pwd.struct_passwd:
+    return pwd.struct_passwd((name, "x", uid, gid, "", f"/home/{name}", "/bin/sh"))
+
+
+def host(monkeypatch: pytest.MonkeyPatch, members: list[str] | None, *users: pwd.struct_passwd) -> None:
+    def group(_name: str) -> grp.struct_group:
+        if members is None:
+            raise KeyError
+        return grp.struct_group(("mock", "x", 135, members))
+
+    monkeypatch.setattr(grp, "getgrnam", group)
+    monkeypatch.setattr(pwd, "getpwall", lambda: list(users))
+
+
+def test_the_user_who_called_sudo_is_taken_where_mock_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, bob = user("ann", 1001), user("bob", 1002)
+    host(monkeypatch, ["ann", "bob"], user("root", 0), ann, bob)
+    monkeypatch.setenv("SUDO_USER", "bob")
+    assert find_caller() == bob
+    monkeypatch.setenv("SUDO_USER", "eve")
+    assert find_caller() == ann
+    monkeypatch.delenv("SUDO_USER")
+    assert find_caller() == ann
+    assert sudo_environment(ann) == {"SUDO_UID": "1001", "SUDO_GID": "100", "SUDO_USER": "ann"}
+
+
+def test_a_member_by_primary_group_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, [], user("root", 0, 135), user("carl", 1003, 135))
+    assert find_caller().pw_name == "carl"
+
+
+@pytest.mark.parametrize("members", [None, [], ["root"], ["nobody-by-that-name"]])
+def test_without_a_user_mock_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, members: list[str] | None
+) -> None:
+    host(monkeypatch, members, user("root", 0), user("ann", 1001))
+    with pytest.raises(HostError) as caught:
+        find_caller()
+    assert caught.value.hint
+
+
+def test_a_folder_that_the_user_cannot_reach_is_named(tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    inner = outer / "inner"
+    inner.mkdir(parents=True)
+    outer.chmod(0o700)
+    with pytest.raises(HostError, match=f"ann cannot enter {outer}"):
+        _open_to(user("ann", 4242), inner)
+    assert inner.stat().st_mode & 0o7777 == 0o711
