@@ -182,8 +182,7 @@ def _kind(mode: int) -> str:
         stat.S_IFIFO: "a named pipe",
         stat.S_IFSOCK: "a socket",
     }
-    # rpm's bindings give the 16 bits of a mode as a signed number.
-    return kinds.get(stat.S_IFMT(mode & 0xFFFF), "of an unknown type")
+    return kinds.get(stat.S_IFMT(mode), "of an unknown type")
 
 
 def _spec_among(path: Path, entries: dict[str, _Entry]) -> str:
