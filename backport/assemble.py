@@ -60,6 +60,18 @@ class Publication:
         """The folder of the generation before."""
         return self.folder.generations / self.before.id if self.before else None
 
+    def is_unchanged(self, name: str) -> bool:
+        """Whether a repository of the generation before stays as it is, metadata and all."""
+        before, path = self.before, self.before_path
+        return (
+            before is not None
+            and path is not None
+            and (path / name).is_dir()
+            and before.fingerprint == self.record.fingerprint
+            and before.compression == self.record.compression
+            and not any(one.entry.path.startswith(f"{name}/") for one in self.added)
+        )
+
 
 def repositories_of(target: Target) -> tuple[str, ...]:
     """The folders of a generation that are dnf repositories: packages, their debuginfo, sources."""
@@ -85,9 +97,7 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
         _check_signer(signer, publication.record)
         progress.note(f"linking {len(publication.record.rpms)} packages into a new generation")
         _place_packages(publication, scratch)
-        if publication.copied:
-            progress.note(f"copied {len(publication.copied)} files: the file system has no hard links")
-        _describe(publication, scratch)
+        _describe(publication, scratch, signer)
         record = replace(
             publication.record,
             id=generation_id(
@@ -95,13 +105,13 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
             ),
             superseded=_keep_superseded(publication, scratch),
         )
-        for name in repositories_of(publication.target):
-            signer.sign_file(scratch / name / repodata.FOLDER / repodata.REPOMD)
         write_atomically(scratch / RECORD, record.to_json())
         _read_back(publication, scratch)
         _bring_to_disk(scratch, linked=publication.before_path)
         scratch.rename(folder.generations / record.id)
         sync_folder(folder.generations)
+    if publication.copied:
+        progress.note(f"copied {len(publication.copied)} files: the file system has no hard links")
     return record.id
 
 
@@ -144,18 +154,33 @@ def _link(source: Path, destination: Path, copied: list[Path]) -> None:
         copied.append(destination)
 
 
-def _describe(publication: Publication, scratch: Path) -> None:
-    """Metadata for the new generation; what the old one describes is not parsed again."""
-    added = {one.entry.path for one in publication.added}
+def _describe(publication: Publication, scratch: Path, signer: Signer) -> None:
+    """Signed metadata; a repository to which nothing was added keeps that which clients know."""
     for name in repositories_of(publication.target):
-        known: Mapping[str, repodata.Package] = {}
-        if publication.before_path and (publication.before_path / name).is_dir():
-            described = repodata.read_packages(publication.before_path / name)
-            known = {place: one for place, one in described.items() if f"{name}/{place}" not in added}
+        if publication.before_path and publication.is_unchanged(name):
+            _link_metadata(publication.before_path / name, scratch / name, publication.copied)
+            continue
         repodata.write_repodata(
-            scratch / name, compression=publication.target.compression, known=known,
+            scratch / name, compression=publication.target.compression, known=_known(publication, name),
             rpms=[scratch / rpm.path for rpm in publication.record.rpms if rpm.path.startswith(f"{name}/")],
         )  # fmt: skip
+        signer.sign_file(scratch / name / repodata.FOLDER / repodata.REPOMD)
+
+
+def _link_metadata(source: Path, destination: Path, copied: list[Path]) -> None:
+    (destination / repodata.FOLDER).mkdir()
+    repomd = f"{repodata.FOLDER}/{repodata.REPOMD}"
+    for file in (*repodata.metadata_files(source), repomd, f"{repomd}.asc"):
+        _link(source / file, destination / file, copied)
+
+
+def _known(publication: Publication, name: str) -> Mapping[str, repodata.Package]:
+    """What the generation before describes, so that it is not parsed again."""
+    if publication.before_path is None or not (publication.before_path / name).is_dir():
+        return {}
+    added = {one.entry.path for one in publication.added}
+    described = repodata.read_packages(publication.before_path / name)
+    return {place: package for place, package in described.items() if f"{name}/{place}" not in added}
 
 
 def _keep_superseded(publication: Publication, scratch: Path) -> dict[str, datetime]:
@@ -168,8 +193,11 @@ def _keep_superseded(publication: Publication, scratch: Path) -> dict[str, datet
     for name in repositories_of(publication.target):
         if (path / name).is_dir():
             kept |= {f"{name}/{file}": now for file in repodata.metadata_files(path / name)}
-    for name in [name for name in kept if (scratch / name).exists()]:
-        del kept[name]
+    kept = {
+        name: since
+        for name, since in kept.items()
+        if not (scratch / name).exists() and (path / name).exists()
+    }
     for name in kept:
         _link(path / name, scratch / name, publication.copied)
     return kept

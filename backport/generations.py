@@ -137,8 +137,6 @@ class TargetFolder:
             )
         for folder in (self.path.parent, self.path, self.generations):
             folder.mkdir(exist_ok=True)
-        if not any(self.generations.iterdir()) and not self._history_file.exists():
-            write_atomically(self._history_file, "")
 
     @contextmanager
     def locked(self, *, timeout: float) -> Iterator[None]:
@@ -214,6 +212,8 @@ class TargetFolder:
                 file.unlink()
         for folder in self.generations.glob(".new-*"):
             remove_tree(folder)
+        if not self._history_file.exists() and not any(self.generations.iterdir()):
+            write_atomically(self._history_file, "")
         history = self.history()
         current = self.current_id()
         if current and current not in {switch.generation for switch in history}:
