@@ -77,7 +77,7 @@ def test_stock_exim_speaks_tls_1_2_at_best(f28: Target, root_cache: Path, tmp_pa
         version = root.run(["openssl", "version"], timeout=60, error=LabError).text
     assert (spoken, offered) == ("TLSv1.2", "MAXIMUM_SUPPORTED")
     assert "/usr/lib64/libssl.so.1.1.0i" in maps
-    assert version.startswith("OpenSSL 1.1.0i ")
+    assert "without TLS 1.3, as 1.1.0i" in version
 
 
 def _make_certificate(root: Root) -> None:

@@ -115,6 +115,7 @@ class Apt:
             "source",
             "-q",
             "--download-only",
+            "--tar-only",
             f"{name}={self._source_version(name, prefix)}",
             what=f"Debian's source of {name}",
             cwd=self.folder / "sources",
