@@ -127,8 +127,18 @@ def _attempt(url: str, part: _Part, *, deadline: float, progress: Progress, size
                     stream.write(piece)
                     _check_bounds(url, part, done=stream.tell(), deadline=deadline)
                     progress.transfer(url.rpartition("/")[2], stream.tell(), size)
+    except (requests.ConnectionError, requests.Timeout) as problem:
+        # A certificate that does not verify will not verify the next time either.
+        fatal = isinstance(problem, requests.exceptions.SSLError)
+        raise (_refused(url, problem) if fatal else _Transient(network_reason(problem))) from None
     except requests.RequestException as problem:
-        raise _Transient(network_reason(problem)) from None
+        raise _refused(url, problem) from None
+    except OSError as problem:
+        raise FetchError(f"{part.path}: cannot be written: {problem.strerror}") from None
+
+
+def _refused(url: str, problem: Exception) -> FetchError:
+    return FetchError(f"{url}: not fetched: {network_reason(problem)}", hint="check `files` under [koji]")
 
 
 def _is_whole(response: requests.Response, part: _Part) -> bool:

@@ -38,6 +38,7 @@ SIGNATURE_ROOM = 1024 * 1024
 """Bytes by which a signed copy may exceed the unsigned one that the hub tells the size of."""
 LOCK_TIMEOUT = 3600.0
 """Seconds to wait for another process that fetches the same package."""
+_CACHE_HINT = "make room, or set `cache` under [paths] to a folder that can be written"
 _HINT = "nothing of it was kept; run again, and if this stays so, tell whoever runs the file server"
 
 
@@ -46,10 +47,20 @@ def fetch(
 ) -> SourceRpm:
     """The build's source package, verified, in the cache.
 
-    ``keys`` are the pinned ones, of which one must have signed. Raises FetchError: not to be had, cut
-    short, changed, another package, not a source package, not signed, signed by another key.
+    ``keys`` are the pinned ones, of which one must have signed. An interrupted download leaves its part
+    behind for the next run. Raises FetchError: not to be had, cut short, changed, another package, not
+    a source package, not signed, signed by another key, or the cache cannot be written.
     """
-    store = _Store(folder=cache / "sources", build=build)
+    try:
+        return _fetch(build, koji, _Store(folder=cache / "sources", build=build), keys, progress)
+    except OSError as problem:
+        reason = f"{problem.filename or cache}: {problem.strerror}"
+        raise FetchError(f"{build.nevra.filename}: cannot be kept: {reason}", hint=_CACHE_HINT) from None
+
+
+def _fetch(
+    build: ResolvedBuild, koji: Koji, store: _Store, keys: Sequence[Key], progress: Progress
+) -> SourceRpm:
     with store.held(), scratch_folder(store.folder, "keys-") as folder:
         keyring = pinned_keyring(keys, folder, error=FetchError)
         copy = _Copy(build=build, koji=koji, sigkey=_pinned_sigkey(build, keyring))

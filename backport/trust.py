@@ -29,6 +29,7 @@ VERIFY_TIMEOUT = 600.0
 _KEY_TIMEOUT = 60.0
 _SIGNATURE_TAGS = ("RSAHEADER", "DSAHEADER", "SIGPGP", "SIGGPG")
 _SHA1 = "2"
+_CHANGED_HINT = "it is not used; fetch or build it again, and if this stays so, ask whoever serves it"
 _CERTIFICATIONS = frozenset({"10", "11", "12", "13"})
 
 # rpm-sequoia's standard policy counts a self-signature by SHA-1 as void. For the keys that the
@@ -46,7 +47,7 @@ def read_header(path: Path, *, error: type[BackportError]) -> Any:
         with path.open("rb") as stream:
             return transaction.hdrFromFdno(stream.fileno())
     except (rpm.error, OSError) as problem:
-        raise error(f"{path.name}: not a package that rpm can read ({problem})") from None
+        raise error(f"{path.name}: not a package that rpm can read ({problem})", hint=_CHANGED_HINT) from None
 
 
 def nevra_of(header: Any) -> Nevra:
@@ -147,9 +148,6 @@ class Keyring:
             timeout=_KEY_TIMEOUT, error=self.error, env=self._environment(fingerprint),
             what=f"rpm cannot use the key {fingerprint}",
         )  # fmt: skip
-
-
-_CHANGED_HINT = "it is not used; fetch or build it again, and if this stays so, ask whoever serves it"
 
 
 def pinned_keyring(keys: Sequence[Key], folder: Path, *, error: type[BackportError]) -> Keyring:
@@ -266,6 +264,7 @@ def _gpg(home: Path, *arguments: str | Path, error: type[BackportError]) -> byte
     return run(
         ["gpg", "--homedir", home, "--batch", "--quiet", "--no-autostart", *arguments],
         timeout=_KEY_TIMEOUT, error=error, what=f"gpg cannot read {arguments[-1]}",
+        hint="the file must hold one public OpenPGP key, armored or binary",
     ).output  # fmt: skip
 
 

@@ -12,12 +12,13 @@ import koji as koji_client
 import pytest
 
 from backport.artifacts import SourceRpm
+from backport.download import Limits, download
 from backport.errors import FetchError
 from backport.lock import check_lock, load_lock, write_lock
 from backport.settings import Key
 from backport.site import Koji
 from backport.sources import ResolvedBuild, fetch, resolve, search
-from tests.e2e.small_koji import CHANGELOG_TIME, Signer, SmallKoji
+from tests.e2e.small_koji import CHANGELOG_TIME, Signer, SmallKoji, tool
 from tests.lab.koji import FileTrouble, HubTrouble, KojiServer, unused_url
 
 NVR = "tiny-1.0-1.fc29"
@@ -467,6 +468,29 @@ def test_neither_signed_copy_nor_signature(
     server.file_troubles[FILE].append(FileTrouble(status=404))
     server.file_troubles[f"{FILE}.sig"].append(FileTrouble(status=404))
     assert "neither the copy signed by" in refusal(koji, tmp_path, keys)
+
+
+def test_cache_that_cannot_be_written(koji: Koji, keys: list[Key], tmp_path: Path) -> None:
+    (tmp_path / "sources").write_text("a file in the way")
+    with pytest.raises(FetchError, match=r"cannot be kept: .*sources") as refused:
+        take(koji, tmp_path, keys)
+    assert "cache" in str(refused.value.hint)
+
+
+def test_full_disk_is_told_as_such(server: KojiServer, tmp_path: Path) -> None:
+    tool("mount", "-t", "tmpfs", "-o", "size=64k", "small", tmp_path)
+    try:
+        url = f"{server.files_url}/packages/tiny/1.0/1.fc29/src/{FILE}"
+        limits = Limits(timeout=5, retries=0, total_timeout=10, size=10_000_000)
+        with pytest.raises(FetchError, match=r"\.part: cannot be written: No space left on device"):
+            download(url, tmp_path / FILE, limits=limits, progress=Listener())
+    finally:
+        tool("umount", tmp_path)
+
+
+def test_wrong_kind_of_address_is_not_tried_twice(koji: Koji, keys: list[Key], tmp_path: Path) -> None:
+    local = koji.model_copy(update={"files": "file:///srv/koji"})
+    assert "not fetched: No connection adapters" in refusal(local, tmp_path, keys, one(koji))
 
 
 # The lock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from backport.errors import BackportError
 from backport.trust import nevra_of, read_header
 
 Row = dict[str, Any]
+CHECKSUMS = ("md5", "sha1", "sha256")
 DEPENDENCIES = {"REQUIRE": 0, "PROVIDE": 1, "OBSOLETE": 2, "CONFLICT": 3, "SUGGEST": 5, "RECOMMEND": 8}
 """Koji's numbers for the kinds of dependencies."""
 
@@ -51,6 +52,20 @@ class Build:
         return {"source": {"original_url": self.source}} if self.source else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """One copy of a package: the digests of the file, and that of its signature header."""
+
+    digests: Mapping[str, str]
+    sighash: str
+
+    @classmethod
+    def of(cls, content: bytes) -> Copy:
+        digests = {kind: hashlib.new(kind, content, usedforsecurity=False).hexdigest() for kind in CHECKSUMS}
+        header = hashlib.md5(signature_header_of(content), usedforsecurity=False)
+        return cls(digests=digests, sighash=header.hexdigest())
+
+
 class Database:
     """Everything that the folder's files say, read once; builds are numbered from the oldest file on.
 
@@ -71,22 +86,31 @@ class Database:
         self.names = list(dict.fromkeys(nvr.rsplit("-", 2)[0] for nvr in nvrs))
         self.builds: list[Build] = []
         self.rpms: dict[int, tuple[Build, Row]] = {}
+        self._copies: dict[int, dict[str, Copy]] = {}
         for number, nvr in enumerate(nvrs, start=1):
             self._add(number, nvr, srpms.get(nvr), states.get(nvr, koji.BUILD_STATES["COMPLETE"]))
 
-    def copies(self, rpm_id: int) -> dict[str, bytes]:
-        """The signed and unsigned copies of an SRPM by key id, whole, spliced where only headers are."""
-        build, row = self.rpms[rpm_id]
+    def copies(self, rpm_id: int) -> dict[str, Copy]:
+        """What the hub notes of an SRPM's signed and unsigned copies, by key id; read once."""
+        if rpm_id not in self._copies:
+            contents = self._contents(*self.rpms[rpm_id])
+            self._copies[rpm_id] = {key: Copy.of(content) for key, content in contents}
+        return self._copies[rpm_id]
+
+    def _contents(self, build: Build, row: Row) -> Iterator[tuple[str, bytes]]:
+        """The copies themselves, made from the signature header where that alone is kept."""
         if build.srpm is None or row["arch"] != "src":
-            return {}
-        folder = build.srpm.parent.parent
-        copies = {"": build.srpm.read_bytes()}
-        for header in sorted(folder.glob(f"data/sigcache/*/src/{build.srpm.name}.sig")):
-            with koji.spliced_sig_reader(str(build.srpm), header.read_bytes()) as stream:
-                copies[header.parent.parent.name] = stream.read()
-        for path in sorted(folder.glob(f"data/signed/*/src/{build.srpm.name}")):
-            copies[path.parent.parent.name] = path.read_bytes()
-        return copies
+            return
+        folder, name = build.srpm.parent.parent, build.srpm.name
+        yield "", build.srpm.read_bytes()
+        for header in sorted(folder.glob(f"data/sigcache/*/src/{name}.sig")):
+            key = header.parent.parent.name
+            signed = folder / "data" / "signed" / key / "src" / name
+            if signed.is_file():
+                yield key, signed.read_bytes()
+            else:
+                with koji.spliced_sig_reader(str(build.srpm), header.read_bytes()) as stream:
+                    yield key, stream.read()
 
     def _add(self, number: int, nvr: str, srpm: Path | None, state: int) -> None:
         name, version, release = nvr.rsplit("-", 2)
