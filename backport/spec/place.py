@@ -17,17 +17,15 @@ def find_place(spec: Spec, section: Section, steps: Sequence[Step]) -> Line:
     where the script has left that directory for good, it is the one in which %setup ends. Raises
     :class:`backport.errors.PatchError` where no such place is.
     """
-    last = max(spec.group_end(step.line).index for step in steps)
+    last = spec.group_end(steps[-1].line).index
     unpacked = next((step.line.index for step in steps if step.unpacks), 0)
     first = next((step.line.index for step in steps if step.applies and step.line.index > unpacked), None)
     points = list(_walk(spec, section, {step.line.index for step in steps if step.unpacks}))
-    own = next((point.before.directory for point in points if point.start.index == first), shell.TOP)
-    tries: list[tuple[shell.Directory | None, int]] = [
-        (own, last),
-        (shell.TOP, last),
-        (own, first or last),
-        (shell.TOP, unpacked),
-    ]
+    places = {point.start.index: point.before.directory for point in points}
+    own = places.get(first, shell.TOP) if first is not None else shell.TOP
+    tries: list[tuple[shell.Directory | None, int]] = [(own, last), (shell.TOP, last)]
+    if own != places.get(steps[-1].line.index, shell.TOP):
+        tries += [(own, first or last), (shell.TOP, unpacked)]
     for directory, behind in [*tries, *_after_alternatives(spec, section, steps, last)]:
         for point in points:
             if point.open and point.end.index >= behind and directory in (None, point.after.directory):

@@ -79,7 +79,7 @@ def _read(spec: Spec, section: Section, line: Line, text: str) -> Step | None:
     if _ALL_PATCHES.search(text):
         return _over_all_patches(spec, section, line)
     if match := _MACRO.search(text):
-        options = text[match.end() :].rstrip(" \t\r\n").removesuffix("}")
+        options = _within_braces(text[match.end() :]).rstrip(" \t\r\n")
         step = _from_macro(line, match["name"], options, line.start + match.end())
         inside = line.inner or text[: match.start()].strip(" \t")
         return replace(step, certain=False) if inside else step
@@ -119,6 +119,16 @@ def _from_macro(line: Line, macro: str, options: str, position: int) -> Step:
         automatic=macro.endswith("autosetup") and not has_flag(plain, "N"),
         certain=has_flag(options, "N") == has_flag(plain, "N"),
     )
+
+
+def _within_braces(text: str) -> str:
+    """The text up to the brace that closes one opened before it."""
+    depth = 0
+    for position, char in enumerate(text):
+        depth += (char == "{") - (char == "}")
+        if depth < 0:
+            return text[:position]
+    return text
 
 
 def _without_macros(text: str) -> str:

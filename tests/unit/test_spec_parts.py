@@ -1,0 +1,388 @@
+"""The spec editor's rules one by one, on fragments."""
+
+import datetime as dt
+
+import pytest
+
+from backport.errors import PatchError
+from backport.spec import ChangelogEntry, SpecEdit, SpecPatch, edit_spec
+
+SPEC = """\
+Name: a
+Version: 1
+Release: {release}
+Source0: a.tar.gz
+{tags}
+%description
+A.
+
+%prep
+{prep}
+%build
+"""
+
+
+def edit(
+    *,
+    release: str = "1%{?dist}",
+    tags: str = "",
+    prep: str = "%setup -q",
+    patches: tuple[SpecPatch, ...] = (),
+    bump: int = 1,
+) -> str:
+    text = SPEC.format(release=release, tags=tags, prep=prep)
+    return edit_spec(text.encode(), name="a.spec", patches=patches, bump=bump, changelog=None).decode()
+
+
+def prep_of(text: str) -> str:
+    return text.partition("%prep\n")[2].partition("%build")[0].rstrip("\n")
+
+
+OURS = (SpecPatch(name="ours.patch"),)
+
+
+@pytest.mark.parametrize(
+    ("release", "bumped"),
+    [
+        ("3%{?dist}", "3%{?dist}.bp1"),
+        ("3%{?dist} ", "3%{?dist}.bp1 "),
+        ("3%{?dist} %dnl kept", "3%{?dist}.bp1 %dnl kept"),
+        ("3%{?dist}.4", "3%{?dist}.4.bp1"),
+        ("3%{?dist}%{?extraver}", "3%{?dist}%{?extraver}.bp1"),
+        (
+            "%{?prerel:0.}%{rel}%{?prerel:.%{prerel}}%{?dist}",
+            "%{?prerel:0.}%{rel}%{?prerel:.%{prerel}}%{?dist}.bp1",
+        ),
+        ("2%dist", "2%dist.bp1"),
+        ("%autorelease", "%{autorelease}.bp1"),
+        ("%autorelease  ", "%{autorelease}.bp1  "),
+        ("%{autorelease}", "%{autorelease}.bp1"),
+        ("%autorelease -b 3 -e x", "%{autorelease -b 3 -e x}.bp1"),
+        ("%autorelease %{?pre: -p -s %{pre}}", "%{autorelease %{?pre: -p -s %{pre}}}.bp1"),
+        ("0.rc1.%autorelease", "0.rc1.%{autorelease}.bp1"),
+        ("%autorelease.2", "%autorelease.2.bp1"),
+        ("%{?autorelease}%{!?autorelease:1%{?dist}}", "%{?autorelease}%{!?autorelease:1%{?dist}}.bp1"),
+        ("%release_func 37", "%{release_func 37}.bp1"),
+        ("%{release_string}", "%{release_string}.bp1"),
+        ("1.%( echo 2 )%{?dist}", "1.%( echo 2 )%{?dist}.bp1"),
+        ("3%{?dist}.bp1", "3%{?dist}.bp2"),
+        ("3%{?dist}.bp7", "3%{?dist}.bp8"),
+        ("4", "4~%{?dist}.bp1"),
+    ],
+)
+def test_release(release: str, bumped: str) -> None:
+    assert f"\nRelease: {bumped}\n" in edit(release=release)
+
+
+def test_a_release_given_by_a_macro_of_the_spec_is_looked_through() -> None:
+    with_dist = "%global rel 3%{?dist}"
+    without = "%global rel 3\n%global baserelease %{rel}"
+    assert "Release: %{rel}.bp1" in edit(release="%{rel}", tags=with_dist)
+    assert "Release: %{baserelease}~%{?dist}.bp1" in edit(release="%{baserelease}", tags=without)
+
+
+def test_every_release_tag_of_the_spec_is_raised() -> None:
+    branch = "%if 0%{?rhel}\nrelease:\t2%{?dist}\n%endif\n"
+    tags = branch + "%package sub\nRelease: 9%{?dist}\n%package twin\nRelease: %{release}"
+    text = edit(tags=tags)
+    assert "release:\t2%{?dist}.bp1" in text
+    assert "Release: 9%{?dist}.bp1" in text
+    assert "Release: %{release}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("%setup -q", "%setup -q\n%patch -P 0 -p1"),
+        ("%setup -q\nautoreconf -fi", "%setup -q\n%patch -P 0 -p1\nautoreconf -fi"),
+        ("%setup -q \\\n  -n a-1", "%setup -q \\\n  -n a-1\n%patch -P 0 -p1"),
+        ("%autosetup -n a-1", "%autosetup -p1 -n a-1"),
+        ("%autosetup -p1 -S git", "%autosetup -p1 -S git"),
+        ("%autosetup -S git_am", "%autosetup -S git_am"),
+        ("%autosetup -p0", "%autosetup -p1"),
+        ("%autosetup -N", "%autosetup -N\n%patch -P 0 -p1"),
+        ("%forgeautosetup", "%forgeautosetup -p1"),
+        ("%goprep -A\n%autopatch -p1", "%goprep -A\n%autopatch -p1"),
+        ("%goprep -k", "%goprep -k\n%patch -P 0 -p1"),
+        ("%setup -q\n%setup -q -T -D -a 1", "%setup -q\n%setup -q -T -D -a 1\n%patch -P 0 -p1"),
+        ("%setup -qcT\ncp %{SOURCE0} .\ntrue", "%setup -qcT\ncp %{SOURCE0} .\n%patch -P 0 -p1\ntrue"),
+        ("%setup -q -c\ncd a-1", "%setup -q -c\n%patch -P 0 -p1\ncd a-1"),
+        (
+            "%autosetup -n a\n%autosetup -T -D -a 1 -n a",
+            "%autosetup -N -n a\n%autosetup -N -T -D -a 1 -n a\n%patch -P 0 -p1",
+        ),
+        (
+            "%if 1\n%setup -q -n x\n%else\n%setup -q -n y\n%endif",
+            "%if 1\n%setup -q -n x\n%else\n%setup -q -n y\n%endif\n%patch -P 0 -p1",
+        ),
+        (
+            "%if 1\n%setup -q -n x\ncd deep\n%else\n%setup -q -n y\n%endif\ntrue",
+            "%if 1\n%setup -q -n x\ncd deep\n%else\n%setup -q -n y\n%endif\n%patch -P 0 -p1\ntrue",
+        ),
+    ],
+)
+def test_prep_without_patches(before: str, after: str) -> None:
+    assert prep_of(edit(prep=before, patches=OURS)) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("%setup -q\n%patch0 -p0", "%setup -q\n%patch0 -p0\n%patch -P 3 -p1"),
+        (
+            "%setup -q\n%patch -P 0 -p1\n%patch 2 -p1\ntrue",
+            "%setup -q\n%patch -P 0 -p1\n%patch 2 -p1\n%patch -P 3 -p1\ntrue",
+        ),
+        ("%setup -q\n#%patch0 -p1\ntrue", "%setup -q\n%patch -P 3 -p1\n#%patch0 -p1\ntrue"),
+        ("%setup -q\npatch -p1 < %{PATCH0}", "%setup -q\npatch -p1 < %{PATCH0}\n%patch -P 3 -p1"),
+        ("%setup -q\ngit am %{patches}", "%setup -q\ngit am %{patches}"),
+        (
+            "%setup -q\nfor p in %{patches}; do\n  patch -p1 -i $p\ndone",
+            "%setup -q\nfor p in %{patches}; do\n  patch -p1 -i $p\ndone",
+        ),
+        (
+            "%setup -q\nfor p in %{patches}; do\n  test -f $p\ndone",
+            "%setup -q\n%patch -P 3 -p1\nfor p in %{patches}; do\n  test -f $p\ndone",
+        ),
+        ("%autosetup -N\n%autopatch -p1 -M 2", "%autosetup -N\n%autopatch -p1 -M 2\n%patch -P 3 -p1"),
+        ("%autosetup -N\n%autopatch -p1 -m 1", "%autosetup -N\n%autopatch -p1 -m 1"),
+        ("%autosetup -N\n%autopatch -p1 0 2", "%autosetup -N\n%autopatch -p1 0 2\n%patch -P 3 -p1"),
+        ("%autosetup -N\n%autopatch -p0", "%autosetup -N\n%autopatch -M 2 -p0\n%patch -P 3 -p1"),
+        (
+            "%autosetup -N\n%autopatch -p1 %{!?all:-M 1}",
+            "%autosetup -N\n%autopatch -M 2 -p1 %{!?all:-M 1}\n%patch -P 3 -p1",
+        ),
+        ("%autosetup -v -n a", "%autosetup -N -v -n a\n%autopatch -v -M 2\n%patch -P 3 -p1"),
+        (
+            "%setup -q\n%if 0%{?rhel}\n%patch0 -p1\n%endif\ntrue",
+            "%setup -q\n%if 0%{?rhel}\n%patch0 -p1\n%endif\n%patch -P 3 -p1\ntrue",
+        ),
+        (
+            "%autosetup -N\n%if 0%{?rhel}\n%autopatch -p1\n%endif",
+            "%autosetup -N\n%if 0%{?rhel}\n%autopatch -M 2 -p1\n%endif\n%patch -P 3 -p1",
+        ),
+        (
+            "%setup -q\npushd sub\n%patch0 -p1\npopd\ntrue",
+            "%setup -q\npushd sub\n%patch0 -p1\n%patch -P 3 -p1\npopd\ntrue",
+        ),
+        (
+            "%setup -q\n(\ncd sub\n%patch0 -p1\n)\ntrue",
+            "%setup -q\n(\ncd sub\n%patch0 -p1\n)\n%patch -P 3 -p1\ntrue",
+        ),
+        (
+            "%setup -q -c\ncd a\n%patch0 -p1\ncd ../b\n%patch2 -p1\ncd ..\ntrue",
+            "%setup -q -c\ncd a\n%patch0 -p1\ncd ../b\n%patch2 -p1\ncd ..\n%patch -P 3 -p1\ntrue",
+        ),
+        (
+            "%setup -q\nif true; then\n%patch0 -p1\nelse\n%patch2 -p1\nfi\ntrue",
+            "%setup -q\nif true; then\n%patch0 -p1\nelse\n%patch2 -p1\nfi\n%patch -P 3 -p1\ntrue",
+        ),
+        (
+            "%setup -q\ncat > x <<EOF\nif\n%patch0 -p1\nEOF\ntrue",
+            "%setup -q\ncat > x <<EOF\nif\n%patch0 -p1\nEOF\n%patch -P 3 -p1\ntrue",
+        ),
+        (
+            "%setup -q\nsed -i '\n/done/d\n%patch0\n' x\ntrue",
+            "%setup -q\nsed -i '\n/done/d\n%patch0\n' x\n%patch -P 3 -p1\ntrue",
+        ),
+        (
+            "%setup -q\ncase x in\n a) %patch0 -p1 ;;\n (b) true ;;\nesac\ntrue",
+            "%setup -q\ncase x in\n a) %patch0 -p1 ;;\n (b) true ;;\nesac\n%patch -P 3 -p1\ntrue",
+        ),
+        (
+            "%setup -q\n%patch0 -p1 \\\n%if 1\n  -b .x \\\n%endif\n  -E\ntrue",
+            "%setup -q\n%patch0 -p1 \\\n%if 1\n  -b .x \\\n%endif\n  -E\n%patch -P 3 -p1\ntrue",
+        ),
+    ],
+)
+def test_prep_with_patches(before: str, after: str) -> None:
+    text = edit(prep=before, tags="Patch0: zero.patch\nPatch2: two.patch", patches=OURS)
+    assert prep_of(text) == after
+    assert "Patch2: two.patch\nPatch3: ours.patch\n" in text
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("", "Source0: a.tar.gz\nPatch0:  ours.patch\n"),
+        ("Patch: one.patch\nPatch: two.patch", "Patch: two.patch\nPatch2: ours.patch\n"),
+        ("Patch 0:\tzero.patch", "Patch 0:\tzero.patch\nPatch1:\tours.patch\n"),
+        ("#Patch5: five.patch\n%dnl Patch6: six.patch", "Source0: a.tar.gz\nPatch0:  ours.patch\n"),
+        ("%if 1\nPatch7: seven.patch\n%endif\nURL: x", "%endif\nPatch8: ours.patch\nURL: x\n"),
+        (
+            "%if 1\nPatch7: seven.patch\n%package sub\n%endif",
+            "Patch8: ours.patch\n%if 1\nPatch7: seven.patch\n",
+        ),
+        ("%package sub\nPatch4: four.patch", "Source0: a.tar.gz\nPatch5:  ours.patch\n"),
+        ("%{?x:Patch4: four.patch}", "Source0: a.tar.gz\nPatch5:  ours.patch\n"),
+    ],
+)
+def test_patch_tags(tags: str, expected: str) -> None:
+    assert expected in edit(tags=tags, patches=OURS)
+
+
+def test_several_patches_keep_their_order() -> None:
+    patches = (SpecPatch(name="a.patch"), SpecPatch(name="b.patch", strip=0))
+    text = edit(patches=patches)
+    assert "Patch0:  a.patch\nPatch1:  b.patch\n" in text
+    assert prep_of(text) == "%setup -q\n%patch -P 0 -p1\n%patch -P 1 -p0"
+
+
+def test_a_number_that_is_referred_to_is_not_given_again() -> None:
+    assert "Patch41: ours.patch" in edit(prep="%setup -q\n%{?rhel:%patch40 -p1}", patches=OURS)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"prep": "tar xf %{SOURCE0}"}, r"a\.spec, line 9: .*by hand"),
+        ({"prep": "%do_common_setup"}, "macro that is not known"),
+        ({"prep": ""}, "unpacks nothing"),
+        ({"prep": "%setup -q\nif true; then\n%patch 7"}, "no place outside"),
+        ({"prep": "%setup -q\n%prep"}, "more than once"),
+        ({"tags": "Patch%{n}: x.patch"}, r"line 5: only a macro knows"),
+        ({"tags": "Patch0: ours.patch"}, "already has"),
+        ({"release": "%{unclosed"}, "open brace"),
+    ],
+)
+def test_what_would_be_a_guess_is_refused_with_its_reason(parts: dict[str, str], reason: str) -> None:
+    with pytest.raises(PatchError, match=reason) as error:
+        edit(
+            release=parts.get("release", "1"),
+            tags=parts.get("tags", ""),
+            prep=parts.get("prep", "%setup -q"),
+            patches=OURS,
+        )
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [SpecPatch(name="a/b.patch"), SpecPatch(name=""), SpecPatch(name="x y"), SpecPatch(name="x", strip=-1)],
+)
+def test_a_patch_without_a_plain_name_or_level_is_refused(patch: SpecPatch) -> None:
+    with pytest.raises(PatchError):
+        edit(patches=(patch,))
+
+
+def test_a_spec_without_prep_gets_one_where_there_is_something_to_unpack() -> None:
+    spec = "Name: a\nVersion: 1\nRelease: 1%{?dist}\nSource0: {}\n%description\nA.\n%build\nmake\n"
+    text = edit_spec(
+        spec.replace("{}", "a.tar.xz").encode(), name="a.spec", patches=OURS, bump=0, changelog=None
+    )
+    assert b"A.\n%prep\n%autosetup -p1\n\n%build\n" in text
+    with pytest.raises(PatchError, match="no source to unpack"):
+        edit_spec(spec.replace("{}", "a.conf").encode(), name="a.spec", patches=OURS, bump=0, changelog=None)
+
+
+def test_two_prep_sections_in_two_branches_both_get_the_patch() -> None:
+    branches = "%if 1\n%prep\n%setup -q\n%else\n%prep\n%setup -c\n%endif\n"
+    spec = f"Name: a\nRelease: 1\nSource0: a.zip\n{branches}%build\n"
+    text = edit_spec(spec.encode(), name="a.spec", patches=OURS, bump=0, changelog=None).decode()
+    assert "%setup -q\n%patch -P 0 -p1\n%else" in text
+    assert "%setup -c\n%patch -P 0 -p1\n%endif" in text
+
+
+@pytest.mark.parametrize(
+    ("action", "anchor", "text", "after"),
+    [
+        ("insert_before", "make test", "export A=1", "%check\nexport A=1\nmake test\nmake more\n"),
+        ("insert_after", "make test\n", "true\nfalse\n", "%check\nmake test\ntrue\nfalse\nmake more\n"),
+        ("insert_after", "test", "true", "%check\nmake test\ntrue\nmake more\n"),
+        ("replace", "test\nmake more", "all", "%check\nmake all\n"),
+        ("replace", " test", " -k test", "%check\nmake -k test\nmake more\n"),
+        ("delete", "make test", "", "%check\nmake more\n"),
+        ("delete", " test", "", "%check\nmake\nmake more\n"),
+    ],
+)
+def test_anchored_edits(action: str, anchor: str, text: str, after: str) -> None:
+    spec = "Release: 1\n%check\nmake test\nmake more\n"
+    step = SpecEdit(action=action, anchor=anchor, text=text)  # type: ignore[arg-type]  # parametrized
+    assert (
+        edit_spec(spec.encode(), name="a.spec", edits=[step], bump=0, changelog=None).decode()
+        == f"Release: 1\n{after}"
+    )
+
+
+def test_an_anchored_edit_takes_the_spec_s_line_endings() -> None:
+    step = SpecEdit(action="insert_after", anchor="one\ntwo", text="three\nfour")
+    text = edit_spec(b"one\r\ntwo\r\nfive", name="a.spec", edits=[step], bump=0, changelog=None)
+    assert text == b"one\r\ntwo\r\nthree\r\nfour\r\nfive"
+
+
+def test_an_anchor_must_match_once_or_the_error_says_where() -> None:
+    for anchor, reason, hint in (
+        ("make", r"a\.spec: the anchor 'make' stands on 2 lines: 1, 2", "Lengthen"),
+        ("mak test", "does not stand", "nearest line is 1: make test"),
+        ("\n", "empty", "text"),
+    ):
+        step = SpecEdit(action="delete", anchor=anchor)
+        with pytest.raises(PatchError, match=reason) as error:
+            edit_spec(b"make test\nmake more\n", name="a.spec", edits=[step], bump=0, changelog=None)
+        assert error.value.hint
+        assert hint in error.value.hint
+
+
+def test_edits_come_first_and_build_on_each_other() -> None:
+    edits = [
+        SpecEdit(action="replace", anchor="Release: x", text="Release: 2%{?dist}"),
+        SpecEdit(action="insert_after", anchor="Release: 2%{?dist}", text="URL: u"),
+    ]
+    text = edit_spec(b"Name: a\nRelease: x\n", name="a.spec", edits=edits, bump=3, changelog=None)
+    assert text == b"Name: a\nRelease: 2%{?dist}.bp3\nURL: u\n"
+
+
+def changelog(text: str, *lines: str) -> str:
+    entry = ChangelogEntry(
+        date=dt.date(2018, 12, 3), author="Zoë Ü <z@example.org>", lines=lines or ("Backport",)
+    )
+    return edit_spec(text.encode(), name="a.spec", bump=0, changelog=entry).decode()
+
+
+def test_changelog_items_are_plain_text_to_rpm() -> None:
+    text = changelog("%changelog\n* Mon Dec 03 2018 A - 1\n- x\n", "Use %{dist}\n* and more", "- dashed")
+    entry = "* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Use %%{dist}\n  * and more\n- dashed\n\n"
+    assert text == f"%changelog\n{entry}* Mon Dec 03 2018 A - 1\n- x\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("%changelog", "%changelog\n* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Backport"),
+        (
+            "%changelog\n%include changes",
+            "%changelog\n* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Backport\n\n%include changes",
+        ),
+        (
+            "%changelog\n%{?autochangelog}\n",
+            "%changelog\n%{?autochangelog}\n\n* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Backport\n",
+        ),
+        (
+            "%changelog\n* Sat Feb 30 2019 A\n",
+            "%changelog\n* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Backport\n\n* Sat Feb 30 2019 A\n",
+        ),
+    ],
+)
+def test_changelog_sections(before: str, after: str) -> None:
+    assert changelog(before) == after
+
+
+@pytest.mark.parametrize("text", ["Name: a\n%include changes.inc\n", "Name: a\n%{expand:%%changelog}\n"])
+def test_a_changelog_from_elsewhere_is_refused(text: str) -> None:
+    with pytest.raises(PatchError, match="another file or a macro"):
+        changelog(text)
+
+
+@pytest.mark.parametrize(("author", "lines"), [("", ("x",)), ("A\nB", ("x",)), ("A", ()), ("A", (" ",))])
+def test_an_empty_changelog_entry_is_refused(author: str, lines: tuple[str, ...]) -> None:
+    entry = ChangelogEntry(date=dt.date(2018, 12, 3), author=author, lines=lines)
+    with pytest.raises(PatchError, match="changelog entry"):
+        edit_spec(b"Name: a\n", name="a.spec", bump=0, changelog=entry)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"Name: a\n", b"%", b"%{", b"\x00\xff\n%prep", b"%if\n%else\n%endif\n%endif\n%else"]
+)
+def test_what_is_no_spec_is_refused_not_crashed_on(text: bytes) -> None:
+    with pytest.raises(PatchError):
+        edit_spec(text, name="a.spec", patches=OURS, bump=1, changelog=None)
