@@ -40,11 +40,11 @@ def served(lab: Lab, folder: Path, **overrides: Any) -> Iterator[Served]:
     ``overrides`` replace or add tables of the site file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handler = functools.partial(_QuietHandler, directory=str(lab.path))
+    handler = functools.partial(_QuietHandler, directory=str(lab.repositories))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, KojiServer(lab.koji) as koji:
         thread = threading.Thread(target=server.serve_forever, name="lab repositories")
         thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/repos"
+        url = f"http://127.0.0.1:{server.server_address[1]}"
         try:
             site = write_site(
                 folder, lab=lab, hub_url=koji.hub_url, files_url=koji.files_url, repos_url=url, **overrides
