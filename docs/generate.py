@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from backport.builders.mock import render_config
-
 from backport.files import write_atomically
 from backport.recipe import Recipe
 from backport.settings import Settings

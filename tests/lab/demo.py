@@ -44,7 +44,8 @@ def _show(report: RunReport, seconds: float, repository: Path) -> None:
     for line in report.headline:
         print(line)
     print(f"repository: {repository}")
-    print(f"to use it:  dnf config-manager --add-repo {(repository / 'backport.repo').as_uri()} && dnf update openssl")
+    repo_file = (repository / "backport.repo").as_uri()
+    print(f"to use it:  dnf config-manager --add-repo {repo_file} && dnf update openssl")
 
 
 if __name__ == "__main__":

@@ -23,9 +23,18 @@ class Served:
     lab: Lab
     folder: Path
     site: Path
-    hub_url: str
-    files_url: str
+    koji: KojiServer
     repositories_url: str
+
+    @property
+    def hub_url(self) -> str:
+        """The URL of Koji's XML-RPC interface."""
+        return self.koji.hub_url
+
+    @property
+    def files_url(self) -> str:
+        """The URL below which Koji's packages lie."""
+        return self.koji.files_url
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
@@ -53,8 +62,7 @@ def served(lab: Lab, folder: Path, **overrides: Any) -> Iterator[Served]:
                 lab=lab,
                 folder=folder,
                 site=site,
-                hub_url=koji.hub_url,
-                files_url=koji.files_url,
+                koji=koji,
                 repositories_url=url,
             )
         finally:
