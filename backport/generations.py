@@ -7,7 +7,7 @@
         generations/<id>/               never changed once its name is there
             <basearch>/  debug/<basearch>/  source/
             generation.json
-        history.jsonl                   every switch, in order
+        history.jsonl                   every switch and every proof, in order
         backport.repo  RPM-GPG-KEY-backport
 
 Whatever begins with a dot is work in progress, or was when its process was killed.
@@ -84,14 +84,14 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Switch:
-    """One change of what readers see."""
+class Event:
+    """One change of what readers see, or the proof of what they see."""
 
     time: datetime
-    action: Literal["publish", "rollback"]
+    action: Literal["publish", "proof", "rollback"]
     generation: str | None
     """What readers see since; None when nothing was left to see."""
-    before: str | None
+    before: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,16 +190,24 @@ class TargetFolder:
             beside.symlink_to(Path("generations", generation))
             beside.replace(self.current)
         sync_folder(self.path)
-        self._remember(Switch(time=datetime.now(UTC), action=action, generation=generation, before=before))
+        self._remember(Event(time=datetime.now(UTC), action=action, generation=generation, before=before))
 
-    def history(self) -> tuple[Switch, ...]:
-        """Every switch, the oldest first. Raises PublishError when the file is damaged."""
+    def mark_proven(self, generation: str) -> None:
+        """Remember that a client could install from a generation. Raises OSError."""
+        self._remember(Event(time=datetime.now(UTC), action="proof", generation=generation))
+
+    def is_proven(self, generation: str) -> bool:
+        """Whether a client could install from a generation. Raises PublishError."""
+        return any(event.action == "proof" and event.generation == generation for event in self.history())
+
+    def history(self) -> tuple[Event, ...]:
+        """Every switch and proof, the oldest first. Raises PublishError when the file is damaged."""
         path = self._history_file
         try:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             entries = [json.loads(line) for line in lines]
             return tuple(
-                Switch(**{**entry, "time": datetime.fromisoformat(entry["time"])}) for entry in entries
+                Event(**{**entry, "time": datetime.fromisoformat(entry["time"])}) for entry in entries
             )
         except (ValueError, KeyError, TypeError) as problem:
             raise PublishError(f"{path}: is damaged: {problem}", hint="restore it from a copy") from None
@@ -216,23 +224,23 @@ class TargetFolder:
             write_atomically(self._history_file, "")
         history = self.history()
         current = self.current_id()
-        if current and current not in {switch.generation for switch in history}:
-            self._remember(Switch(time=datetime.now(UTC), action="publish", generation=current, before=None))
+        if current and current not in {event.generation for event in history}:
+            self._remember(Event(time=datetime.now(UTC), action="publish", generation=current))
         if self._history_file.exists():
             self._remove_unseen(history)
 
-    def _remove_unseen(self, history: tuple[Switch, ...]) -> None:
+    def _remove_unseen(self, history: tuple[Event, ...]) -> None:
         """Only what is younger than the last switch can be the work of a process that was killed."""
-        seen = {switch.generation for switch in history} | {self.current_id()}
+        seen = {event.generation for event in history} | {self.current_id()}
         last = history[-1].time.replace(microsecond=0) if history else datetime.min.replace(tzinfo=UTC)
         for folder in self.generations.iterdir():
             if _ID.fullmatch(folder.name) and folder.name not in seen and _time_of(folder.name) >= last:
                 remove_tree(folder)
 
-    def _remember(self, switch: Switch) -> None:
+    def _remember(self, event: Event) -> None:
         path = self._history_file
         old = path.read_bytes() if path.exists() else b""
-        line = json.dumps(asdict(switch), sort_keys=True, default=datetime.isoformat)
+        line = json.dumps(asdict(event), sort_keys=True, default=datetime.isoformat)
         write_atomically(path, old + line.encode() + b"\n")
 
 

@@ -7,14 +7,15 @@ rename any failure, even a power cut, leaves them what they had.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import rpm as rpm_bindings
 
-from backport.artifacts import PublishedRepo, Rpm, SignedRpms, TestedRpms
+from backport.artifacts import Check, PublishedRepo, Rpm, SignedRpms, TestedRpms
 from backport.assemble import SOURCE, Incoming, Publication, basearch, make_generation
 from backport.dnf import render
 from backport.errors import PublishError
@@ -27,6 +28,7 @@ from backport.trust import read_header
 
 LOCK_TIMEOUT = 600.0
 """How long another publisher is waited for, in seconds."""
+Prover = Callable[[PublishedRepo], tuple[Check, ...]]
 _HINTS = {
     errno.ENOSPC: "make room on that file system",
     errno.EDQUOT: "make room on that file system",
@@ -47,19 +49,21 @@ def publish(
     signing: Signing,
     run: str = "",
     inputs: Mapping[str, str] | None = None,
+    prove: Prover | None = None,
     progress: Progress | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> PublishedRepo:
     """Let readers of ``<repository>/<target>`` see the packages, besides all that were there.
 
     ``base_url`` is the URL of ``repository`` as clients see it. ``run`` and ``inputs`` go into the
-    generation's record. Packages that are there already are left alone; where all are, nothing
-    changes. The result has no checks yet: see `backport.proof`.
+    generation's record. Packages that are there already are left alone; where all are, from the same
+    inputs, nothing changes. ``prove`` looks at the result (see `backport.proof`) before another
+    publisher can; when it fails or is interrupted, readers are led back to what they saw before.
 
     Raises PublishError when the folder cannot be written to, another publisher holds it for
     ``lock_timeout`` seconds, a package of the same NEVRA with other content is there, a package is
-    for another architecture or release, or the new generation does not read back; SignError when the
-    metadata cannot be signed. Readers then see what they saw before.
+    for another architecture or release, the new generation does not read back, or a check of ``prove``
+    fails; SignError when the metadata cannot be signed. Readers then see what they saw before.
     """
     folder = TargetFolder(path=repository / target.name)
     progress = progress or Silent()
@@ -69,7 +73,7 @@ def publish(
             folder.remove_leftovers()
             before = folder.current_generation()
             added = _new_ones(_incoming(tested.signed, target), before)
-            if before and not added and _is_as_wanted(before, tested.signed, target):
+            if before and not added and _is_as_wanted(before, tested.signed, target, inputs or {}):
                 progress.note("everything is published already")
                 generation = before.id
             else:
@@ -83,15 +87,26 @@ def publish(
             _write_client_files(folder, tested.signed.public_key, target=target, base_url=base_url)
             if before is None or generation != before.id:
                 folder.switch(generation, action="publish")
-    return PublishedRepo(
-        tested=tested, folder=folder.path, generation=generation, repo_file=folder.repo_file,
-        base_url=base_url, checks=(),
-    )  # fmt: skip
+            published = PublishedRepo(
+                tested=tested, folder=folder.path, generation=generation, repo_file=folder.repo_file,
+                base_url=base_url, checks=(),
+            )  # fmt: skip
+            return published if prove is None else _proven(published, prove, folder, before)
 
 
 def published_state(repository: Path, target: Target) -> Generation | None:
     """What readers see now; None when nothing is published. Raises PublishError."""
     return TargetFolder(path=repository / target.name).current_generation()
+
+
+def is_proven(repository: Path, target: Target) -> bool:
+    """Whether what readers see now has passed its proof; a publisher may be killed before it does.
+
+    Raises PublishError.
+    """
+    folder = TargetFolder(path=repository / target.name)
+    current = folder.current_id()
+    return current is not None and folder.is_proven(current)
 
 
 def roll_back(
@@ -115,7 +130,29 @@ def roll_back(
             )
         if to is not None:
             folder.load(to)
-        folder.switch(to, action="rollback")
+        if to != failed:
+            folder.switch(to, action="rollback")
+
+
+def _proven(
+    published: PublishedRepo, prove: Prover, folder: TargetFolder, before: Generation | None
+) -> PublishedRepo:
+    """The publication with its checks; unless all pass, readers see the generation before again."""
+    previous = before.id if before else None
+    try:
+        checks = prove(published)
+        if failed := [check for check in checks if check.stops]:
+            raise PublishError(
+                f"a client cannot install what was published: {failed[0].title}: {failed[0].found}",
+                hint=failed[0].advice or None,
+            )
+    except BaseException:
+        if previous != published.generation:
+            folder.switch(previous, action="rollback")
+        raise
+    if not folder.is_proven(published.generation):
+        folder.mark_proven(published.generation)
+    return replace(published, checks=checks)
 
 
 @contextmanager
@@ -191,8 +228,10 @@ def _new_ones(incoming: Sequence[Incoming], before: Generation | None) -> list[I
     return new
 
 
-def _is_as_wanted(before: Generation, signed: SignedRpms, target: Target) -> bool:
-    return before.fingerprint == signed.fingerprint and before.compression == target.compression
+def _is_as_wanted(before: Generation, signed: SignedRpms, target: Target, inputs: Mapping[str, str]) -> bool:
+    return (before.fingerprint, before.compression, before.inputs) == (
+        signed.fingerprint, target.compression, inputs,
+    )  # fmt: skip
 
 
 def _write_client_files(folder: TargetFolder, public_key: Path, *, target: Target, base_url: str) -> None:

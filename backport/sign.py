@@ -26,8 +26,7 @@ __all__ = ["KeyInfo", "init_key", "show_key", "sign", "sign_file", "verify_file"
 BATCH = 100
 """How many packages one rpmsign is given."""
 _TIMEOUT = 3600.0
-_ROOT_FOLDER = "/tmp/signed"  # noqa: S108  # inside a root that is this run's alone
-_ROOT_KEYRING = "/tmp/signing-key"  # noqa: S108
+_ROOT_FOLDER = "/tmp"  # noqa: S108  # inside a root that is this run's alone
 
 
 def sign(built: Sequence[BuiltRpms], *, signing: Signing, target: Target, workspace: Path) -> SignedRpms:
@@ -61,25 +60,19 @@ def verify_in_root(root: Root, rpms: Sequence[Rpm], public_key: Path) -> None:
 
     The root must hold rpm. Raises SignError that names the first package which does not verify.
     """
-    keyring = ("--define", f"_dbpath {_ROOT_KEYRING}-{digest_of(public_key)[:16]}")
-    binds = [Bind(host=public_key, inside=f"{_ROOT_FOLDER}/key.asc")]
+    keyring = ("--define", f"_dbpath {_ROOT_FOLDER}/keyring-{digest_of(public_key)[:16]}")
+    binds = [Bind(host=public_key, inside=f"{_ROOT_FOLDER}/signing-key.asc")]
     binds += [Bind(host=rpm.path, inside=f"{_ROOT_FOLDER}/{rpm.path.name}") for rpm in rpms]
     check = functools.partial(root.run, timeout=_TIMEOUT, error=SignError, binds=binds)
     check(
-        ["rpmkeys", *keyring, "--import", f"{_ROOT_FOLDER}/key.asc"],
+        ["rpmkeys", *keyring, "--import", f"{_ROOT_FOLDER}/signing-key.asc"],
         what=f"the rpm of {root.target.name} cannot use the signing key",
         hint="make an RSA key with `backport keys init` in a new GNUPGHOME",
     )
+    level = ("--define", "_pkgverify_level all")
     for rpm in rpms:
         check(
-            [
-                "rpmkeys",
-                *keyring,
-                "--define",
-                "_pkgverify_level all",
-                "--checksig",
-                f"{_ROOT_FOLDER}/{rpm.path.name}",
-            ],
+            ["rpmkeys", *keyring, *level, "--checksig", f"{_ROOT_FOLDER}/{rpm.path.name}"],
             what=f"{rpm.path.name}: the rpm of {root.target.name} does not accept its signature",
             hint="compare `signature_digest` of the target with what that rpm can verify",
         )

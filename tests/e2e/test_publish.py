@@ -479,7 +479,7 @@ def test_a_rollback_is_one_rename_and_is_recorded(publisher: Publisher, shelf: S
     assert len(seen_by_reader(publisher, shelf("third"))) == 4
     roll_back(publisher.repository, publisher.target, failed=third.generation, to=None)
     assert published_state(publisher.repository, publisher.target) is None
-    history = [(switch.action, switch.generation, switch.before) for switch in publisher.folder.history()]
+    history = [(event.action, event.generation, event.before) for event in publisher.folder.history()]
     assert history == [
         ("publish", first.generation, None),
         ("publish", second.generation, first.generation),
@@ -535,7 +535,7 @@ def test_the_next_publisher_cleans_up(
         assert len(seen_by_reader(reader, shelf("second"))) == 4
         assert len(list(reader.folder.generations.iterdir())) == 2
         assert {path.name for path in reader.folder.path.glob(".*")} == {".lock"}
-        assert [switch.generation for switch in reader.folder.history()][-1] == reader.folder.current_id()
+        assert [event.generation for event in reader.folder.history()][-1] == reader.folder.current_id()
 
 
 def test_a_reader_that_never_pauses_sees_only_whole_states(publisher: Publisher, shelf: Shelf) -> None:
