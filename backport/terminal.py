@@ -5,6 +5,7 @@ Colours and moving lines only where the stream is a terminal; rich respects NO_C
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -34,9 +35,14 @@ _STYLES = {
 _LEVELS = ("B", "kB", "MB", "GB")
 
 
+_PIPE_WIDTH = 400
+"""Columns where no terminal sets a limit: a pipe's reader wants whole words."""
+
+
 def output() -> Console:
     """The console for results."""
-    return Console(highlight=False, soft_wrap=True)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def errors() -> Console:
@@ -102,7 +108,11 @@ class TerminalProgress:
 
 def checks_table(checks: Sequence[Check]) -> Table:
     """The checks as a table: id, verdict, expected, found."""
-    table = Table("check", "verdict", "expected", "found", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("check", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("expected", overflow="fold")
+    table.add_column("found", overflow="fold")
     for check in checks:
         table.add_row(
             escape(check.id),
@@ -115,7 +125,9 @@ def checks_table(checks: Sequence[Check]) -> Table:
 
 def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Plain rows under a header."""
-    table = Table(*header, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in header:
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table
