@@ -61,8 +61,9 @@ class Generation:
     fingerprint: str
     """The key that signed the metadata."""
     run: str
-    """Key of the run whose packages it added: the digest over that run's inputs."""
+    """The run that made it."""
     inputs: Mapping[str, str] = field(default_factory=dict)
+    """For each recipe whose packages are here, the digest over everything that they were made from."""
     rpms: tuple[PublishedRpm, ...] = ()
     superseded: Mapping[str, datetime] = field(default_factory=dict)
     """Metadata files of earlier generations that are still here, and since when nothing names them."""

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from backport import lock, proof, publish, selftest, sign, sources, srpm
-from backport.artifacts import BuiltRpms, PatchedSrpm, Rpm, SignedRpms, SourceRpm, TestedRpms
+from backport.artifacts import (
+    BuiltRpms,
+    Check,
+    PatchedSrpm,
+    PublishedRepo,
+    Rpm,
+    SignedRpms,
+    SourceRpm,
+    TestedRpms,
+)
 from backport.builders import Builder, choose_builder
-from backport.errors import BackportError, BuildRootLocked, Interrupted, PublishError
+from backport.errors import BackportError, BuildRootLocked, Interrupted
 from backport.files import locked, scratch_folder, write_atomically
 from backport.generations import Generation
 from backport.history import Recorder, forget_old_runs, last_run
@@ -21,6 +30,7 @@ from backport.repodata import write_repodata
 from backport.report import RunReport
 from backport.resolve import ResolvedBuild, resolve
 from backport.results import ResultStore, key_of
+from backport.root import clean_root
 
 
 class _Enough(Exception):
@@ -159,6 +169,8 @@ def _sign(run: _Run, built: Sequence[BuiltRpms]) -> SignedRpms:
         signed = sign.sign(
             built, signing=job.site.signing, target=job.target, workspace=run.workspace("sign")
         )
+        with clean_root(job.target, cache=job.site.paths.cache, workspace=run.workspace("sign")) as root:
+            sign.verify_in_root(root, (*signed.srpms, *signed.rpms), signed.public_key)
         details["key"] = signed.fingerprint
         details["packages"] = [
             {"nevra": str(rpm.nevra), "sha256": rpm.sha256} for rpm in (*signed.srpms, *signed.rpms)
@@ -187,29 +199,23 @@ def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
 
 def _publish(run: _Run, tested: TestedRpms, resolved: Resolved) -> None:
     job, paths = run.job, run.job.site.paths
-    before = resolved.published
     with run.record.stage(Stage.PUBLISH):
         run.progress.note(f"publishing to {paths.repository / job.target.name}")
+
+        def prove(published: PublishedRepo) -> tuple[Check, ...]:
+            checks = proof.prove(
+                published, target=job.target, cache=paths.cache, workspace=run.workspace("publish"),
+                progress=run.progress,
+            )  # fmt: skip
+            run.record.examined(checks)
+            return checks
+
         published = publish.publish(
             tested, target=job.target, repository=paths.repository, base_url=job.base_url,
-            signing=job.site.signing, run=run.record.id, progress=run.progress,
-            inputs={**(before.inputs if before else {}), job.name: resolved.key},
+            signing=job.site.signing, run=run.record.id, prove=prove, progress=run.progress,
+            inputs={job.name: resolved.key},
         )  # fmt: skip
-        checks = proof.prove(
-            published, target=job.target, cache=paths.cache, workspace=run.workspace("publish"),
-            progress=run.progress,
-        )  # fmt: skip
-        run.record.examined(checks)
-        if failed := [check for check in checks if check.stops]:
-            publish.roll_back(
-                paths.repository, job.target, failed=published.generation, to=before.id if before else None
-            )
-            raise PublishError(
-                f"a client cannot install what was published: {failed[0].title}: {failed[0].found}; "
-                "readers see the generation before again",
-                hint=failed[0].advice,
-            )
-        run.record.published(replace(published, checks=checks))
+        run.record.published(published)
 
 
 def ask_hub(job: Job) -> dict[str, ResolvedBuild]:
@@ -243,8 +249,9 @@ def resolve_job(job: Job, builder: Builder) -> Resolved:
 
 
 def is_published(job: Job, resolved: Resolved) -> bool:
-    """Whether what readers see now came from these very inputs."""
-    return resolved.published is not None and resolved.published.inputs.get(job.name) == resolved.key
+    """Whether what readers see now came from these very inputs, and a client could install it."""
+    same = resolved.published is not None and resolved.published.inputs.get(job.name) == resolved.key
+    return same and publish.is_proven(job.site.paths.repository, job.target)
 
 
 def fetch_all(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:

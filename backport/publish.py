@@ -55,8 +55,8 @@ def publish(
 ) -> PublishedRepo:
     """Let readers of ``<repository>/<target>`` see the packages, besides all that were there.
 
-    ``base_url`` is the URL of ``repository`` as clients see it. ``run`` and ``inputs`` go into the
-    generation's record. Packages that are there already are left alone; where all are, from the same
+    ``base_url`` is the URL of ``repository`` as clients see it. ``run`` goes into the generation's
+    record, and so do ``inputs``, beside those of the generation before under other names. Packages that are there already are left alone; where all are, from the same
     inputs, nothing changes. ``prove`` looks at the result (see `backport.proof`) before another
     publisher can; when it fails or is interrupted, readers are led back to what they saw before.
 
@@ -229,9 +229,11 @@ def _new_ones(incoming: Sequence[Incoming], before: Generation | None) -> list[I
 
 
 def _is_as_wanted(before: Generation, signed: SignedRpms, target: Target, inputs: Mapping[str, str]) -> bool:
-    return (before.fingerprint, before.compression, before.inputs) == (
-        signed.fingerprint, target.compression, inputs,
-    )  # fmt: skip
+    return (
+        before.fingerprint == signed.fingerprint
+        and before.compression == target.compression
+        and inputs.items() <= before.inputs.items()
+    )
 
 
 def _write_client_files(folder: TargetFolder, public_key: Path, *, target: Target, base_url: str) -> None:
@@ -269,6 +271,6 @@ def _record(
         compression=target.compression,
         fingerprint=signed.fingerprint,
         run=run,
-        inputs=inputs,
+        inputs={**(before.inputs if before else {}), **inputs},
         rpms=tuple(sorted(rpms.values())),
     )

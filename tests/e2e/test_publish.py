@@ -267,6 +267,19 @@ def test_publishing_the_same_again_changes_nothing(
     assert publisher.notes[-1] == "everything is published already"
 
 
+def test_other_inputs_make_a_generation_that_clients_see_no_change_of(
+    publisher: Publisher, shelf: Shelf
+) -> None:
+    first = publisher.publish(shelf("first"), inputs={"tiny": "1", "other": "1"})
+    repomd = (publisher.folder.current / "x86_64/repodata/repomd.xml").read_bytes()
+    assert publisher.publish(shelf("first"), inputs={"tiny": "1"}).generation == first.generation
+    second = publisher.publish(shelf("first"), inputs={"tiny": "2"})
+    assert second.generation != first.generation
+    assert publisher.folder.load(second.generation).inputs == {"tiny": "2", "other": "1"}
+    assert (publisher.folder.current / "x86_64/repodata/repomd.xml").read_bytes() == repomd
+    assert len(seen_by_reader(publisher, shelf("first"))) == 2
+
+
 def test_other_content_under_the_same_name_is_refused(publisher: Publisher, shelf: Shelf) -> None:
     publisher.publish(shelf("first"))
     before = snapshot(publisher.repository)
