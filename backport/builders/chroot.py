@@ -35,6 +35,7 @@ MOST_ROUNDS = 10
 _TOP = "/builddir/build"
 _RESULTS = "/builddir/results"
 _MISSING_DEPENDENCIES = 11
+_GENERATED = ".buildreqs.nosrc.rpm"
 _SIGNALLED = 128
 
 
@@ -60,8 +61,8 @@ class ChrootBuilder:
             os.chown(results, BUILDER_UID, BUILDER_UID)
             build = _Build(root=root, patched=patched, results=results, extra=extra, workspace=workspace)
             build.prepare()
-            build.install_dependencies()
-            build.compile()
+            dynamic = build.install_dependencies()
+            build.compile(pack_again=dynamic)
             return collect(
                 results,
                 workspace / "rpms",
@@ -108,8 +109,11 @@ class _Build:
         text = "".join(f"{name} {value}\n" for name, value in macros.items())
         self.root.locate("/builddir/.rpmmacros").write_text(text)
 
-    def install_dependencies(self) -> None:
-        """Pack the source package into the results and install what it needs, until nothing new comes."""
+    def install_dependencies(self) -> bool:
+        """Pack the source package into the results and install what it needs, until nothing new comes.
+
+        Returns whether the package generates some of its build dependencies.
+        """
         for _ in range(MOST_ROUNDS):
             header = self._pack()
             dynamic = "rpmlib(DynamicBuildRequires)" in header[rpm.RPMTAG_REQUIRENAME]
@@ -118,15 +122,16 @@ class _Build:
                 wanted += self._generated_requires()
             if not self._install(wanted):
                 self._note_packages()
-                return
+                return dynamic
         raise BuildRootError(
             f"{self._name}: its build dependencies still change after {MOST_ROUNDS} rounds", log=self.log
         )
 
-    def compile(self) -> None:
-        """Build the binary packages into the results."""
+    def compile(self, *, pack_again: bool) -> None:
+        """Build the binary packages into the results, with the source package anew where it is to name
+        generated build dependencies."""
         options = self.patched.options
-        words = ["-bb", *([] if options.check else ["--nocheck"])]
+        words = ["-ba" if pack_again else "-bb", *([] if options.check else ["--nocheck"])]
         completed = self._rpmbuild(words, timeout=options.timeout)
         self._judge(completed, "the build failed")
 
@@ -138,17 +143,20 @@ class _Build:
         for path in self.results.iterdir():
             path.unlink()
         self._judge(self._rpmbuild(["-bs"], timeout=PACK_TIMEOUT), "the source package cannot be packed")
-        return self._only_header()
+        return self._only_header(".rpm")
 
     def _generated_requires(self) -> list[str]:
         """What the section %generate_buildrequires asks for, given what is installed now."""
         completed = self._rpmbuild(["-br"], timeout=PACK_TIMEOUT)
-        if completed.exit_code == _MISSING_DEPENDENCIES:
-            return build_requires(self._only_header(suffix=".buildreqs.nosrc.rpm"))
-        self._judge(completed, "%generate_buildrequires failed")
-        return []
+        if completed.exit_code != _MISSING_DEPENDENCIES:
+            self._judge(completed, "%generate_buildrequires failed")
+            return []
+        wanted = build_requires(self._only_header(_GENERATED))
+        for path in self.results.glob(f"*{_GENERATED}"):
+            path.unlink()
+        return wanted
 
-    def _only_header(self, suffix: str = ".rpm") -> Any:
+    def _only_header(self, suffix: str) -> Any:
         with scratch_folder(self.workspace, "packed-") as folder:
             packed = [path for path in take_packages(self.results, folder) if path.name.endswith(suffix)]
             if len(packed) != 1:

@@ -1,0 +1,230 @@
+"""Packages built in a chroot: what comes out, what a build can reach, and what a failure leaves."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backport.artifacts import BuiltRpms
+from backport.builders import ChrootBuilder
+from backport.errors import BuildError, BuildRootError, BuildTimeout
+from backport.repodata import write_repodata
+from backport.target import Target
+from tests.e2e import hello, tiny
+
+LOGS = {"build.log", "root.log", "installed_pkgs.log"}
+
+
+@pytest.fixture
+def builder(f28: Target, root_cache: Path) -> ChrootBuilder:
+    return ChrootBuilder(target=f28, cache=root_cache)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    return folder
+
+
+def nothing_but_logs(workspace: Path, cache: Path) -> bool:
+    return {path.name for path in workspace.iterdir()} <= LOGS and not list((cache / "roots").glob("live-*"))
+
+
+def by_name(built: BuiltRpms) -> dict[str, Path]:
+    return {rpm.nevra.name: rpm.path for rpm in built.rpms}
+
+
+def test_a_package_is_built_with_its_logs(builder: ChrootBuilder, workspace: Path, tmp_path: Path) -> None:
+    patched = hello.patched(tmp_path / "hello", macros={"greeting": "good day"}, with_=("loud",))
+    built = builder.build(patched, candidates=None, workspace=workspace)
+    assert str(built.srpm.nevra) == "hello-1:1.0-1.fc28.bp1.src"
+    assert {"hello", "hello-devel"} <= set(by_name(built))
+    assert built.patched is patched
+    assert built.builder.startswith("chroot (rpm ")
+    assert {log.name for log in built.logs} == LOGS
+    build_log = (workspace / "build.log").read_text()
+    assert "-DLOUD" in build_log
+    installed = (workspace / "installed_pkgs.log").read_text().splitlines()
+    assert any(line.startswith("gcc-") and line.endswith(" installed") for line in installed)
+    assert {path.name for path in workspace.iterdir()} == LOGS | {"rpms"}
+
+
+def test_what_is_built_depends_on_its_inputs_alone(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path
+) -> None:
+    digests = []
+    for attempt in ("first", "second"):
+        patched = hello.patched(tmp_path / attempt)
+        built = builder.build(patched, candidates=None, workspace=workspace / attempt)
+        digests.append({rpm.nevra: rpm.sha256 for rpm in (built.srpm, *built.rpms)})
+    assert digests[0] == digests[1]
+    header = hello.header_of(built.srpm.path)
+    assert header["buildtime"] == hello.CHANGELOG_DAY
+    assert header["buildhost"] == "localhost"
+
+
+def test_a_build_is_shut_in(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_SECRET", "of the caller's")
+    outside = tmp_path / "outside"
+    outside.write_text("of the host's")
+    check = f"""
+test "$(id -u)" = 1000
+test "$(umask)" = 0022
+test "$(uname -n)" = localhost
+test -z "$A_SECRET"
+test ! -e {outside}
+grep -q '^NoNewPrivs:.*1$' /proc/self/status
+grep -q '^CapEff:.*0000000000000000$' /proc/self/status
+test "$(grep -c : /proc/net/dev)" = 1
+grep -q 'lo:' /proc/net/dev
+test "$(ls -d /proc/[0-9]* | wc -l)" -lt 20
+if touch /usr/bin/evil; then exit 1; fi
+if touch /etc/evil; then exit 1; fi
+"""
+    builder.build(hello.patched(tmp_path / "hello", checking=check), candidates=None, workspace=workspace)
+
+
+def test_a_failing_check_fails_the_build_unless_it_is_left_out(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BuildError, match="hello: the build failed: exit code 1") as caught:
+        builder.build(hello.patched(tmp_path / "a", checking="false"), candidates=None, workspace=workspace)
+    assert type(caught.value) is BuildError
+    assert caught.value.log == workspace / "build.log"
+    assert nothing_but_logs(workspace, builder.cache)
+    unchecked = hello.patched(tmp_path / "b", checking="false", check=False)
+    assert builder.build(unchecked, candidates=None, workspace=workspace / "unchecked").rpms
+
+
+def test_a_spec_that_cannot_be_parsed_is_the_packages_fault(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path
+) -> None:
+    broken = hello.patched(tmp_path / "hello", build_requires="%if 1")
+    with pytest.raises(BuildError, match="hello: the source package cannot be packed") as caught:
+        builder.build(broken, candidates=None, workspace=workspace)
+    assert type(caught.value) is BuildError
+    assert nothing_but_logs(workspace, builder.cache)
+
+
+def test_a_build_that_hangs_is_ended_at_its_deadline(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path
+) -> None:
+    marker = "1000.4242"
+    hanging = hello.patched(tmp_path / "hello", building=f"(sleep {marker} &); sleep {marker}", timeout=5)
+    with pytest.raises(BuildTimeout, match="5 s, its deadline"):
+        builder.build(hanging, candidates=None, workspace=workspace)
+    assert nothing_but_logs(workspace, builder.cache)
+    assert subprocess.run(["pgrep", "-f", f"sleep {marker}"], check=False).returncode == 1
+
+
+def test_a_build_that_is_killed_is_told_so(builder: ChrootBuilder, workspace: Path, tmp_path: Path) -> None:
+    killed = hello.patched(tmp_path / "hello", building="kill -KILL $PPID")
+    with pytest.raises(BuildError, match="killed by SIGKILL") as caught:
+        builder.build(killed, candidates=None, workspace=workspace)
+    assert "memory" in str(caught.value.hint)
+    assert nothing_but_logs(workspace, builder.cache)
+
+
+def test_a_missing_build_dependency_is_named(builder: ChrootBuilder, workspace: Path, tmp_path: Path) -> None:
+    lines = "BuildRequires: nowhere-devel >= 3\nBuildRequires: perl(Nowhere)\nBuildRequires: make"
+    lacking = hello.patched(tmp_path / "hello", build_requires=lines)
+    wanted = r"hello: nothing provides what it needs to be built: nowhere-devel >= 3, perl\(Nowhere\)$"
+    with pytest.raises(BuildRootError, match=wanted) as caught:
+        builder.build(lacking, candidates=None, workspace=workspace)
+    assert caught.value.log == workspace / "root.log"
+    assert nothing_but_logs(workspace, builder.cache)
+
+
+@pytest.mark.parametrize("name", ["https://evil.example/x", "/srv/evil.rpm"])
+def test_a_build_dependency_is_never_a_download(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path, name: str
+) -> None:
+    evil = hello.patched(tmp_path / "hello", build_requires=f"BuildRequires: {name}")
+    with pytest.raises(BuildRootError, match=f"nothing provides what it needs to be built: {name}$"):
+        builder.build(evil, candidates=None, workspace=workspace)
+
+
+def test_alternatives_among_build_dependencies_are_resolved(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path
+) -> None:
+    either = hello.patched(tmp_path / "hello", build_requires="BuildRequires: (nowhere-devel or zlib-devel)")
+    builder.build(either, candidates=None, workspace=workspace)
+    assert "zlib-devel-" in (workspace / "installed_pkgs.log").read_text()
+
+
+def test_a_result_that_is_a_link_is_refused(builder: ChrootBuilder, workspace: Path, tmp_path: Path) -> None:
+    linking = hello.patched(tmp_path / "hello", checking="ln -s /etc/shadow /builddir/results/shadow.rpm")
+    with pytest.raises(BuildError, match=r"shadow\.rpm: the build left no plain file"):
+        builder.build(linking, candidates=None, workspace=workspace)
+
+
+def test_a_tree_too_deep_for_paths_is_removed(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path
+) -> None:
+    digging = 'perl -e \'for (1..3000) { mkdir "deeper" or die; chdir "deeper" or die }\''
+    deep = hello.patched(tmp_path / "hello", checking=f"{digging}; false")
+    with pytest.raises(BuildError, match="the build failed"):
+        builder.build(deep, candidates=None, workspace=workspace)
+    assert nothing_but_logs(workspace, builder.cache)
+
+
+def test_candidates_come_before_older_packages(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path
+) -> None:
+    candidates = tmp_path / "candidates"
+    for version in ("1", "2"):
+        built = tiny.build(tmp_path / version, "tiny-devel", version=version, release="1.fc28")
+        candidates.mkdir(exist_ok=True)
+        (candidates / built.rpms[0].path.name).write_bytes(built.rpms[0].path.read_bytes())
+    write_repodata(candidates, compression="gz")
+    needing = hello.patched(
+        tmp_path / "hello",
+        build_requires="BuildRequires: tiny-devel",
+        checking="test -f /usr/share/tiny-devel/file",
+    )
+    builder.build(needing, candidates=candidates, workspace=workspace)
+    assert "tiny-devel-2-1.fc28.noarch" in (workspace / "installed_pkgs.log").read_text()
+
+
+def test_generated_build_dependencies_are_installed(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path
+) -> None:
+    generate = """
+%generate_buildrequires
+echo zlib-devel
+test -e /usr/include/zlib.h && echo 'make >= 1'
+true
+"""
+    generating = hello.patched(tmp_path / "hello", generate=generate, checking="test -e /usr/include/zlib.h")
+    built = builder.build(generating, candidates=None, workspace=workspace)
+    assert "zlib-devel-" in (workspace / "installed_pkgs.log").read_text()
+    assert {rpm.nevra.arch for rpm in built.rpms} == {"x86_64"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with no room but for a root."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900m", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_build_that_fills_the_disk_is_told_so(f28: Target, small_disk: Path, tmp_path: Path) -> None:
+    workspace = small_disk / "workspace"
+    workspace.mkdir()
+    filling = hello.patched(tmp_path / "hello", building="cat /dev/zero > /builddir/zeros")
+    builder = ChrootBuilder(target=f28, cache=small_disk / "cache")
+    with pytest.raises(BuildRootError, match="the disk is full") as caught:
+        builder.build(filling, candidates=None, workspace=workspace)
+    assert "make room" in str(caught.value.hint)
+    assert nothing_but_logs(workspace, builder.cache)
