@@ -56,9 +56,10 @@ def publish(
     """Let readers of ``<repository>/<target>`` see the packages, besides all that were there.
 
     ``base_url`` is the URL of ``repository`` as clients see it. ``run`` goes into the generation's
-    record, and so do ``inputs``, beside those of the generation before under other names. Packages that are there already are left alone; where all are, from the same
-    inputs, nothing changes. ``prove`` looks at the result (see `backport.proof`) before another
-    publisher can; when it fails or is interrupted, readers are led back to what they saw before.
+    record, and so do ``inputs``, beside those of the generation before under other names. Packages
+    that are there already are left alone; where all are, from the same inputs, nothing changes.
+    ``prove`` looks at the result (see `backport.proof`) before another publisher can; when it fails or
+    is interrupted, readers are led back to what they saw before.
 
     Raises PublishError when the folder cannot be written to, another publisher holds it for
     ``lock_timeout`` seconds, a package of the same NEVRA with other content is there, a package is

@@ -74,7 +74,7 @@ def write_repodata(
         for kind in KINDS:
             try:
                 repomd.set_record(_write_file(kind, packages, scratch, compression))
-            except createrepo_c.CreaterepoCError as problem:
+            except (createrepo_c.CreaterepoCError, OSError) as problem:
                 raise error(f"{target}: {kind} cannot be written: {problem}") from None
         for file in scratch.iterdir():
             file.replace(target / file.name)
@@ -161,7 +161,7 @@ def _packages(
             return createrepo_c.package_from_rpm(
                 str(path), checksum_type=createrepo_c.SHA256, location_href=location
             )
-        except createrepo_c.CreaterepoCError as problem:
+        except (createrepo_c.CreaterepoCError, OSError) as problem:
             raise error(f"{path}: cannot be read as an RPM: {problem}") from None
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
@@ -275,7 +275,7 @@ def _parse(folder: Path, error: type[BackportError]) -> tuple[dict[str, Package]
             parse = getattr(createrepo_c, f"xml_parse_{kind}")
             parse(files[kind], newpkgcb=extend(seen, kind), warningcb=warn)
             problems += [f"{kind} lacks {packages[one].name}" for one in packages.keys() - seen]
-    except (createrepo_c.CreaterepoCError, KeyError) as problem:
+    except (createrepo_c.CreaterepoCError, KeyError, OSError) as problem:
         raise error(f"{folder / FOLDER}: the metadata cannot be read: {problem}") from None
     return {package.location_href: package for package in packages.values()}, problems
 

@@ -1,0 +1,241 @@
+"""The published folder's bookkeeping, and publishing with a signer that signs nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backport import assemble, publish
+from backport.artifacts import Check, Nevra, PublishedRepo, Rpm, SignedRpms, TestedRpms, Verdict
+from backport.errors import PublishError
+from backport.files import digest_of
+from backport.generations import Generation, PublishedRpm, TargetFolder, generation_id
+from backport.signing_key import KeyInfo
+from backport.site import Signing
+from backport.target import Target, load_target
+from tests.unit import rpmfile
+
+FINGERPRINT = "A" * 40
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+RECORD = Generation(
+    id="20260102T030405Z-abababababab",
+    time=NOW,
+    previous=None,
+    compression="gz",
+    fingerprint=FINGERPRINT,
+    run="run",
+    inputs={"openssl": "digest"},
+    rpms=(PublishedRpm(path="x86_64/a.rpm", nevra="a-1-1.noarch", sha256="00", content="11", key="22"),),
+    superseded={"x86_64/repodata/old.xml.gz": NOW},
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TargetFolder:
+    folder = TargetFolder(path=tmp_path / "repository/f28")
+    folder.create()
+    folder.remove_leftovers()
+    return folder
+
+
+def put(folder: TargetFolder, record: Generation = RECORD) -> Generation:
+    place = folder.generations / record.id
+    place.mkdir()
+    (place / "generation.json").write_text(record.to_json())
+    return record
+
+
+def test_a_record_survives_its_file() -> None:
+    assert Generation.from_json(RECORD.to_json()) == RECORD
+
+
+def test_nothing_published_is_no_generation(folder: TargetFolder) -> None:
+    assert folder.current_generation() is None
+    assert folder.history() == ()
+
+
+def test_a_switch_is_seen_and_remembered(folder: TargetFolder) -> None:
+    record = put(folder)
+    folder.switch(record.id, action="publish")
+    assert folder.current_generation() == record
+    assert os.readlink(folder.current) == f"generations/{record.id}"  # noqa: PTH115  # the link's own text
+    assert not folder.is_proven(record.id)
+    folder.mark_proven(record.id)
+    assert folder.is_proven(record.id)
+    folder.switch(None, action="rollback")
+    assert folder.current_id() is None
+    assert [(event.action, event.generation, event.before) for event in folder.history()] == [
+        ("publish", record.id, None),
+        ("proof", record.id, None),
+        ("rollback", None, record.id),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": 1}', RECORD.to_json().replace("gz", "gz\x00")])
+def test_a_damaged_record_is_told(folder: TargetFolder, text: str) -> None:
+    put(folder)
+    (folder.generations / RECORD.id / "generation.json").write_text(text)
+    with pytest.raises(PublishError, match="is damaged"):
+        folder.load(RECORD.id)
+
+
+def test_a_record_of_another_generation_is_told(folder: TargetFolder) -> None:
+    put(folder)
+    (folder.generations / RECORD.id).rename(folder.generations / "20260102T030405Z-000000000000")
+    with pytest.raises(PublishError, match="is the record of"):
+        folder.load("20260102T030405Z-000000000000")
+    with pytest.raises(PublishError, match="cannot be read"):
+        folder.load(RECORD.id)
+
+
+@pytest.mark.parametrize("place", ["/etc", "..", "generations/..", "generations/x", "elsewhere/" + RECORD.id])
+def test_a_link_that_leads_elsewhere_is_refused(folder: TargetFolder, place: str) -> None:
+    folder.current.symlink_to(place)
+    with pytest.raises(PublishError, match="which is no generation"):
+        folder.current_id()
+
+
+def test_leftovers_go_and_everything_that_readers_saw_stays(folder: TargetFolder) -> None:
+    old = put(folder, replace(RECORD, id="20250102T030405Z-abababababab"))
+    seen, current = put(folder), put(folder, replace(RECORD, id="20260102T030406Z-abababababab"))
+    folder.switch(seen.id, action="publish")
+    folder.switch(current.id, action="publish")
+    later = datetime.now(UTC) + timedelta(seconds=10)
+    unseen = put(folder, replace(RECORD, id=generation_id(later, "cd" * 32, folder.generations)))
+    (folder.generations / ".new-123").mkdir()
+    (folder.path / ".backport.repo.123").write_text("")
+    (folder.path / ".current.1").symlink_to("x")
+    (folder.generations / "README").write_text("somebody's own")
+    folder.remove_leftovers()
+    assert {path.name for path in folder.generations.iterdir()} == {old.id, seen.id, current.id, "README"}
+    assert {path.name for path in folder.path.iterdir()} == {"current", "generations", "history.jsonl"}
+    assert unseen.id not in {event.generation for event in folder.history()}
+
+
+def test_a_switch_that_was_not_remembered_is_remembered_later(folder: TargetFolder) -> None:
+    record = put(folder)
+    folder.current.symlink_to(f"generations/{record.id}")
+    folder.remove_leftovers()
+    assert [event.generation for event in folder.history()] == [record.id]
+    assert folder.current_generation() == record
+
+
+def test_without_its_history_no_generation_is_removed(folder: TargetFolder) -> None:
+    put(folder)
+    (folder.path / "history.jsonl").unlink()
+    folder.remove_leftovers()
+    assert folder.load(RECORD.id) == RECORD
+
+
+def test_a_damaged_history_is_told(folder: TargetFolder) -> None:
+    (folder.path / "history.jsonl").write_text("{}\n")
+    with pytest.raises(PublishError, match=r"history\.jsonl: is damaged"):
+        folder.remove_leftovers()
+
+
+def test_an_id_is_never_taken_twice(folder: TargetFolder) -> None:
+    put(folder)
+    assert generation_id(NOW, "ab" * 32, folder.generations) == f"{RECORD.id}.2"
+
+
+# Publishing, with createrepo_c's bindings and a signer that signs nothing.
+
+
+class NoSigner:
+    key = KeyInfo(fingerprint=FINGERPRINT, user_id="", created=NOW, expires=None, public_key="key")
+
+    def sign_file(self, path: Path) -> Path:
+        signature = path.with_name(f"{path.name}.asc")
+        signature.write_text("signature")
+        return signature
+
+
+@pytest.fixture
+def f28() -> Target:
+    return load_target(Path(__file__).parents[2] / "mock-configs", "f28")
+
+
+@pytest.fixture(autouse=True)
+def _unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def open_key(_signing: Signing, *, digest: str) -> Iterator[NoSigner]:
+        assert digest == "sha256"
+        yield NoSigner()
+
+    monkeypatch.setattr(assemble, "open_key", open_key)
+    monkeypatch.setattr(assemble, "verify_file", lambda *_arguments, **_options: None)
+
+
+def packages(folder: Path, *names: str) -> TestedRpms:
+    folder.mkdir(exist_ok=True)
+    rpms = []
+    for name in names:
+        nevra = Nevra(name=name, version="1", release="1.fc28.bp1", arch="noarch")
+        path = folder / nevra.filename
+        path.write_bytes(rpmfile.Package(files=[], name=name, source=False).to_bytes())
+        rpms.append(Rpm(nevra=nevra, path=path, sha256=digest_of(path)))
+    public_key = folder / "key.asc"
+    public_key.write_text("key")
+    signed = SignedRpms(built=(), srpms=(), rpms=tuple(rpms), fingerprint=FINGERPRINT, public_key=public_key)
+    return TestedRpms(signed=signed, checks=(Check(id="a", title="A", verdict=Verdict.PASS),))
+
+
+def publish_it(
+    what: TestedRpms, repository: Path, target: Target, *, prove: publish.Prover | None = None
+) -> PublishedRepo:
+    return publish.publish(
+        what, target=target, repository=repository, base_url="http://x", signing=Signing(), prove=prove
+    )
+
+
+def test_packages_go_to_the_repository_of_their_kind(tmp_path: Path, f28: Target) -> None:
+    names = ("a", "a-debuginfo", "a-debugsource", "a-debuginfo-tools")
+    published = publish_it(packages(tmp_path / "rpms", *names), tmp_path / "repository", f28)
+    current = published.folder / "current"
+    assert sorted(str(path.relative_to(current)) for path in current.rglob("*.rpm")) == [
+        "debug/x86_64/a-debuginfo-1-1.fc28.bp1.noarch.rpm",
+        "debug/x86_64/a-debugsource-1-1.fc28.bp1.noarch.rpm",
+        "x86_64/a-1-1.fc28.bp1.noarch.rpm",
+        "x86_64/a-debuginfo-tools-1-1.fc28.bp1.noarch.rpm",
+    ]
+
+
+def test_a_package_twice_in_one_run_is_refused(tmp_path: Path, f28: Target) -> None:
+    what = packages(tmp_path / "rpms", "a", "a")
+    with pytest.raises(PublishError, match="is among the packages twice"):
+        publish_it(what, tmp_path / "repository", f28)
+
+
+def test_a_proof_is_remembered_once(tmp_path: Path, f28: Target) -> None:
+    what, repository = packages(tmp_path / "rpms", "a"), tmp_path / "repository"
+    passes = (Check(id="p", title="P", verdict=Verdict.PASS),)
+    for _ in range(2):
+        assert publish_it(what, repository, f28, prove=lambda _published: passes).checks == passes
+    assert [event.action for event in TargetFolder(path=repository / "f28").history()] == ["publish", "proof"]
+    assert publish.is_proven(repository, f28)
+
+
+def test_after_a_failed_proof_readers_see_the_generation_before(tmp_path: Path, f28: Target) -> None:
+    repository = tmp_path / "repository"
+    first = publish_it(packages(tmp_path / "one", "a"), repository, f28)
+    fails = (Check(id="p", title="It installs", verdict=Verdict.FAIL, found="not so", advice="look"),)
+    with pytest.raises(PublishError, match="It installs: not so") as told:
+        publish_it(packages(tmp_path / "two", "b"), repository, f28, prove=lambda _published: fails)
+    assert told.value.hint == "look"
+    state = publish.published_state(repository, f28)
+    assert state is not None
+    assert state.id == first.generation
+
+
+def test_a_rollback_needs_a_whole_generation(tmp_path: Path, f28: Target) -> None:
+    repository = tmp_path / "repository"
+    first = publish_it(packages(tmp_path / "one", "a"), repository, f28)
+    with pytest.raises(PublishError, match="cannot be read"):
+        publish.roll_back(repository, f28, failed=first.generation, to="20260102T030405Z-abababababab")
+    assert publish.published_state(repository, f28) is not None
