@@ -18,6 +18,7 @@ from backport.lock import check_lock, load_lock, write_lock
 from backport.settings import Key
 from backport.site import Koji
 from backport.sources import ResolvedBuild, fetch, resolve, search
+from tests.e2e import tiny
 from tests.e2e.small_koji import CHANGELOG_TIME, Signer, SmallKoji, tool
 from tests.lab.koji import FileTrouble, HubTrouble, KojiServer, unused_url
 
@@ -395,6 +396,15 @@ def test_wrong_package_in_the_file_is_refused(
     assert "holds tiny-1:0.9-1.fc29.src instead of tiny-1:1.0-1.fc29.src" in refusal(koji, tmp_path, keys)
 
 
+def test_binary_package_in_the_file_is_refused(
+    server: KojiServer, koji: Koji, keys: list[Key], tmp_path: Path
+) -> None:
+    (binary,) = tiny.build(tmp_path / "binary", version="1.0", release="1.fc29").rpms
+    server.hub_trouble.answers = {"getRPMChecksums": {}}
+    server.file_troubles[FILE].append(FileTrouble(content=binary.path.read_bytes()))
+    assert refusal(koji, tmp_path, keys) == f"{FILE}: holds a binary package, not a source package"
+
+
 def test_header_digest_of_the_hub_must_fit(
     server: KojiServer, koji: Koji, keys: list[Key], tmp_path: Path
 ) -> None:
@@ -449,6 +459,16 @@ def test_lost_signed_copy_is_made_again_from_its_signature(
     assert any("putting its signature back on" in note for note in listener.notes)
     assert {path.name for path in (tmp_path / "sources").iterdir()} == {"arriving", "locks", "seen", "sha256"}
     assert not list((tmp_path / "sources" / "arriving").iterdir())
+
+
+def test_changed_unsigned_copy_gets_no_signature(
+    server: KojiServer, koji: Koji, keys: list[Key], small: SmallKoji, tmp_path: Path
+) -> None:
+    content = bytearray((small.folder / f"packages/tiny/1.0/1.fc29/src/{FILE}").read_bytes())
+    content[-1000] ^= 1
+    server.file_troubles[FILE].extend([FileTrouble(status=404), FileTrouble(content=bytes(content))])
+    message = refusal(koji, tmp_path, keys)
+    assert f"its SHA-256 is {hashlib.sha256(content).hexdigest()}, but the hub states" in message
 
 
 def test_signature_of_another_package_does_not_fit(
