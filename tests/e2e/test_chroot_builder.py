@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def test_a_spec_that_cannot_be_parsed_is_the_packages_fault(
 def test_a_build_that_hangs_is_ended_at_its_deadline(
     builder: ChrootBuilder, workspace: Path, tmp_path: Path
 ) -> None:
-    marker = "1000.4242"
+    marker = f"1000.{uuid.uuid4().int}"
     hanging = hello.patched(tmp_path / "hello", building=f"(sleep {marker} &); sleep {marker}", timeout=5)
     with pytest.raises(BuildTimeout, match="5 s, its deadline"):
         builder.build(hanging, candidates=None, workspace=workspace)
