@@ -25,7 +25,9 @@ def find_place(spec: Spec, section: Section, steps: Sequence[Step]) -> Line:
     own = places.get(first, shell.TOP) if first is not None else shell.TOP
     tries: list[tuple[shell.Directory | None, int]] = [(own, last), (shell.TOP, last)]
     if own != places.get(steps[-1].line.index, shell.TOP):
-        tries += [(own, first or last), (shell.TOP, unpacked)]
+        tries.append((own, first or last))
+    if own != shell.TOP:
+        tries.append((shell.TOP, unpacked))
     for directory, behind in [*tries, *_after_alternatives(spec, section, steps, last)]:
         for point in points:
             if point.open and point.end.index >= behind and directory in (None, point.after.directory):

@@ -10,7 +10,7 @@ from backport.spec.lines import Line, Section, Spec
 #: The macros that unpack, and %autopatch. %forgesetup, %forgeautosetup and %goprep (forge-srpm-macros,
 #: go-rpm-macros) hand their options on to %setup or %autosetup; %goprep patches where it is given -p.
 _MACRO = re.compile(
-    r"%(?:\{[?!]*)?(?P<name>autosetup|setup|forgeautosetup|forgesetup|goprep|autopatch)(?![\w-])", re.ASCII
+    r"%(?:\{[?!]*)?(?P<name>autosetup|setup|forgeautosetup|forgesetup|goprep|autopatch)\d*(?![\w-])", re.ASCII
 )
 _ALL_PATCHES = re.compile(r"%(?:\{[?!]*)?(patches|PATCHES)\b", re.ASCII)
 _LEVEL = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(%\{[^}]*\}|\w+)", re.ASCII)

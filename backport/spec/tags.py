@@ -19,9 +19,9 @@ _HEADER = re.compile(
 )
 _IN_MACRO = re.compile(r"\bPatch[ \t]*(\d+)[ \t]*:", re.IGNORECASE | re.ASCII)
 _REFERENCES = re.compile(
-    r"%\{?[?!]*patch[ \t]*(\d+)|%\{P:[ \t]*(\d+)"
-    r"|%\{?patch\b[^\n]*?-P[ \t]*(\d+)|%\{?autopatch\b[^\n]*?-M[ \t]*(\d+)",
-    re.IGNORECASE | re.ASCII,
+    r"%\{?[?!]*(?:patch|PATCH)[ \t]*(\d+)|%\{P:[ \t]*(\d+)"
+    r"|%\{?patch\b[^\n]*?-P[ \t]*(\d+)|%\{?[?!]*autopatch\b[^\n]*?-M[ \t]*(\d+)",
+    re.ASCII,
 )
 _MORE_P = re.compile(r"-P[ \t]*(\d+)", re.ASCII)
 

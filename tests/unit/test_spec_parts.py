@@ -94,6 +94,7 @@ def test_every_release_tag_of_the_spec_is_raised() -> None:
     ("before", "after"),
     [
         ("%setup -q", "%setup -q\n%patch -P 0 -p1"),
+        ("%setup0 -q\ntrue", "%setup0 -q\n%patch -P 0 -p1\ntrue"),
         ("%setup -q\nautoreconf -fi", "%setup -q\n%patch -P 0 -p1\nautoreconf -fi"),
         ("%setup -q \\\n  -n a-1", "%setup -q \\\n  -n a-1\n%patch -P 0 -p1"),
         ("%autosetup -n a-1", "%autosetup -p1 -n a-1"),
@@ -152,6 +153,7 @@ def test_prep_without_patches(before: str, after: str) -> None:
             "%autosetup -N\n%autopatch -p1 %{!?all:-M 1}",
             "%autosetup -N\n%autopatch -M 2 -p1 %{!?all:-M 1}\n%patch -P 3 -p1",
         ),
+        ("%autosetup -N\n%autopatch %{opts}", "%autosetup -N\n%autopatch -M 2 %{opts}\n%patch -P 3 -p1"),
         ("%autosetup -v -n a", "%autosetup -N -v -n a\n%autopatch -v -M 2\n%patch -P 3 -p1"),
         (
             "%setup -q\n%if 0%{?rhel}\n%patch0 -p1\n%endif\ntrue",
@@ -219,6 +221,12 @@ def test_prep_with_patches(before: str, after: str) -> None:
 )
 def test_patch_tags(tags: str, expected: str) -> None:
     assert expected in edit(tags=tags, patches=OURS)
+
+
+def test_a_number_lies_beyond_every_range_of_autopatch() -> None:
+    text = edit(tags="Patch3: three.patch", prep="%setup -q\n%autopatch -p1 -m 0 -M 99", patches=OURS)
+    assert "Patch100: ours.patch" in text
+    assert prep_of(text).endswith("-M 99\n%patch -P 100 -p1")
 
 
 def test_several_patches_keep_their_order() -> None:
