@@ -226,7 +226,12 @@ def ask_hub(job: Job) -> dict[str, ResolvedBuild]:
     found = resolve(job.site.koji, job.nvrs, arch=job.target.arch, tag=job.recipe.source.tag)
     by_name = {one.nevra.name: one for one in found}
     nodes = {
-        name: Node(build_requires=one.build_requires, requires=one.requires, provides=one.provides)
+        name: Node(
+            build_requires=one.build_requires,
+            requires=one.requires,
+            provides=one.provides,
+            stock=frozenset(job.recipe.packages[name].stock),
+        )
         for name, one in by_name.items()
     }
     return {name: by_name[name] for name in build_order(nodes)}

@@ -85,6 +85,9 @@ class Package(Settings):
     """Patches to add, in the order in which they apply."""
     edits: tuple[SpecEdit, ...] = ()
     """Changes to the spec's text, made before the patches are added."""
+    stock: tuple[str, ...] = ()
+    """Names of which the target's own packages will do, so that this package's build does not wait for
+    the recipe's: what breaks a circle."""
     changelog: tuple[str, ...] = ()
     """Lines of the new changelog entry; without any, one is written from the patches' names."""
     build: Build = Build()
