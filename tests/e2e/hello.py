@@ -8,7 +8,7 @@ from typing import Any
 
 import rpm
 
-from backport.artifacts import BuildOptions, Nevra, PatchedSrpm, Rpm, SourceRpm
+from backport.artifacts import BuildOptions, BuiltRpms, Nevra, PatchedSrpm, Rpm, SourceRpm
 
 SPEC = """\
 Name:           {name}
@@ -154,3 +154,15 @@ def substance_of(path: Path) -> dict[str, Any]:
         )
     }  # fmt: skip
     return {**tags, **relations, "files": files}
+
+
+def differences(first: BuiltRpms, second: BuiltRpms) -> list[str]:
+    """In what two results of one source package differ, for those who install them."""
+    packages = [{rpm.nevra.name: rpm.path for rpm in built.rpms} for built in (first, second)]
+    if packages[0].keys() != packages[1].keys():
+        return [f"packages: {sorted(packages[0])} and {sorted(packages[1])}"]
+    found = []
+    for name in packages[0]:
+        one, other = (substance_of(paths[name]) for paths in packages)
+        found += [f"{name}: {key}: {one[key]} and {other[key]}" for key in one if one[key] != other[key]]
+    return found

@@ -1,0 +1,237 @@
+"""mock by its command line: a recording stand-in everywhere, the real one where it is on PATH."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backport.artifacts import BuiltRpms, Rpm
+from backport.builders import ChrootBuilder, MockBuilder, choose_builder
+from backport.errors import BackportError, BuildError, BuildRootError, BuildRootLocked, BuildTimeout
+from backport.target import Target
+from tests.e2e import hello, tiny
+
+# What mock does as far as its caller sees: it notes how it was called, fills the result folder, and exits.
+STAND_IN = """\
+#!{python}
+import json, os, pathlib, shutil, sys
+here = pathlib.Path(__file__).parent
+words = sys.argv[1:]
+with (here / "calls.jsonl").open("a") as calls:
+    config = pathlib.Path(words[words.index("-r") + 1]).read_text() if "-r" in words else ""
+    calls.write(json.dumps({{"argv": words, "environment": dict(os.environ), "config": config}}) + "\\n")
+if "--version" in words:
+    print("6.7")
+    sys.exit(0)
+if "--clean" in words:
+    sys.exit(0)
+step = "pack" if "--buildsrpm" in words else "rebuild"
+results = pathlib.Path(words[words.index("--resultdir") + 1])
+for name in ("build.log", "root.log", "state.log", "installed_pkgs.log"):
+    (results / name).write_text(f"{{name}} of {{step}}\\n")
+plan = json.loads((here / "plan.json").read_text())
+exit_code = plan.get(step, 0)
+if exit_code:
+    (results / "build.log").write_text(plan.get("build_log", ""))
+    sys.exit(exit_code)
+for path in map(pathlib.Path, plan["packages"]):
+    if path.name.endswith(".src.rpm") or step == "rebuild":
+        shutil.copy(path, results)
+"""
+
+
+@pytest.fixture
+def cache() -> Iterator[Path]:
+    """A cache folder that mock's user can enter; pytest's own folders are root's alone."""
+    folder = Path(tempfile.mkdtemp(prefix="backport-mock-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn:
+    """A stand-in for mock that is first on PATH, and what it leaves."""
+
+    folder: Path
+    built: BuiltRpms
+    builder: MockBuilder
+    workspace: Path
+
+    def plan(self, packages: Sequence[Rpm] | None = None, **steps: Any) -> None:
+        """What it is to leave and the exit codes of its steps."""
+        rpms = (self.built.srpm, *self.built.rpms) if packages is None else packages
+        plan = {"packages": [str(rpm.path) for rpm in rpms], **steps}
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+
+    def build(self, *, candidates: Path | None = None, **options: Any) -> BuiltRpms:
+        """Build the package that it leaves."""
+        patched = hello.patched(self.folder / "hello", name="tiny", **options)
+        patched = replace(patched, source=self.built.patched.source)
+        return self.builder.build(patched, candidates=candidates, workspace=self.workspace)
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """How it was called: words, environment, configuration."""
+        return [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def stand_in(f28: Target, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "mock"
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    group = grp.struct_group(("mock", "x", 65534, ["nobody"]))
+    monkeypatch.setattr(grp, "getgrnam", lambda _name: group)
+    builder = choose_builder("auto", target=f28, cache=cache)
+    assert isinstance(builder, MockBuilder)
+    stand_in = StandIn(
+        folder=folder,
+        built=tiny.build(tmp_path / "tiny", subpackages=["tiny-doc"]),
+        builder=builder,
+        workspace=tmp_path / "workspace",
+    )
+    stand_in.plan()
+    return stand_in
+
+
+def after(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
+def test_what_mock_leaves_is_taken_over(stand_in: StandIn) -> None:
+    result = stand_in.build()
+    assert result.builder == "mock 6.7"
+    assert result.srpm.sha256 == stand_in.built.srpm.sha256
+    assert {rpm.nevra: rpm.sha256 for rpm in result.rpms} == {
+        rpm.nevra: rpm.sha256 for rpm in stand_in.built.rpms
+    }
+    assert all(rpm.path.parent == stand_in.workspace / "rpms" for rpm in (result.srpm, *result.rpms))
+
+
+def test_mock_is_told_all_by_its_command_line(stand_in: StandIn) -> None:
+    stand_in.build(
+        with_=("loud",), without=("quiet",), macros={"greeting": "good day"}, check=False, timeout=77
+    )
+    pack, rebuild, version, clean = [call["argv"] for call in stand_in.calls]
+    assert len({after(words, "--uniqueext") for words in (pack, rebuild, clean)}) == 1
+    assert version == ["--version"]
+    for words in (pack, rebuild):
+        assert "--with loud --without quiet --define greeting good day" in " ".join(words)
+    assert "--buildsrpm" in pack
+    assert after(pack, "--spec").endswith("/tiny.spec")
+    assert "--no-cleanup-after" in pack
+    assert {"--no-clean", "--nocheck"} <= set(rebuild)
+    assert after(rebuild, "--rpmbuild_timeout") == "77"
+    assert Path(after(rebuild, "--rebuild")).name == stand_in.built.srpm.path.name
+    assert after(pack, "--resultdir") != after(rebuild, "--resultdir")
+    assert "--clean" in clean
+
+
+def test_mock_gets_an_environment_from_nothing(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", "of the caller's")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    stand_in.build()
+    environment = stand_in.calls[0]["environment"]
+    assert environment["SUDO_UID"] == str(pwd.getpwnam("nobody").pw_uid)
+    assert environment["https_proxy"] == "http://proxy.example:3128"
+    assert "A_SECRET" not in environment
+
+
+def test_candidates_and_checked_keys_are_configured(stand_in: StandIn, f28: Target, tmp_path: Path) -> None:
+    stand_in.build(candidates=tmp_path)
+    config = stand_in.calls[0]["config"]
+    assert f"baseurl={tmp_path.resolve().as_uri()}" in config
+    assert "['rpmbuild_networking'] = False" in config
+    fingerprint = f28.keys[f28.repositories[0].keys[0]].fingerprint
+    assert f"/keys/{fingerprint}.asc" in config
+
+
+def test_the_logs_of_both_steps_are_kept(stand_in: StandIn) -> None:
+    result = stand_in.build()
+    assert [log.name for log in result.logs] == ["build.log", "root.log", "installed_pkgs.log"]
+    assert (stand_in.workspace / "root.log").read_text() == "root.log of pack\nroot.log of rebuild\n"
+    assert list((stand_in.builder.cache / "mock").glob("live-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ({"rebuild": 10, "build_log": "+ make\n"}, BuildError),
+        ({"rebuild": 1, "build_log": "+ make\n"}, BuildError),
+        ({"rebuild": 1}, BuildRootError),
+        ({"rebuild": 11}, BuildTimeout),
+        ({"pack": 30}, BuildRootError),
+        ({"pack": 20}, BuildRootError),
+        ({"pack": 60}, BuildRootLocked),
+        ({"pack": 90}, BuildRootError),
+    ],
+)
+def test_exit_codes_are_told_apart_and_the_root_is_removed(
+    stand_in: StandIn, steps: dict[str, Any], kind: type[BackportError]
+) -> None:
+    stand_in.plan(**steps)
+    with pytest.raises(kind) as caught:
+        stand_in.build()
+    assert type(caught.value) is kind
+    assert caught.value.message.startswith("tiny: ")
+    assert "--clean" in stand_in.calls[-1]["argv"]
+    kept = {path.name for path in stand_in.workspace.iterdir()}
+    assert kept == {"build.log", "root.log", "installed_pkgs.log", "mock.log"}
+    assert list((stand_in.builder.cache / "mock").glob("live-*")) == []
+
+
+def test_no_packages_is_a_failure_whatever_mock_says(stand_in: StandIn) -> None:
+    stand_in.plan(packages=[stand_in.built.srpm])
+    with pytest.raises(BuildError, match="no binary package"):
+        stand_in.build()
+
+
+real_mock = pytest.mark.skipif(
+    shutil.which("mock") is None, reason="mock is not on PATH: no registry carries it for this distribution"
+)
+
+
+@real_mock
+def test_mock_and_the_chroot_give_the_same_packages(
+    f28: Target, cache: Path, root_cache: Path, tmp_path: Path
+) -> None:
+    patched = hello.patched(tmp_path / "hello", macros={"greeting": "good day"}, with_=("loud",))
+    by_mock = MockBuilder(target=f28, cache=cache).build(
+        patched, candidates=None, workspace=tmp_path / "mock"
+    )
+    by_chroot = ChrootBuilder(target=f28, cache=root_cache).build(
+        patched, candidates=None, workspace=tmp_path / "chroot"
+    )
+    assert hello.differences(by_mock, by_chroot) == []
+    assert (tmp_path / "mock/installed_pkgs.log").exists()
+
+
+@real_mock
+def test_mock_tells_a_failed_build_from_a_late_one(f28: Target, cache: Path, tmp_path: Path) -> None:
+    builder = MockBuilder(target=f28, cache=cache)
+    with pytest.raises(BuildError, match="hello: rpmbuild failed") as caught:
+        builder.build(
+            hello.patched(tmp_path / "a", checking="false"), candidates=None, workspace=tmp_path / "1"
+        )
+    assert type(caught.value) is BuildError
+    late = hello.patched(tmp_path / "b", checking="sleep 1000", timeout=20)
+    with pytest.raises(BuildTimeout):
+        builder.build(late, candidates=None, workspace=tmp_path / "2")
+    lacking = hello.patched(tmp_path / "c", build_requires="BuildRequires: nowhere-devel")
+    with pytest.raises(BuildRootError, match="dnf could not install"):
+        builder.build(lacking, candidates=None, workspace=tmp_path / "3")
