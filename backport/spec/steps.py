@@ -104,11 +104,9 @@ def _from_macro(line: Line, macro: str, options: str, position: int) -> Step:
     )
     plain = _without_macros(options)
     if macro == "autopatch":
-        numbers = _AUTOPATCH_OPTIONS.sub(" ", plain).strip(" \t\\\n")
-        automatic = not has_flag(plain, "M") and not numbers
-        return replace(
-            step, applies=True, automatic=automatic, certain="%{?" not in options and "%{!" not in options
-        )
+        rest = _AUTOPATCH_OPTIONS.sub(" ", plain).replace("\\", " ").split()
+        automatic = not has_flag(plain, "M") and set(rest) <= {"x"}
+        return replace(step, applies=True, automatic=automatic, certain="%" not in options)
     if macro == "goprep":
         return replace(step, unpacks=True, automatic=level_text(options) is not None)
     if step.strip is None and level_text(options) is None and _GIT_LIKE.search(options):

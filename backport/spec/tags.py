@@ -23,6 +23,9 @@ _REFERENCES = re.compile(
     r"|%\{?patch\b[^\n]*?-P[ \t]*(\d+)|%\{?[?!]*autopatch\b[^\n]*?-M[ \t]*(\d+)",
     re.ASCII,
 )
+#: %autopatch up to a number that only a macro knows, and one that is beyond any such number in use.
+_UNKNOWN_RANGE = re.compile(r"%\{?[?!]*autopatch\b[^\n]*-M[ \t]*\d*[%\[]", re.ASCII)
+_BEYOND = 99999
 _MORE_P = re.compile(r"-P[ \t]*(\d+)", re.ASCII)
 
 
@@ -101,6 +104,8 @@ def _referred(text: str) -> list[int]:
     if "%" not in text:
         return []
     numbers = [int(group) for groups in _REFERENCES.findall(text) for group in groups if group]
+    if _UNKNOWN_RANGE.search(text):
+        numbers.append(_BEYOND)
     if numbers and "-P" in text:
         numbers += [int(number) for number in _MORE_P.findall(text)]
     return numbers

@@ -227,6 +227,8 @@ def test_a_number_lies_beyond_every_range_of_autopatch() -> None:
     text = edit(tags="Patch3: three.patch", prep="%setup -q\n%autopatch -p1 -m 0 -M 99", patches=OURS)
     assert "Patch100: ours.patch" in text
     assert prep_of(text).endswith("-M 99\n%patch -P 100 -p1")
+    text = edit(tags="Patch3: three.patch", prep="%setup -q\n%autopatch -p1 -M%{major}99", patches=OURS)
+    assert prep_of(text).endswith("-M%{major}99\n%patch -P 100000 -p1")
 
 
 def test_several_patches_keep_their_order() -> None:
