@@ -105,6 +105,7 @@ def _macros(signer: Signer) -> tuple[str, ...]:
     """The macros that rpmsign reads (rpm's own macros file, "GPG/PGP/PGP5 signature macros")."""
     arguments = shlex.join(("--batch", "--no-tty", *signer.arguments()))
     macros = {
+        "_openpgp_sign": "gpg",
         "__gpg": shutil.which("gpg", path="/usr/bin:/bin") or "gpg",
         "_gpg_path": str(signer.signing.gnupghome),
         "_gpg_name": f"{signer.key.fingerprint}!",

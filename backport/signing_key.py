@@ -169,16 +169,23 @@ def verify_file(
 ) -> None:
     """Check ``<path>.asc`` against the file: made by this very key, and good.
 
-    Raises ``error`` when the signature is missing, by another key, or not over this content.
+    Raises ``error`` when signature or key is missing, or the signature is by another key or not over
+    this content.
     """
     signature = path.with_name(f"{path.name}.asc")
     if not signature.is_file():
         raise error(f"{path}: is not signed", hint=f"{signature.name} must lie beside it")
     with scratch_folder(Path(tempfile.gettempdir()), "backport-keyring-") as scratch:
         keyring = scratch / "key.gpg"
-        keyring.write_bytes(_without_armor(public_key.read_text("ascii")))
+        try:
+            keyring.write_bytes(_without_armor(public_key.read_text("ascii")))
+        except (OSError, ValueError) as problem:
+            raise error(f"{public_key}: cannot be read as an armored key: {problem}") from None
         completed = run(
-            ["gpgv", "--status-fd", "1", "--keyring", keyring, signature, path],
+            [
+                "gpg", "--batch", "--quiet", "--no-autostart", "--status-fd", "1", "--no-default-keyring",
+                "--keyring", keyring, "--trust-model", "always", "--verify", signature, path,
+            ],
             timeout=_GPG_TIMEOUT, error=error, env={"GNUPGHOME": str(scratch)}, accept=None,
             what=f"verifying {path}",
         )  # fmt: skip

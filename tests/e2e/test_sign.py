@@ -1,4 +1,4 @@
-"""The signing key and signatures, with the real gpg, rpmsign, rpmkeys and gpgv."""
+"""The signing key and signatures, with the real gpg, rpmsign and rpmkeys."""
 
 from __future__ import annotations
 
@@ -221,6 +221,10 @@ def test_a_detached_signature_fits_its_file_and_key_alone(signing: Signing, tmp_
     sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)
     with pytest.raises(SignError, match="not a good one"):
         sign.verify_file(file, public_key=public_key, fingerprint="0" * 40)
+    broken = tmp_path / "broken.asc"
+    broken.write_text("no key")
+    with pytest.raises(SignError, match="cannot be read as an armored key"):
+        sign.verify_file(file, public_key=broken, fingerprint=key.fingerprint)
     file.write_text("<repomd />")
     with pytest.raises(SignError, match="not a good one"):
         sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)

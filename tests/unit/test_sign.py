@@ -109,7 +109,7 @@ def test_macros_keep_every_path_in_one_piece() -> None:
     key = KeyInfo(fingerprint=FINGERPRINT, user_id="", created=datetime.now(UTC), expires=None, public_key="")
     signing = Signing(gnupghome=Path("/gnu pg"), passphrase_file=Path("/a b%c'd"))
     words = sign._macros(Signer(key=key, signing=signing, digest="sha256"))
-    assert words[::2] == ("--define",) * 4
+    assert words[::2] == ("--define",) * 5
     defined = dict(word.split(" ", 1) for word in words[1::2])
     assert defined["_gpg_path"] == "/gnu pg"
     assert defined["_gpg_name"] == f"{FINGERPRINT}!"
