@@ -51,10 +51,14 @@ def errors() -> Console:
 
 
 class TerminalProgress:
-    """Progress for people: a moving line on a terminal, one plain line per step elsewhere."""
+    """Progress for people: a moving line on a terminal, one plain line per step elsewhere.
 
-    def __init__(self, console: Console | None = None) -> None:
+    ``doing`` is the word for what a transfer does.
+    """
+
+    def __init__(self, console: Console | None = None, *, doing: str = "downloading") -> None:
         self._console = console or errors()
+        self._doing = doing
         self._started = time.monotonic()
         self._live: Progress | None = None
         self._step: TaskID | None = None
@@ -90,17 +94,17 @@ class TerminalProgress:
             self._step = self._live.add_task(message, total=None)
 
     def transfer(self, what: str, done: int, total: int | None) -> None:
-        """Show a download's bar; without a terminal, one line when it begins."""
+        """Show a transfer's bar; without a terminal, one line when it begins."""
         if self._live is None:
             if what not in self._announced:
                 self._announced.add(what)
-                self.note(f"downloading {what}" + (f", {_size(total)}" if total else ""))
+                self.note(f"{self._doing} {what}" + (f", {_size(total)}" if total else ""))
             return
         if what not in self._transfers:
-            self._transfers[what] = self._live.add_task(f"downloading {what}", total=total)
+            self._transfers[what] = self._live.add_task(f"{self._doing} {what}", total=total)
         sizes = f"{_size(done)} of {_size(total)}" if total else _size(done)
         self._live.update(
-            self._transfers[what], completed=done, total=total, description=f"downloading {what}, {sizes}"
+            self._transfers[what], completed=done, total=total, description=f"{self._doing} {what}, {sizes}"
         )
         if total is not None and done >= total:
             self._live.remove_task(self._transfers.pop(what))

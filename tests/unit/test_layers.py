@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "sign",
             "builders",
             "sources resolve download hub net lock order",
+            "maillog",
         ),
         ("root dnf sandbox scratch", "signing_key", "srpm", "repodata"),
         ("trust openpgp", "spec", "diffs"),

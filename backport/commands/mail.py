@@ -1,0 +1,96 @@
+"""Commands about mail servers: maillog."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from backport.commands.options import JsonOption, print_json
+
+app = typer.Typer()
+
+
+class LogDirection(StrEnum):
+    """Whose connections: the peers' to this Exim, or its own to them."""
+
+    IN = "in"
+    OUT = "out"
+
+
+class Below(StrEnum):
+    """The versions that weaker ones can be asked for."""
+
+    TLS1 = "TLSv1"
+    TLS1_1 = "TLSv1.1"
+    TLS1_2 = "TLSv1.2"
+    TLS1_3 = "TLSv1.3"
+
+
+class PeerOrder(StrEnum):
+    """What peers are ordered by."""
+
+    TLS = "tls"
+    MESSAGES = "messages"
+    LAST_SEEN = "last-seen"
+    PEER = "peer"
+
+
+@app.command()
+def maillog(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Exim main logs, plain or compressed; - for stdin.")
+    ],
+    direction: Annotated[
+        LogDirection | None, typer.Option(help="Only what came in, or what went out; default: both.")
+    ] = None,
+    below: Annotated[
+        Below | None,
+        typer.Option("--below", "--older-than", help="Only peers that use something weaker than this."),
+    ] = None,
+    current: Annotated[
+        bool, typer.Option("--current", help="Leave out what a peer has stopped using since.")
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Leave out what is older: 2026-01-31."),
+    ] = None,
+    sort: Annotated[PeerOrder, typer.Option(help="The order; tls: the weakest first.")] = PeerOrder.TLS,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="How many to list; default: 50, in JSON all."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    r"""List the peers of an Exim by the TLS that they still use, from its main log.
+
+    A message counts once for a peer, however many recipients it had there. Local deliveries do not count.
+
+    \b
+    Examples:
+        backport maillog /var/log/exim/main.log*
+        backport maillog --below TLSv1.2 --current --direction in /var/log/exim/main.log
+        zstd -dc main.log.1.zst | backport maillog --json -
+    """
+    from backport.commands.maillog_view import as_document, show, sort_by
+    from backport.maillog import read
+    from backport.maillog.tally import Direction, Tally, Tls
+    from backport.terminal import TerminalProgress
+
+    tally = Tally(since=since.date() if since else None)
+    with TerminalProgress(doing="reading") as progress:
+        read(files, tally, progress=progress)
+    directions = [Direction(direction)] if direction else list(Direction)
+    usages = [
+        usage
+        for one in directions
+        for usage in tally.usages(one, below=Tls(below) if below else None)
+        if usage.current or not current
+    ]
+    sort_by(sort, usages)
+    if as_json:
+        print_json(as_document(tally, directions, usages[:limit]))
+    else:
+        show(tally, directions, usages, limit=limit or 50)
