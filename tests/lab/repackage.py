@@ -31,10 +31,9 @@ FEDORA_NAMES = {
 }  # fmt: skip
 LEFT_OUT = re.compile(
     r"dpkg|debconf|usrmerge|usr-is-merged|dash|debianutils|init-system-helpers|base-files|base-passwd"
-    r"|install-info|openssl|openssl-provider-legacy|ca-certificates|lib(archive|icu|xml2|systemd-shared)[-.\d]*(t64)?"
+    r"|install-info|openssl|openssl-provider-legacy|ca-certificates"
 )
 """Debian's own machinery, replaced by the specs in packages/base or not needed by any build."""
-LEFT_OUT_REQUIRES = r"^(libarchive|libicu|libxml2)"
 LINKS = {
     "bash": {"/usr/bin/sh": "bash"},
     "g++": {"/usr/bin/c++": "g++"},
@@ -142,7 +141,6 @@ def repackage(debs: Sequence[Deb], present: frozenset[str], folder: Path, rpms: 
         "__os_install_post": "%{nil}",
         "__check_files": "%{nil}",
         "_binary_payload": "w1.gzdio",
-        "__requires_exclude": LEFT_OUT_REQUIRES,
         "_buildhost": "localhost",
     }
     run(
