@@ -43,7 +43,7 @@ LOCK_TIMEOUT = 3600.0
 _CONTROL = "/backport"
 _TARGET = "/target"
 _REPOSITORIES = "/repositories"
-_CACHE = f"{_TARGET}/var/cache/dnf"
+_CACHE = "/var/cache/dnf"
 # What rpm needs to put files and scriptlets in place, and no more.
 _CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID",
@@ -119,11 +119,11 @@ class Dnf:
         used no more.
         """
         repositories = self._configure(extra, error)
-        words = (action, *(_checked(package, error) for package in packages))
+        names = [_checked(package, error) for package in packages]
         if any(repository.folder is None for repository in repositories):
-            runs = [(True, ("--downloadonly", *words)), (False, ("--cacheonly", *words))]
+            runs = [(True, (action, "--downloadonly", *names)), (False, ("--cacheonly", action, *names))]
         else:
-            runs = [(False, words)]
+            runs = [(False, (action, *names))]
         with self._locked(error):
             for network, arguments in runs:
                 self._sandbox(repositories, network=network).run(
@@ -196,6 +196,12 @@ class Dnf:
     def _sandbox(self, repositories: Sequence[Repository], *, network: bool) -> Sandbox:
         self.cache.mkdir(parents=True, exist_ok=True)
         temporary = ("--tmpfs", "/tmp", "--dir", "/var/tmp")  # noqa: S108  # inside the sandbox
+        # dnf 4 takes its cache folder from inside the root, dnf 5 from outside.
+        caches = [
+            word
+            for place in (f"{_TARGET}{_CACHE}", _CACHE)
+            for word in ("--bind", str(self.cache), place, "--tmpfs", f"{place}/log")
+        ]
         folders = [
             word
             for repository in repositories
@@ -209,7 +215,7 @@ class Dnf:
                 "--ro-bind", str(self.control), _CONTROL,
                 "--bind", str(self.root), _TARGET,
                 "--dev", f"{_TARGET}/dev", "--proc", f"{_TARGET}/proc",
-                "--bind", str(self.cache), _CACHE, "--tmpfs", f"{_CACHE}/log",
+                *caches,
                 *folders,
             ),
             capabilities=_CAPABILITIES,

@@ -10,7 +10,6 @@ comes, since macros of installed packages can change them (mock does the same).
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import rpm
 
 from backport.artifacts import BuiltRpms, PatchedSrpm
-from backport.builders.common import BUILD_MACROS, collect, require_room, take_packages
+from backport.builders.common import BUILD_MACROS, collect, lay_out, require_room, take_packages
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.files import scratch_folder
 from backport.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
@@ -98,11 +97,7 @@ class _Build:
         top = self.root.locate(_TOP)
         for name in ("BUILD", "BUILDROOT", "RPMS", "SOURCES", "SPECS", "SRPMS"):
             (top / name).mkdir(parents=True)
-        sources = [path for path in self.patched.sources.iterdir() if path.is_file()]
-        for path, folder in [(self.patched.spec, "SPECS"), *((path, "SOURCES") for path in sources)]:
-            copy = top / folder / path.name
-            shutil.copyfile(path, copy, follow_symlinks=False)
-            copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+        lay_out(self.patched, spec_folder=top / "SPECS", source_folder=top / "SOURCES")
         for place in (top, *top.rglob("*")):
             os.chown(place, BUILDER_UID, BUILDER_UID)
         macros = {**BUILD_MACROS, "%_topdir": _TOP, "%_rpmdir": _RESULTS, "%_srcrpmdir": _RESULTS}

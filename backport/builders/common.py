@@ -49,6 +49,19 @@ def require_room(name: str, folders: Sequence[Path], *, log: Path) -> None:
             )
 
 
+def lay_out(patched: PatchedSrpm, *, spec_folder: Path, source_folder: Path) -> Path:
+    """Copy the spec and its sources to where rpmbuild is to find them; the copied spec.
+
+    Modes are what a source package can carry: executable or not.
+    """
+    sources = [path for path in patched.sources.iterdir() if path.is_file() and not path.is_symlink()]
+    for path, folder in [(patched.spec, spec_folder), *((path, source_folder) for path in sources)]:
+        copy = folder / path.name
+        shutil.copyfile(path, copy)
+        copy.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
+    return spec_folder / patched.spec.name
+
+
 def collect(
     folder: Path,
     destination: Path,

@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backport.artifacts import BuiltRpms, PatchedSrpm
-from backport.builders.common import BUILD_MACROS, collect, require_room, take_file, take_packages
+from backport.builders.common import (
+    BUILD_MACROS,
+    collect,
+    lay_out,
+    require_room,
+    take_file,
+    take_packages,
+)
 from backport.dnf import ExtraRepository, Repository, render
 from backport.errors import (
     BackportError,
@@ -143,12 +150,8 @@ class _Mock:
         """Pack the source package, in the root that the build is to use."""
         sources = self.folder / "sources"
         sources.mkdir()
-        files = [path for path in patched.sources.iterdir() if path.is_file()]
-        for path in (patched.spec, *files):
-            place = self.folder if path is patched.spec else sources
-            shutil.copyfile(path, place / path.name, follow_symlinks=False)
-            (place / path.name).chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-        words: Words = ["--buildsrpm", "--spec", self.folder / patched.spec.name, "--sources", sources]
+        spec = lay_out(patched, spec_folder=self.folder, source_folder=sources)
+        words: Words = ["--buildsrpm", "--spec", spec, "--sources", sources]
         self._build(["--no-cleanup-after", *words], patched, self.packed)
 
     def rebuild(self, patched: PatchedSrpm) -> None:
