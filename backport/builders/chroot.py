@@ -20,7 +20,7 @@ import rpm
 from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import BUILD_MACROS, collect, lay_out, require_room, take_packages
 from backport.errors import BuildError, BuildRootError, BuildTimeout
-from backport.files import scratch_folder
+from backport.files import remove_tree, scratch_folder
 from backport.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
 from backport.run import Completed, describe_exit
 from backport.target import Target
@@ -53,17 +53,13 @@ class ChrootBuilder:
         the deadline, BuildError when rpmbuild fails or is killed. The logs remain in any case.
         """
         extra = (ExtraRepository.of_folder("candidates", candidates),) if candidates else ()
-        with (
-            clean_root(self.target, cache=self.cache, workspace=workspace) as root,
-            scratch_folder(workspace, "results-") as results,
-        ):
-            os.chown(results, BUILDER_UID, BUILDER_UID)
-            build = _Build(root=root, patched=patched, results=results, extra=extra, workspace=workspace)
+        with clean_root(self.target, cache=self.cache, workspace=workspace) as root:
+            build = _Build(root=root, patched=patched, extra=extra, workspace=workspace)
             build.prepare()
             dynamic = build.install_dependencies()
             build.compile(pack_again=dynamic)
             return collect(
-                results,
+                build.results,
                 workspace / "rpms",
                 patched=patched,
                 target=self.target,
@@ -78,9 +74,13 @@ class _Build:
 
     root: Root
     patched: PatchedSrpm
-    results: Path
     extra: tuple[ExtraRepository, ...]
     workspace: Path
+
+    @property
+    def results(self) -> Path:
+        """Beside the root, so that it goes when the root goes, whatever a build has put into it."""
+        return self.root.path.parent / "results"
 
     @property
     def log(self) -> Path:
@@ -98,7 +98,8 @@ class _Build:
         for name in ("BUILD", "BUILDROOT", "RPMS", "SOURCES", "SPECS", "SRPMS"):
             (top / name).mkdir(parents=True)
         lay_out(self.patched, spec_folder=top / "SPECS", source_folder=top / "SOURCES")
-        for place in (top, *top.rglob("*")):
+        self.results.mkdir()
+        for place in (self.results, top, *top.rglob("*")):
             os.chown(place, BUILDER_UID, BUILDER_UID)
         macros = {**BUILD_MACROS, "%_topdir": _TOP, "%_rpmdir": _RESULTS, "%_srcrpmdir": _RESULTS}
         text = "".join(f"{name} {value}\n" for name, value in macros.items())
@@ -136,7 +137,7 @@ class _Build:
 
     def _pack(self) -> Any:
         for path in self.results.iterdir():
-            path.unlink()
+            remove_tree(path)
         self._judge(self._rpmbuild(["-bs"], timeout=PACK_TIMEOUT), "the source package cannot be packed")
         return self._only_header(".rpm")
 
