@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from backport.artifacts import BuildOptions, Nevra
 from backport.errors import UsageError
-from backport.settings import Name, Settings, did_you_mean, load
+from backport.settings import Name, Settings, Url, did_you_mean, load
 
 
 def _nvr(value: str) -> str:
@@ -165,6 +165,20 @@ class SelfTest(Settings):
         return self
 
 
+class Advisory(Settings):
+    """What clients are told of the update (``dnf updateinfo``)."""
+
+    type: Literal["security", "bugfix", "enhancement"] | None = None
+    """Default: security where the changelogs' new entries name a CVE, else enhancement."""
+    severity: Literal["Critical", "Important", "Moderate", "Low", "None"] | None = None
+    """How urgent the update is, in the words of Red Hat's severity ratings."""
+    title: str = Field(default="", max_length=200)
+    """Default: the recipe's summary."""
+    description: str = ""
+    references: tuple[Url, ...] = ()
+    """Pages where there is more to read, such as bugs or CVE records."""
+
+
 class Recipe(Settings):
     """Everything that backport has to know about one backport."""
 
@@ -174,6 +188,7 @@ class Recipe(Settings):
     source: Source
     packages: dict[Name, Package] = Field(min_length=1)
     self_test: SelfTest
+    advisory: Advisory = Advisory()
 
     @model_validator(mode="after")
     def _names_match(self) -> Recipe:

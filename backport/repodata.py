@@ -171,7 +171,7 @@ def _packages(
 def _write_file(kind: str, packages: list[Package], folder: Path, compression: Compression) -> Any:
     """Write one metadata file below ``folder`` and give its record for ``repomd.xml``."""
     createrepo_c = bindings()
-    form, suffix = _compression(compression)
+    form, suffix = compression_of(compression)
     writers = {
         "primary": createrepo_c.PrimaryXmlFile,
         "filelists": createrepo_c.FilelistsXmlFile,
@@ -191,7 +191,8 @@ def _write_file(kind: str, packages: list[Package], folder: Path, compression: C
     return record
 
 
-def _compression(name: Compression) -> tuple[int, str]:
+def compression_of(name: Compression) -> tuple[int, str]:
+    """createrepo_c's number for a compression, and the end of such files' names. Raises HostError."""
     createrepo_c = bindings()
     if name == "gz":
         return createrepo_c.GZ_COMPRESSION, ".gz"

@@ -178,6 +178,15 @@ def verify_rpm(path: Path, keys: Sequence[Key], workspace: Path, error: type[Bac
         return pinned_keyring(keys, folder, error=error).verify(path)
 
 
+def fingerprints_in(file: Path, *, error: type[BackportError]) -> tuple[str, ...]:
+    """The fingerprints of the public keys that a file holds. Raises ``error`` for a file of no such key."""
+    with _gnupg_home() as home:
+        listing = _parse_listing(_gpg(home, "--with-colons", "--show-keys", file, error=error).decode())
+    if listing.secret or not listing.primary:
+        raise error(f"{file}: holds no public OpenPGP key" + " but a secret one" * listing.secret)
+    return tuple(listing.primary)
+
+
 def checked_key(key: Key, folder: Path, *, error: type[BackportError]) -> Path:
     """An armored copy in ``folder`` of the pinned key and nothing else, named by its fingerprint.
 

@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "sources resolve download hub net lock order",
             "maillog",
         ),
+        ("intoto provenance evidence sbom why", "advisories page"),
         ("root dnf sandbox scratch", "signing_key", "srpm", "repodata"),
         ("trust openpgp", "spec", "diffs"),
         ("recipe target site settings",),

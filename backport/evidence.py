@@ -1,0 +1,303 @@
+"""The evidence in a generation: what each package came from and what was tested, signed, kept with it.
+
+::
+
+    generations/<id>/
+        provenance.json  test-results.json  sbom.cdx.json      the newest of each, under a constant name
+        provenance/<time>-<content>.provenance.json            one set for each run whose packages are here
+        provenance/<time>-<content>.tests.json
+        provenance/<time>-<content>.cdx.json
+
+Each has its detached signature beside it. A set stays with its packages from generation to generation,
+as it was signed, and goes with the last of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backport.artifacts import Check, TestedRpms, Verdict
+from backport.errors import PublishError
+from backport.files import digest_of, write_atomically
+from backport.intoto import (
+    MAX_BYTES,
+    ProvenanceStatement,
+    Resource,
+    Subject,
+    TestStatement,
+    read_provenance,
+    read_test_result,
+)
+from backport.provenance import Origin, PublishedFile, provenance_statement, test_statement
+from backport.settings import Key
+from backport.signing_key import Signer, verify_file
+from backport.trust import fingerprints_in
+
+FOLDER = "provenance"
+PROVENANCE = ".provenance.json"
+TESTS = ".tests.json"
+SBOM = ".cdx.json"
+NEWEST: Mapping[str, str] = {
+    "provenance.json": PROVENANCE,
+    "test-results.json": TESTS,
+    "sbom.cdx.json": SBOM,
+}
+"""The constant names of the newest files, and the ends of their own names."""
+_STATEMENT_TYPE = "application/vnd.in-toto+json"
+_ADVICE = "do not install from it; compare it with another copy, or publish anew"
+
+Link = Callable[[Path, Path], None]
+"""Puts a file, the first path, at the second path as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What one run adds to a generation's evidence: the texts by the ends of their names."""
+
+    name: str
+    texts: Mapping[str, str]
+
+
+def new_evidence(
+    tested: TestedRpms,
+    origin: Origin,
+    *,
+    added: Sequence[PublishedFile],
+    others: Sequence[PublishedFile] = (),
+) -> Evidence:
+    """The evidence for the packages that a run adds; what was tested is told of the ``others``, too.
+
+    ``others`` are packages of the run that are published already. Raises PublishError when a header
+    cannot be read, OSError.
+    """
+    from backport.sbom import bill_of_materials  # noqa: PLC0415  # its library takes long to import
+
+    tests = test_statement(tested, origin, [*added, *others]).to_json()
+    texts = {TESTS: tests}
+    if added:
+        proof = Resource(
+            name="test-results.json",
+            digest={"sha256": hashlib.sha256(tests.encode()).hexdigest()},
+            media_type=_STATEMENT_TYPE,
+            annotations={"role": "tests"},
+        )
+        texts[PROVENANCE] = provenance_statement(tested, origin, added, evidence=proof).to_json()
+        texts[SBOM] = bill_of_materials(tested, added, time=origin.finished)
+    content = hashlib.sha256("".join(texts[end] for end in sorted(texts)).encode()).hexdigest()
+    return Evidence(name=f"{origin.finished.astimezone(UTC):%Y%m%dT%H%M%SZ}-{content[:12]}", texts=texts)
+
+
+def place_evidence(
+    generation: Path,
+    evidence: Evidence | None,
+    *,
+    before: Path | None,
+    present: Mapping[str, str],
+    signer: Signer,
+    link: Link,
+) -> None:
+    """Put evidence into a new generation: the new one, signed, and of that of ``before`` what still counts.
+
+    ``present`` are the generation's packages, their digests by path. Raises SignError, PublishError, OSError.
+    """
+    folder = generation / FOLDER
+    folder.mkdir(exist_ok=True)
+    if before is not None:
+        _carry_on(before, generation, present, link)
+    if evidence is not None:
+        for end, text in evidence.texts.items():
+            path = folder / f"{evidence.name}{end}"
+            write_atomically(path, text)
+            signer.sign_file(path)
+    for constant, end in NEWEST.items():
+        if found := sorted(folder.glob(f"*{end}")):
+            link(found[-1], generation / constant)
+            link(found[-1].with_name(f"{found[-1].name}.asc"), generation / f"{constant}.asc")
+
+
+def _carry_on(before: Path, generation: Path, present: Mapping[str, str], link: Link) -> None:
+    for name in _sets(before):
+        files = sorted((before / FOLDER).glob(f"{name}.*"))
+        if any(present.get(one.name) == one.sha256 for one in _subjects_of(before, name)):
+            for file in files:
+                link(file, generation / FOLDER / file.name)
+
+
+def statements(generation: Path) -> Iterator[tuple[str, ProvenanceStatement]]:
+    """The provenance statements of a generation, the newest first, each with its set's name.
+
+    Raises PublishError when one is damaged.
+    """
+    for name in reversed(_sets(generation)):
+        path = generation / FOLDER / f"{name}{PROVENANCE}"
+        if path.is_file():
+            yield name, read_provenance(_text(path), name=f"{FOLDER}/{path.name}")
+
+
+def test_results(generation: Path) -> Iterator[tuple[str, TestStatement]]:
+    """The statements about tests in a generation, the newest first. Raises PublishError."""
+    for name in reversed(_sets(generation)):
+        path = generation / FOLDER / f"{name}{TESTS}"
+        if path.is_file():
+            yield name, read_test_result(_text(path), name=f"{FOLDER}/{path.name}")
+
+
+def verify_provenance(folder: Path, public_keys: Sequence[Path]) -> tuple[Check, ...]:
+    """Check the evidence of a generation without a network: every signature, statement and package.
+
+    ``folder`` is a generation's, or a target's with its ``current``. Of ``public_keys`` one must have
+    signed each file. Raises PublishError when there is nothing to check, or a key cannot be read.
+    """
+    generation = folder / "current" if (folder / "current").exists() else folder
+    generation = generation.resolve()
+    if not (generation / FOLDER).is_dir():
+        raise PublishError(
+            f"{folder}: holds no evidence: there is no {FOLDER} folder",
+            hint="give the folder of a target or of one of its generations",
+        )
+    keys = [
+        Key(fingerprint=fingerprint, file=file)
+        for file in public_keys
+        for fingerprint in fingerprints_in(file, error=PublishError)
+    ]
+    return (_check_signatures(generation, keys), *_check_statements(generation))
+
+
+def _check_signatures(generation: Path, keys: Sequence[Key]) -> Check:
+    paths = [path for path in (generation / FOLDER).iterdir() if path.suffix != ".asc"]
+    paths += [generation / name for name in NEWEST if (generation / name).exists()]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        unsigned = [why for why in pool.map(lambda path: _not_signed(path, keys), sorted(paths)) if why]
+    names = ", ".join(key.fingerprint for key in keys)
+    return _check(
+        "provenance.signatures", "Every file of the evidence is signed", unsigned,
+        expected=f"by {names}", good=f"{len(paths)} files signed",
+    )  # fmt: skip
+
+
+def _not_signed(path: Path, keys: Sequence[Key]) -> str:
+    problem = "no key to check it by"
+    for key in keys:
+        try:
+            verify_file(path, public_key=key.file, fingerprint=key.fingerprint, error=PublishError)
+        except PublishError as failure:
+            problem = failure.message
+        else:
+            return ""
+    return problem
+
+
+def _check_statements(generation: Path) -> Iterator[Check]:
+    try:
+        found = list(statements(generation))
+        tests = dict(test_results(generation))
+    except PublishError as problem:
+        yield _check("provenance.form", "The statements are what they should be", [problem.message])
+        return
+    yield _check(
+        "provenance.form", "The statements are what they should be", _misplaced(generation),
+        expected="in-toto Statement v1 with SLSA provenance v1", good=f"{len(found)} statements",
+    )  # fmt: skip
+    subjects = [subject for _, statement in found for subject in statement.subject]
+    yield _check_packages(generation, subjects)
+    yield _check_tests(generation, found, tests)
+
+
+def _misplaced(generation: Path) -> list[str]:
+    """What lies under a constant name must be the newest of its kind."""
+    wrong = []
+    for constant, end in NEWEST.items():
+        newest = sorted((generation / FOLDER).glob(f"*{end}"))
+        path = generation / constant
+        if newest and not (path.is_file() and path.read_bytes() == newest[-1].read_bytes()):
+            wrong.append(f"{constant} is not {FOLDER}/{newest[-1].name}")
+    return wrong
+
+
+def _check_packages(generation: Path, subjects: Sequence[Subject]) -> Check:
+    """Each package must be the subject of just one statement, by its name and its digest."""
+    paths = {path.relative_to(generation).as_posix(): path for path in sorted(generation.rglob("*.rpm"))}
+    named = Counter((subject.name, subject.sha256) for subject in subjects)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = dict(zip(paths, pool.map(digest_of, paths.values()), strict=True))
+    names = {subject.name for subject in subjects}
+    wrong = []
+    for name, digest in digests.items():
+        count = named[name, digest]
+        if count > 1:
+            wrong.append(f"{name}: {count} statements say how it was made")
+        elif not count and name in names:
+            wrong.append(f"{name}: is not the file that the statement is about, {digest}")
+        elif not count:
+            wrong.append(f"{name}: no statement says where it comes from")
+    return _check(
+        "provenance.packages", "One statement explains each package", wrong,
+        expected="the same digest in the statement and in the file", good=f"{len(paths)} packages explained",
+    )  # fmt: skip
+
+
+def _check_tests(
+    generation: Path,
+    found: Sequence[tuple[str, ProvenanceStatement]],
+    tests: Mapping[str, TestStatement],
+) -> Check:
+    """Each set's provenance must name its own statement about tests, and no failed test."""
+    wrong = []
+    for name, statement in found:
+        path = generation / FOLDER / f"{name}{TESTS}"
+        byproducts = statement.predicate.run_details.byproducts
+        wanted = next((one.sha256 for one in byproducts if one.annotations.get("role") == "tests"), "")
+        if not path.is_file() or digest_of(path) != wanted:
+            wrong.append(f"{path.name}: is not what {name}{PROVENANCE} names")
+        elif tests[name].predicate.result == "FAILED":
+            wrong.append(f"{path.name}: failed tests: {', '.join(tests[name].predicate.failed_tests)}")
+    return _check(
+        "provenance.tests", "What was tested is with it", wrong,
+        expected="no failed test, and the digest that the provenance names", good=f"{len(tests)} statements",
+    )  # fmt: skip
+
+
+def _check(id_: str, title: str, wrong: Sequence[str], *, expected: str = "", good: str = "") -> Check:
+    return Check(
+        id=id_,
+        title=title,
+        verdict=Verdict.FAIL if wrong else Verdict.PASS,
+        expected=expected,
+        found=wrong[0] if wrong else good,
+        evidence="\n".join(wrong),
+        advice=_ADVICE if wrong else "",
+    )
+
+
+def _sets(generation: Path) -> list[str]:
+    """The names of the sets, the oldest first."""
+    folder = generation / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted({path.name.split(".", 1)[0] for path in folder.iterdir() if path.name.endswith(".json")})
+
+
+def _subjects_of(generation: Path, name: str) -> tuple[Subject, ...]:
+    path = generation / FOLDER / f"{name}{PROVENANCE}"
+    if path.is_file():
+        return read_provenance(_text(path), name=path.name).subject
+    path = path.with_name(f"{name}{TESTS}")
+    return read_test_result(_text(path), name=path.name).subject
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > MAX_BYTES:
+        raise PublishError(f"{path}: too large for a statement", hint="restore it from a copy")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def age_of(name: str) -> datetime:
+    """When a set of evidence was made, from its name."""
+    return datetime.strptime(name.split("-", 1)[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

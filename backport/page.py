@@ -1,0 +1,129 @@
+"""The page that a target's folder shows to people: one file of HTML that needs neither script nor network.
+
+All text is escaped (jinja2's autoescape): package names, test transcripts and advisories come from
+elsewhere. The page forbids scripts and all loading by a policy of its own, too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import jinja2
+
+from backport.advisories import Advisory
+from backport.artifacts import Check, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What was built from one source package."""
+
+    name: str
+    evr: str
+    origin: str
+    """The source package that it was rebuilt from; empty where no statement says."""
+    source: str
+    """The path of its own source package; empty where it is not here."""
+    packages: tuple[tuple[str, str], ...]
+    """Path and name of each binary package."""
+    debug: int = 0
+    """How many packages beside them are for debugging alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One change of what readers saw."""
+
+    time: datetime
+    action: str
+    generation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Everything that the page tells. Paths are relative to the generation's folder."""
+
+    target: str
+    summary: str
+    base_url: str
+    """The URL of the target's folder."""
+    fingerprint: str
+    public_key: str
+    """The name of the key's file."""
+    generation: str
+    made: datetime
+    builds: tuple[Build, ...]
+    headline: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    tested: datetime | None = None
+    transcript: str = ""
+    advisories: tuple[Advisory, ...] = ()
+    history: tuple[Event, ...] = ()
+    """The newest first."""
+    evidence: tuple[tuple[str, str], ...] = ()
+    """Path and meaning of each file of evidence."""
+
+    @property
+    def packages(self) -> int:
+        """How many binary packages there are, those for debugging left out."""
+        return sum(len(build.packages) for build in self.builds)
+
+
+def render_page(page: Page) -> str:
+    """The page's HTML."""
+    return _environment().get_template("index.html.j2").render(page=page)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("backport"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "day": _day,
+        "moment": _moment,
+        "grouped": _grouped,
+        "tally": _tally,
+    }
+    environment.tests["link"] = _is_link
+    return environment
+
+
+def _day(time: datetime) -> str:
+    return f"{time.astimezone(UTC).day} {time.astimezone(UTC):%B %Y}"
+
+
+def _moment(time: datetime) -> str:
+    return f"{_day(time)}, {time.astimezone(UTC):%H:%M} UTC"
+
+
+def _grouped(fingerprint: str) -> str:
+    """A fingerprint as gpg shows it to people: in groups of four digits."""
+    return " ".join(fingerprint[start : start + 4] for start in range(0, len(fingerprint), 4))
+
+
+def _tally(checks: Sequence[Check]) -> str:
+    """How many checks came to which verdict, in words."""
+    count = Counter(check.verdict for check in checks)
+    names = {
+        Verdict.PASS: "passed",
+        Verdict.FAIL: "failed",
+        Verdict.WARN: "with a warning",
+        Verdict.SKIPPED: "skipped",
+        Verdict.ERROR: "without a result",
+    }
+    told = ", ".join(f"{count[verdict]} {name}" for verdict, name in names.items() if count[verdict])
+    return f"{len(checks)} check{'s' * (len(checks) != 1)}: {told}."
+
+
+def _is_link(url: str) -> bool:
+    """Whether a browser may be sent there; ``javascript:`` and the like are only shown."""
+    return url.startswith(("https://", "http://"))
