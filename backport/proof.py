@@ -17,6 +17,7 @@ import rpm as rpm_bindings
 from backport.artifacts import Check, PublishedRepo, Rpm, Verdict
 from backport.dnf import expand_url
 from backport.errors import PublishError
+from backport.generations import TargetFolder
 from backport.progress import Progress, Silent
 from backport.root import ExtraRepository, Root, clean_root
 from backport.settings import Key
@@ -132,15 +133,22 @@ class _Client:
         )  # fmt: skip
 
     def check_packages(self, root: Root) -> Check:
-        """Compare header and signature of what is installed with what was published."""
+        """Compare what is installed with what was tested, and its signature with the published one's."""
         packages = packages_to_install(self.published)
+        record = TargetFolder(path=self.published.folder).load(self.published.generation)
+        files = {rpm.nevra: self.published.folder / "current" / rpm.path for rpm in record.rpms}
         installed = {_identity_of(header) for header in root.headers()}
-        missing = [str(rpm.nevra) for rpm in packages if _identity(rpm) not in installed]
+        missing = [
+            str(rpm.nevra)
+            for rpm in packages
+            if _identity(files[str(rpm.nevra)]) not in installed
+            or _identity(files[str(rpm.nevra)])[:2] != _identity(rpm.path)[:2]
+        ]
         return Check(
-            id="publish.installed", title="What is installed is what was published",
+            id="publish.installed", title="What is installed is what was tested and published",
             verdict=Verdict.FAIL if missing else Verdict.PASS,
-            expected="header and signature of every package are the published ones",
-            found=f"not so: {', '.join(missing)}" if missing else f"{len(packages)} packages are",
+            expected="every package has the header that was tested, and the signature that was published",
+            found=f"not so: {', '.join(missing)}" if missing else f"{len(packages)} packages do",
             advice="another repository's package won over the published one" if missing else "",
         )  # fmt: skip
 
@@ -176,8 +184,8 @@ class _Client:
         return answer.text
 
 
-def _identity(rpm: Rpm) -> tuple[str, str, bytes]:
-    return _identity_of(read_header(rpm.path, error=PublishError))
+def _identity(path: Path) -> tuple[str, str, bytes]:
+    return _identity_of(read_header(path, error=PublishError))
 
 
 def _identity_of(header: Any) -> tuple[str, str, bytes]:

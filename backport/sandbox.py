@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backport.errors import BackportError, HostError
+from backport.errors import BackportError, HostError, Interrupted
 from backport.run import Completed, describe_exit, run, running
 
 _START_DEADLINE = 10.0
@@ -108,7 +108,7 @@ class Sandbox:
                     log=log, what=what or f"{Path(argv[0]).name} failed", hint=hint, env=self.environment,
                     pass_fds=(status.descriptor,),
                 )  # fmt: skip
-            except HostError:
+            except (HostError, Interrupted):
                 raise
             except _Deadline as problem:
                 raise _restated(problem, timeout_error or error, argv) from None

@@ -76,6 +76,19 @@ def test_a_client_installs_what_was_published(site: Site, tested: TestedRpms) ->
     assert "tiny-more" in (site.workspace / "proof.log").read_text()
 
 
+def test_what_is_published_already_counts_though_it_was_signed_anew(
+    site: Site, tested: TestedRpms, tmp_path: Path
+) -> None:
+    site.publish(tested)
+    again = sign.sign(
+        tested.signed.built, signing=site.signing, target=site.target, workspace=tmp_path / "again"
+    )
+    # The time of a signature is in it, in seconds.
+    assert again.rpms[0].sha256 != tested.signed.rpms[0].sha256
+    checks = site.publish(tiny.tested(again), prove=site.prove).checks
+    assert set(verdicts(checks).values()) == {Verdict.PASS}
+
+
 def test_a_failed_or_interrupted_proof_leads_readers_back(site: Site, tested: TestedRpms) -> None:
     def fails(_published: PublishedRepo) -> tuple[Check, ...]:
         return (Check(id="a", title="It installs", verdict=Verdict.FAIL, found="it does not"),)
