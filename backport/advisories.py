@@ -165,16 +165,16 @@ def add_updateinfo(folder: Path, advisories: Sequence[Advisory], *, compression:
     with scratch_folder(folder, f".{FOLDER}.") as scratch:
         plain = scratch / f"{KIND}.xml"
         plain.write_text(to_xml(advisories), encoding="utf-8")
-        record = createrepo_c.RepomdRecord(KIND, str(plain))
-        compressed = createrepo_c.RepomdRecord(KIND, None)
         try:
-            record.compress_and_fill(compressed, createrepo_c.SHA256, form)
-            compressed.rename_file()
+            createrepo_c.compress_file(str(plain), f"{plain}{suffix}", form)
+            record = createrepo_c.RepomdRecord(KIND, f"{plain}{suffix}")
+            record.fill(createrepo_c.SHA256)
+            record.rename_file()
         except createrepo_c.CreaterepoCError as problem:
             raise PublishError(f"{target}: {KIND}.xml{suffix} cannot be written: {problem}") from None
         for file in scratch.glob(f"*{suffix}"):
             file.replace(target / file.name)
-    repomd.set_record(compressed)
+    repomd.set_record(record)
     (target / f"{REPOMD}.asc").unlink(missing_ok=True)
     write_atomically(target / REPOMD, repomd.xml_dump())
 

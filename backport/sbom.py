@@ -39,7 +39,7 @@ from backport.errors import PublishError
 from backport.provenance import PublishedFile, purl
 from backport.trust import read_header
 
-_VOID_IN_XML = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), "\N{REPLACEMENT CHARACTER}")
+_VOID = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), "\N{REPLACEMENT CHARACTER}")
 
 
 def bill_of_materials(tested: TestedRpms, files: Sequence[PublishedFile], *, time: datetime) -> str:
@@ -141,6 +141,7 @@ def _plain(nevra: Nevra, *, sha256: str = "", references: Iterable[Any] = ()) ->
 
 
 def _text(value: Any) -> str:
-    """A header's string; rpm gives bytes where it is not UTF-8. Control characters are no text."""
-    plain = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
-    return plain.translate(_VOID_IN_XML)
+    """A header's string. What is not UTF-8 comes as surrogates from the bindings; that and control
+    characters are no text."""
+    data = value if isinstance(value, bytes) else str(value or "").encode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "replace").translate(_VOID)

@@ -10,6 +10,7 @@ import rpm
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from backport import sbom
 from backport.sbom import bill_of_materials, requirements
 from tests.unit.evidence_data import DIFF, FINISHED, SmallRun, small_run
 
@@ -83,3 +84,12 @@ def test_packages_that_need_each_other_are_tied() -> None:
         "source": header([], ["openssl"], source=True),
     })  # fmt: skip
     assert needs == {"openssl": ["libs"], "libs": ["policies"], "policies": [], "source": []}
+
+
+def test_a_summary_in_another_encoding_stays_readable(run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = header(["tiny"], [])
+    odd[rpm.RPMTAG_LICENSE], odd[rpm.RPMTAG_SUMMARY] = "ASL 2.0 and OpenSSL", "caf\udce9 \x1b[2J"
+    monkeypatch.setattr(sbom, "read_header", lambda path, error: odd)
+    (first, *_) = document(run)["components"]
+    assert first["description"] == "caf\ufffd \ufffd[2J"
+    assert first["licenses"] == [{"license": {"name": "ASL 2.0 and OpenSSL"}}]
