@@ -125,7 +125,7 @@ class _Client:
         except PublishError as problem:
             return Check(
                 id="publish.install", title=title, verdict=Verdict.FAIL, expected=f"{len(names)} packages",
-                found=problem.message, evidence=str(log), advice="the log tells what dnf could not do",
+                found=problem.message, evidence=str(log), advice=f"{log} tells what dnf could not do",
             )  # fmt: skip
         return Check(
             id="publish.install", title=title, verdict=Verdict.PASS, expected=f"{len(names)} packages",

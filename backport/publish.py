@@ -144,7 +144,8 @@ def _proven(
         checks = prove(published)
         if failed := [check for check in checks if check.stops]:
             raise PublishError(
-                f"a client cannot install what was published: {failed[0].title}: {failed[0].found}",
+                f"a client cannot install what was published: {failed[0].title}: {failed[0].found}; "
+                "readers see what they saw before",
                 hint=failed[0].advice or None,
             )
     except BaseException:
