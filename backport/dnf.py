@@ -31,7 +31,7 @@ from backport.run import network_environment
 from backport.sandbox import Sandbox
 from backport.settings import Key
 from backport.target import Target
-from backport.trust import checked_key
+from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
 
 Action = Literal["install", "upgrade", "downgrade"]
 
@@ -41,6 +41,7 @@ LOCK_TIMEOUT = 3600.0
 """How long another user of the download cache is waited for, in seconds."""
 
 _CONTROL = "/backport"
+_POLICY = "sha1-self-signature.toml"
 _TARGET = "/target"
 _REPOSITORIES = "/repositories"
 _CACHE = "/var/cache/dnf"
@@ -172,6 +173,8 @@ class Dnf:
         write_atomically(self.control / "dnf.conf", render_dnf_conf(self.target, repositories))
         # Where a release keeps its rpm database; the host's rpm may have another place.
         write_atomically(self.control / ".rpmmacros", "%_dbpath /var/lib/rpm\n")
+        if any(key.sha1_self_signature for repository in (*own, *extra) for key in repository.keys):
+            write_atomically(self.control / _POLICY, SHA1_POLICY)
         return repositories
 
     def _as_seen_inside(self, repository: ExtraRepository, error: type[BackportError]) -> Repository:
@@ -196,6 +199,9 @@ class Dnf:
     def _sandbox(self, repositories: Sequence[Repository], *, network: bool) -> Sandbox:
         self.cache.mkdir(parents=True, exist_ok=True)
         temporary = ("--tmpfs", "/tmp", "--dir", "/var/tmp")  # noqa: S108  # inside the sandbox
+        environment = {"HOME": _CONTROL, **(network_environment() if network else {})}
+        if (self.control / _POLICY).exists():
+            environment[SHA1_POLICY_VARIABLE] = f"{_CONTROL}/{_POLICY}"
         # dnf 4 takes its cache folder from inside the root, dnf 5 from outside.
         caches = [
             word
@@ -219,7 +225,7 @@ class Dnf:
                 *folders,
             ),
             capabilities=_CAPABILITIES,
-            environment={"HOME": _CONTROL, **(network_environment() if network else {})},
+            environment=environment,
             network=network,
         )  # fmt: skip
 

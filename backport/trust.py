@@ -35,7 +35,9 @@ _CERTIFICATIONS = frozenset({"10", "11", "12", "13"})
 # rpm-sequoia's standard policy counts a self-signature by SHA-1 as void. For the keys that the
 # settings except by fingerprint it is accepted as a binding of name and key, for which second
 # preimage resistance is what counts; signatures on packages by SHA-1 stay refused.
-_SHA1_POLICY = '[hash_algorithms]\nsha1.second_preimage_resistance = "always"\n'
+SHA1_POLICY = '[hash_algorithms]\nsha1.second_preimage_resistance = "always"\n'
+SHA1_POLICY_VARIABLE = "RPM_SEQUOIA_CRYPTO_POLICY"
+"""Names the file that holds `SHA1_POLICY` to the programs that use such a key."""
 
 
 def read_header(path: Path, *, error: type[BackportError]) -> Any:
@@ -140,7 +142,7 @@ class Keyring:
     def _environment(self, fingerprint: str) -> dict[str, str]:
         if fingerprint not in self.excepted:
             return {}
-        return {"RPM_SEQUOIA_CRYPTO_POLICY": str(self.folder / "sha1-self-signature.toml")}
+        return {SHA1_POLICY_VARIABLE: str(self.folder / "sha1-self-signature.toml")}
 
     def _import(self, fingerprint: str, file: Path) -> None:
         run(
@@ -163,7 +165,7 @@ def pinned_keyring(keys: Sequence[Key], folder: Path, *, error: type[BackportErr
         owners=owners,
         excepted=frozenset(key.fingerprint for key in keys if key.sha1_self_signature),
     )
-    write_atomically(folder / "sha1-self-signature.toml", _SHA1_POLICY)
+    write_atomically(folder / "sha1-self-signature.toml", SHA1_POLICY)
     for key in keys:
         keyring._import(key.fingerprint, _export(key, folder, error=error))  # noqa: SLF001  # this module's own
     return keyring

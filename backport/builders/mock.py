@@ -43,7 +43,7 @@ from backport.files import write_atomically
 from backport.run import Completed, describe_exit, network_environment, run
 from backport.scratch import live_folder
 from backport.target import Target
-from backport.trust import checked_key
+from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
 
 ROOT_TIMEOUT = 3600
 """Seconds that making the root and installing build dependencies may take beside the build itself."""
@@ -140,7 +140,14 @@ class _Mock:
         used = {name for repository in self.target.repositories for name in repository.keys}
         files = {name: checked_key(self.target.keys[name], keys, error=BuildRootError) for name in used}
         nspawn_args = () if _SYSTEMD.is_dir() else _WITHOUT_SYSTEMD
-        text = render_config(self.target, keys=files, extra=extra, nspawn_args=nspawn_args)
+        environment = {}
+        if any(self.target.keys[name].sha1_self_signature for name in used):
+            policy = keys / "sha1-self-signature.toml"
+            write_atomically(policy, SHA1_POLICY)
+            environment[SHA1_POLICY_VARIABLE] = str(policy)
+        text = render_config(
+            self.target, keys=files, extra=extra, nspawn_args=nspawn_args, environment=environment
+        )
         write_atomically(self._config, text)
         for folder in (self.packed, self.results):
             folder.mkdir()
@@ -214,10 +221,12 @@ def render_config(
     keys: Mapping[str, Path] | None = None,
     extra: Sequence[ExtraRepository] = (),
     nspawn_args: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> str:
     """The configuration of mock for a target, the same for use by hand and by this builder.
 
-    ``keys`` are files to use instead of the target's own, by the key's name.
+    ``keys`` are files to use instead of the target's own, by the key's name; ``environment`` is added to
+    that of dnf and of builds.
     """
     files = {name: (keys or {}).get(name, key.file) for name, key in target.keys.items()}
     repositories = [
@@ -227,7 +236,7 @@ def render_config(
     repositories += [Repository(id=each.id, baseurl=each.baseurl) for each in extra]
     return render(
         "mock.cfg.j2", target=target, root=f"backport-{target.name}-{target.arch}", macros=BUILD_MACROS,
-        repositories=repositories, nspawn_args=list(nspawn_args),
+        repositories=repositories, nspawn_args=list(nspawn_args), environment=environment or {},
     )  # fmt: skip
 
 

@@ -63,12 +63,15 @@ def test_the_configuration_says_what_the_target_says() -> None:
 def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
     key = tmp_path / "a.asc"
     extra = [ExtraRepository.of_folder("candidates", tmp_path)]
-    text = render_config(TARGET, keys={"fedora-28": key}, extra=extra, nspawn_args=["--register=no"])
+    text = render_config(
+        TARGET, keys={"fedora-28": key}, extra=extra, nspawn_args=["--register=no"], environment={"A": "1"}
+    )
     options, repositories = read(text)
     assert repositories["updates"]["gpgkey"] == key.as_uri()
     assert repositories["candidates"]["baseurl"] == tmp_path.resolve().as_uri()
     assert repositories["candidates"]["gpgcheck"] == "0"
     assert options["nspawn_args"] == ["--capability=cap_ipc_lock", "--register=no"]
+    assert options["environment"] == {"A": "1"}
 
 
 def test_no_value_breaks_out_of_its_literal(tmp_path: Path) -> None:
