@@ -13,9 +13,9 @@ from tests.lab.rpms import PACKAGES, build_specs
 WANTED = (
     "bash", "binutils", "bzip2", "coreutils", "cpio", "diffutils", "elfutils", "file", "findutils",
     "g++", "gawk", "gcc", "grep", "gzip", "hostname", "info", "libc-bin", "libc6-dev", "libcrypt-dev",
-    "libdb-dev", "libpcre2-dev", "libsctp-dev", "linux-libc-dev", "make", "ncurses-base", "passwd",
-    "patch", "perl", "perl-base", "pkgconf", "procps", "rpm", "sed", "tar", "unzip", "util-linux",
-    "util-linux-extra", "xz-utils", "zlib1g-dev", "zstd",
+    "libdb-dev", "libfile-fcntllock-perl", "libpcre2-dev", "libsctp-dev", "linux-libc-dev", "make",
+    "ncurses-base", "passwd", "patch", "perl", "perl-base", "pkgconf", "procps", "rpm", "sed", "tar",
+    "unzip", "util-linux", "util-linux-extra", "xz-utils", "zlib1g-dev", "zstd",
 )  # fmt: skip
 """Debian's names of what a build root, OpenSSL and Exim need; apt adds what these need."""
 
