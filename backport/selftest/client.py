@@ -5,8 +5,12 @@ Rests on RFC 5321 (replies, EHLO) and RFC 3207 (STARTTLS).
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from OpenSSL import SSL
 
 from backport.selftest.certificates import describe
 from backport.selftest.tls import Offer, Session
@@ -66,10 +70,13 @@ class SmtpClient:
         """What the server sent beyond its last reply, as far as it has been received."""
         return self._buffer
 
-    def command(self, line: str) -> Reply:
-        """Send a command line and read its reply. Raises WireError."""
-        self._transcript.sent(line)
-        self._wire.send(line.encode("ascii") + b"\r\n")
+    def command(self, line: str, *smuggled: str) -> Reply:
+        """Send a command line and read its reply. Raises WireError.
+
+        ``smuggled`` lines go in the same write, and their replies are not waited for.
+        """
+        self._transcript.sent(" / ".join((line, *smuggled)))
+        self._wire.send("".join(f"{one}\r\n" for one in (line, *smuggled)).encode("ascii"))
         return self.reply(f"the reply to {line.split(maxsplit=1)[0]}")
 
     def reply(self, what: str) -> Reply:
@@ -117,16 +124,53 @@ class SmtpClient:
         return line.removesuffix(b"\r")
 
 
+class Stage(StrEnum):
+    """The steps of a conversation with STARTTLS, in order."""
+
+    CONNECT = "connect"
+    BANNER = "banner"
+    EHLO = "ehlo"
+    OFFERED = "starttls-offered"
+    ACCEPTED = "starttls-accepted"
+    HANDSHAKE = "handshake"
+    INSIDE = "inside"
+    DONE = "done"
+
+
+@dataclass(kw_only=True)
+class Contact:
+    """What one connection showed, as far as it came."""
+
+    stage: Stage = Stage.CONNECT
+    """The step that it came to; where there is ``trouble``, the one that failed."""
+    banner: Reply | None = None
+    plain: Reply | None = None
+    """The reply to EHLO in clear."""
+    session: Session | None = None
+    inside: Reply | None = None
+    """The reply to EHLO inside TLS: proof that the server, too, takes the handshake for done."""
+    resumable: SSL.Session | None = None
+    trouble: WireError | None = None
+    details: list[str] = field(default_factory=list)
+    """The transcript's lines about the session; more may be added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greeting:
+    """How a client presents itself: its name, and whether TLS comes before SMTP (RFC 8314)."""
+
+    helo: str
+    direct_tls: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """Everything that a conversation with STARTTLS showed."""
+    """Everything that a whole conversation with STARTTLS showed."""
 
     banner: Reply
     plain: Reply
-    """The reply to EHLO in clear."""
     session: Session
     inside: Reply
-    """The reply to EHLO inside TLS: proof that the server, too, takes the handshake for done."""
 
 
 def converse(
@@ -137,32 +181,102 @@ def converse(
     ``timeout`` is in seconds and bounds the whole conversation. Raises WireError: Refused where the
     server said no, NotSmtp, Closed, NoAnswer, Unreachable, HandshakeFailed, CannotOffer.
     """
-    deadline = Deadline(timeout)
-    with Wire(dial(deadline), deadline) as wire:
-        transcript.note("Connected to server")
-        client = SmtpClient(wire, transcript)
-        try:
-            return _dialogue(client, offer, helo, transcript)
-        except WireError as problem:
-            transcript.note(problem.message)
-            raise
-
-
-def _dialogue(client: SmtpClient, offer: Offer, helo: str, transcript: Transcript) -> Conversation:
-    banner = _expect(220, client.reply("the banner"), "the server does not welcome us")
-    transcript.note("We are allowed to connect")
-    plain = _expect(250, client.command(f"EHLO {helo}"), "the server refuses EHLO")
-    transcript.note("We can use this server")
-    if "STARTTLS" not in plain.features:
-        raise Refused("the server does not offer STARTTLS", plain)
-    transcript.note("TLS is an option on this server")
-    _expect(220, client.command("STARTTLS"), "the server refuses STARTTLS")
-    transcript.note("STARTTLS command works on this server")
-    session = client.start_tls(offer)
-    transcript.note("Connection converted to SSL", describe(session, offer.servername))
-    inside = _expect(250, client.command(f"EHLO {helo}"), "the server refuses EHLO inside TLS")
-    client.command("QUIT")
+    contact = meet(dial, offer, Greeting(helo=helo), transcript=transcript, timeout=timeout)
+    banner, plain, session, inside = contact.banner, contact.plain, contact.session, contact.inside
+    if contact.trouble or not (banner and plain and session and inside):
+        raise contact.trouble or WireError("the conversation did not come to its end")
     return Conversation(banner=banner, plain=plain, session=session, inside=inside)
+
+
+def meet(
+    dial: Dial, offer: Offer, greeting: Greeting, *, transcript: Transcript, timeout: float = TIMEOUT
+) -> Contact:
+    """The same conversation, told as far as it came; what ended it early is its ``trouble``."""
+    contact, deadline = Contact(), Deadline(timeout)
+    try:
+        with Wire(dial(deadline), deadline) as wire:
+            transcript.note("Connected to server")
+            client = SmtpClient(wire, transcript)
+            _dialogue(contact, client, offer, greeting, transcript)
+            contact.resumable = wire.tls_session()
+    except WireError as problem:
+        contact.trouble = problem
+        transcript.note(problem.message)
+    return contact
+
+
+def inject(
+    dial: Dial, offer: Offer, greeting: Greeting, *, transcript: Transcript, timeout: float = TIMEOUT
+) -> Contact:
+    """STARTTLS with a command behind it in the same write, as somebody on the way could add it.
+
+    A server must forget what came in clear (RFC 3207 section 4.2). ``plain`` is what it says to
+    STARTTLS. Where it goes on, ``inside`` is its first reply to QUIT, the only command given inside TLS.
+    """
+    contact, deadline = Contact(), Deadline(timeout)
+    try:
+        with Wire(dial(deadline), deadline) as wire:
+            transcript.note("Connected to server")
+            client = SmtpClient(wire, transcript)
+            _welcome(contact, client, transcript)
+            _hello(contact, client, greeting, transcript)
+            contact.stage = Stage.ACCEPTED
+            contact.plain = client.command("STARTTLS", "NOOP")
+            if contact.plain.code == 220:
+                _secure(contact, client, offer, transcript)
+                contact.stage = Stage.INSIDE
+                contact.inside = client.command("QUIT")
+                contact.stage = Stage.DONE
+    except WireError as problem:
+        contact.trouble = problem
+        transcript.note(problem.message)
+    return contact
+
+
+def _dialogue(
+    contact: Contact, client: SmtpClient, offer: Offer, greeting: Greeting, transcript: Transcript
+) -> None:
+    if greeting.direct_tls:
+        _secure(contact, client, offer, transcript)
+        _welcome(contact, client, transcript)
+    else:
+        _welcome(contact, client, transcript)
+        _hello(contact, client, greeting, transcript)
+        contact.stage = Stage.ACCEPTED
+        _expect(220, client.command("STARTTLS"), "the server refuses STARTTLS")
+        transcript.note("STARTTLS command works on this server")
+        _secure(contact, client, offer, transcript)
+    contact.stage = Stage.INSIDE
+    contact.inside = _expect(
+        250, client.command(f"EHLO {greeting.helo}"), "the server refuses EHLO inside TLS"
+    )
+    contact.stage = Stage.DONE
+    with contextlib.suppress(WireError):
+        client.command("QUIT")
+
+
+def _welcome(contact: Contact, client: SmtpClient, transcript: Transcript) -> None:
+    contact.stage = Stage.BANNER
+    contact.banner = _expect(220, client.reply("the banner"), "the server does not welcome us")
+    transcript.note("We are allowed to connect")
+
+
+def _hello(contact: Contact, client: SmtpClient, greeting: Greeting, transcript: Transcript) -> None:
+    contact.stage = Stage.EHLO
+    contact.plain = _expect(250, client.command(f"EHLO {greeting.helo}"), "the server refuses EHLO")
+    transcript.note("We can use this server")
+    contact.stage = Stage.OFFERED
+    if "STARTTLS" not in contact.plain.features:
+        raise Refused("the server does not offer STARTTLS", contact.plain)
+    transcript.note("TLS is an option on this server")
+
+
+def _secure(contact: Contact, client: SmtpClient, offer: Offer, transcript: Transcript) -> None:
+    contact.stage = Stage.HANDSHAKE
+    contact.session = client.start_tls(offer)
+    contact.details = transcript.note(
+        "Connection converted to SSL", describe(contact.session, offer.servername)
+    )
 
 
 def _expect(code: int, reply: Reply, otherwise: str) -> Reply:

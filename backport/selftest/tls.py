@@ -1,6 +1,7 @@
 """TLS as a client: what is offered, and what a handshake came to.
 
 It is spoken by the OpenSSL that comes with ``cryptography``, never by the library under test.
+Rests on RFC 8446; section 4.1.3 names the random value that makes a ServerHello a HelloRetryRequest.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
 
 from backport.selftest.trouble import CannotOffer, HandshakeFailed, WireError
@@ -40,13 +42,18 @@ ALERTS = {
 }
 """Descriptions of fatal TLS alerts (RFC 8446 section 6.2)."""
 
+_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+_HELLO_LENGTH = 5 + 4 + 2 + len(_RETRY)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
     """What the client offers in its ClientHello, and what it trusts.
 
     Without limits it is the default client of its TLS library. ``trust`` is a PEM file of root
-    certificates. ``ciphers`` (TLS 1.2 and older) and ``suites`` (TLS 1.3) are OpenSSL lists.
+    certificates; ``system_trust`` adds the system's store. ``ciphers`` (TLS 1.2 and older), ``suites``
+    (TLS 1.3) and ``groups`` (the first one's key share is sent) are OpenSSL lists. ``resume`` is an
+    earlier session with the same server.
     """
 
     servername: str | None = None
@@ -55,6 +62,9 @@ class Offer:
     newest: str | None = None
     ciphers: str | None = None
     suites: str | None = None
+    groups: str | None = None
+    resume: SSL.Session | None = None
+    system_trust: bool = False
 
     @classmethod
     def only(cls, protocol: str, *, servername: str | None = None) -> Offer:
@@ -86,6 +96,16 @@ class Session:
     """The certificates as the server sent them."""
     errors: tuple[VerifyError, ...]
     """Every complaint about the chain; none when it completes to ``Offer.trust``."""
+    built: tuple[x509.Certificate, ...] = ()
+    """The chain as the client completed it, with what it found in its trust store."""
+    staple: bytes = b""
+    """The OCSP response that came with the handshake (RFC 6066 section 8), in DER."""
+    group: str = ""
+    """The key exchange's group, where the client's library tells it."""
+    retried: bool = False
+    """Whether the server sent a HelloRetryRequest first."""
+    resumed: bool = False
+    """Whether the server took up ``Offer.resume``: then it sent no certificate."""
 
 
 @dataclass
@@ -100,35 +120,56 @@ class Handshake:
     errors: list[VerifyError] = field(default_factory=list)
     offered: bool = False
     """Whether the ClientHello has been made."""
+    staple: bytes = b""
+    hello: bytes = b""
+    """The beginning of what the server sent."""
+    _authenticated: bool = False
 
     def __post_init__(self) -> None:
         try:
             self.connection = SSL.Connection(self._context(), None)
+            if self.offer.groups:
+                _set_groups(self.connection, self.offer.groups)
         except (SSL.Error, ValueError) as problem:
             raise CannotOffer(f"the client cannot offer this: {problem}") from None
         if self.offer.servername:
-            self.connection.set_tlsext_host_name(self.offer.servername.encode("idna"))
+            self.connection.set_tlsext_host_name(self.offer.servername.encode("ascii"))
+        if self.offer.resume:
+            self.connection.set_session(self.offer.resume)
+        self.connection.request_ocsp()
         self.connection.set_connect_state()
+
+    def hear(self, data: bytes) -> None:
+        """Take what the server sent."""
+        self.hello += data[: _HELLO_LENGTH - len(self.hello)]
+        self.connection.bio_write(data)
 
     def session(self) -> Session:
         """What the finished handshake came to."""
         chain = self.connection.get_peer_cert_chain(as_cryptography=True) or []
+        built = self.connection.get_verified_chain(as_cryptography=True) if self._authenticated else None
         return Session(
             protocol=self.connection.get_protocol_version_name(),
             cipher=self.connection.get_cipher_name() or "none",
             chain=tuple(chain),
             errors=tuple(self.errors),
+            built=tuple(built or ()),
+            staple=self.staple,
+            group=self.connection.get_group_name() or "",
+            retried=is_retry(self.hello),
+            resumed=self.offer.resume is not None and not self._authenticated,
         )
 
     def explain(self, problem: SSL.Error) -> WireError:
         """Why the handshake failed: by the server's alert, by the client, or before it began."""
+        retried = is_retry(self.hello)
         if self.alerts:
             alert = self.alerts[-1]
-            name = ALERTS.get(alert, "an alert")
-            return HandshakeFailed(f"the server refused the handshake: alert {alert}, {name}", alert=alert)
+            words = f"alert {alert}, {ALERTS.get(alert, 'an alert')}"
+            return HandshakeFailed(f"the server refused the handshake: {words}", alert=alert, retried=retried)
         if not self.offered:
             return CannotOffer(f"the client cannot offer this: {reason(problem)}")
-        return HandshakeFailed(f"the client broke the handshake off: {reason(problem)}")
+        return HandshakeFailed(f"the client broke the handshake off: {reason(problem)}", retried=retried)
 
     def _context(self) -> SSL.Context:
         offer = self.offer
@@ -143,6 +184,9 @@ class Handshake:
             context.set_tls13_ciphersuites(offer.suites.encode())
         if offer.trust:
             context.load_verify_locations(str(offer.trust))
+        if offer.system_trust:
+            context.set_default_verify_paths()
+        context.set_ocsp_client_callback(self._on_staple)
         context.set_verify(SSL.VERIFY_PEER, self._on_certificate)
         context.set_info_callback(self._on_event)
         return context
@@ -150,14 +194,37 @@ class Handshake:
     def _on_certificate(
         self, _connection: SSL.Connection, certificate: object, code: int, depth: int, _ok: int
     ) -> bool:
+        self._authenticated = True
         if code:
             self.errors.append(VerifyError(code=code, depth=depth, subject=_subject(certificate)))
+        return True
+
+    def _on_staple(self, _connection: SSL.Connection, answer: bytes, _data: object) -> bool:
+        self.staple = answer
         return True
 
     def _on_event(self, _connection: SSL.Connection, where: int, value: int) -> None:
         fatal = value >> 8 == 2
         if where & SSL.SSL_CB_READ_ALERT == SSL.SSL_CB_READ_ALERT and fatal:
             self.alerts.append(value & 0xFF)
+
+
+def is_retry(hello: bytes) -> bool:
+    """Whether a server's first record holds a HelloRetryRequest (RFC 8446 sections 4.1.3, 4.1.4, 5.1).
+
+    Its first octets are enough: record header, handshake header, version, random.
+    """
+    return len(hello) >= _HELLO_LENGTH and hello[0] == 22 and hello[5] == 2 and hello[11:] == _RETRY
+
+
+def _set_groups(connection: SSL.Connection, groups: str) -> None:
+    """Offer these groups (RFC 8446 section 4.2.7), which pyOpenSSL itself has no way to say."""
+    library = Binding.lib
+    # The wrapped pointer has no public name, and set_tmp_ecdh takes one curve only.
+    pointer = connection._ssl  # noqa: SLF001
+    if not library.SSL_set1_curves_list(pointer, groups.encode()):
+        library.ERR_clear_error()
+        raise ValueError(f"none of the groups {groups}")
 
 
 def reason(problem: SSL.Error) -> str:

@@ -20,12 +20,16 @@ class Transcript:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._begin = clock()
-        self._lines: list[str] = []
+        self._entries: list[tuple[str, list[str]]] = []
 
-    def note(self, text: str, details: Iterable[str] = ()) -> None:
-        """Something that happened, and what is to be told about it on lines of their own."""
-        self._lines.append(f"[{self._elapsed()}] {printable(text)}")
-        self._lines.extend(f"{_INDENT}{printable(detail)}" for detail in details)
+    def note(self, text: str, details: Iterable[str] = ()) -> list[str]:
+        """Something that happened, and what is to be told about it on lines of their own.
+
+        Gives the list of those lines; what is learnt about them later may be added to it.
+        """
+        entry = (f"[{self._elapsed()}] {printable(text)}", list(details))
+        self._entries.append(entry)
+        return entry[1]
 
     def sent(self, line: str) -> None:
         """A command of ours, without its line end."""
@@ -37,7 +41,11 @@ class Transcript:
 
     def text(self) -> str:
         """Everything so far, each line with its line end."""
-        return "".join(f"{line}\n" for line in self._lines)
+        return "".join(
+            f"{line}\n"
+            for head, details in self._entries
+            for line in (head, *(f"{_INDENT}{printable(detail)}" for detail in details))
+        )
 
     def _elapsed(self) -> str:
         return f"{self._clock() - self._begin:07.3f}"

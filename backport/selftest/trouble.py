@@ -24,11 +24,15 @@ class Closed(WireError):
 
 
 class HandshakeFailed(WireError):
-    """The TLS handshake failed; ``alert`` is the number of the server's alert where it sent one."""
+    """The TLS handshake failed; ``alert`` is the number of the server's alert where it sent one.
 
-    def __init__(self, message: str, *, alert: int | None = None) -> None:
+    ``retried`` tells that the server had sent a HelloRetryRequest before.
+    """
+
+    def __init__(self, message: str, *, alert: int | None = None, retried: bool = False) -> None:
         super().__init__(message)
         self.alert = alert
+        self.retried = retried
 
 
 class CannotOffer(WireError):

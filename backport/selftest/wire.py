@@ -84,7 +84,9 @@ class Wire:
             except SSL.WantReadError:
                 handshake.offered = True
                 self._flush(connection)
-                if not self._feed(connection):
+                if data := self._receive():
+                    handshake.hear(data)
+                else:
                     raise Closed("the server closed the connection in the TLS handshake") from None
             except SSL.Error as problem:
                 with contextlib.suppress(WireError):
@@ -93,6 +95,10 @@ class Wire:
         self._flush(connection)
         self._tls = connection
         return handshake.session()
+
+    def tls_session(self) -> SSL.Session | None:
+        """What a later connection may resume, as far as the server has given it (RFC 8446 section 4.6.1)."""
+        return self._tls.get_session() if self._tls else None
 
     def _flush(self, connection: SSL.Connection) -> None:
         with contextlib.suppress(SSL.WantReadError):
