@@ -6,46 +6,68 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backport.spec import shell
-from backport.spec.lines import Line, Section, Spec
-from backport.spec.steps import Step
+from backport.spec.lines import Branches, Line, Section, Spec
+from backport.spec.steps import Step, has_flag
 
 
-def find_place(spec: Spec, section: Section, steps: Sequence[Step]) -> Line:
-    """The line behind which a patch is applied after every step, whatever the conditionals say.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The line behind which a patch is applied, and the directory there."""
 
-    The directory there is the one in which the spec applies its own first patch. Without patches, or
-    where the script has left that directory for good, it is the one in which %setup ends. Raises
-    :class:`backport.errors.PatchError` where no such place is.
-    """
-    last = spec.group_end(steps[-1].line).index
-    unpacked = next((step.line.index for step in steps if step.unpacks), 0)
-    first = next((step.line.index for step in steps if step.applies and step.line.index > unpacked), None)
-    points = list(_walk(spec, section, {step.line.index for step in steps if step.unpacks}))
-    places = {point.start.index: point.before.directory for point in points}
-    own = places.get(first, shell.TOP) if first is not None else shell.TOP
-    tries: list[tuple[shell.Directory | None, int]] = [(own, last), (shell.TOP, last)]
-    if own != places.get(steps[-1].line.index, shell.TOP):
-        tries.append((own, first or last))
-    if own != shell.TOP:
-        tries.append((shell.TOP, unpacked))
-    for directory, behind in [*tries, *_after_alternatives(spec, section, steps, last)]:
-        for point in points:
-            if point.open and point.end.index >= behind and directory in (None, point.after.directory):
-                return point.end
-    raise spec.refuse(
-        "behind the last patch, %prep has no place outside of shell blocks and conditionals"
-        " whose directory is known",
-        spec.lines[last],
-        hint="Apply the patch with a spec edit in the recipe.",
-    )
+    line: Line
+    directory: shell.Directory | None
 
 
-def _after_alternatives(
-    spec: Spec, section: Section, steps: Sequence[Step], last: int
-) -> list[tuple[shell.Directory | None, int]]:
-    """Where all unpacking is done in branches, the script goes on wherever they end."""
-    base = spec.lines[section.first].after
-    return [] if any(step.unpacks and step.line.before == base for step in steps) else [(None, last)]
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A %prep section with the directory of each step."""
+
+    spec: Spec
+    steps: Sequence[Step]
+    points: Sequence[_Point]
+    base: Branches
+
+    def directory(self, step: Step | None) -> shell.Directory | None:
+        """The directory in which a step is done; where %setup ends, if there is none."""
+        found = (point.before.directory for point in self.points if step and point.start == step.line)
+        return next(found, shell.TOP)
+
+    def place(self) -> Place | None:
+        """Where a patch is applied after every step, whatever the conditionals say; None: nowhere.
+
+        The directory there is the one in which %setup ends. Where that is only a container of the
+        sources (``-c``), or is left for good, it is the one in which the spec applies its first patch.
+        """
+        last = self.spec.group_end(self.steps[-1].line).index
+        for directory, behind in self._wishes(last):
+            for point in self.points:
+                at = point.after.directory
+                if point.open and point.end.index >= behind and directory in (None, at):
+                    return Place(line=point.end, directory=at)
+        return None
+
+    def _wishes(self, last: int) -> Iterator[tuple[shell.Directory | None, int]]:
+        """Directories, the best first, each with the line that the place is behind."""
+        unpacking = [step for step in self.steps if step.unpacks]
+        unpacked = unpacking[0].line.index if unpacking else 0
+        patching = (step for step in self.steps if step.applies and step.line.index > unpacked)
+        first = next(patching, None)
+        own = self.directory(first)
+        container = any(has_flag(step.options, "c") for step in unpacking)
+        yield from ((own, last), (shell.TOP, last)) if container else ((shell.TOP, last), (own, last))
+        if first and own != self.directory(self.steps[-1]):
+            yield own, first.line.index
+        if own != shell.TOP:
+            yield shell.TOP, unpacked
+        if not any(step.line.before == self.base for step in unpacking):
+            # All unpacking is done in branches: the script goes on wherever they end.
+            yield None, last
+
+
+def lay_out(spec: Spec, section: Section, steps: Sequence[Step]) -> Layout:
+    """Follow a %prep section through its directories."""
+    points = tuple(_walk(spec, section, {step.line.index for step in steps if step.unpacks}))
+    return Layout(spec=spec, steps=steps, points=points, base=spec.lines[section.first].after)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The %prep section: what applies the spec's patches, and how one more is applied, exactly once.
 
-A patch of ours is relative to the directory in which the spec applies its own first patch, or, in a
-spec without patches, to the directory in which %setup ends. It is applied last.
+A patch of ours is relative to the directory in which %setup ends; where %setup only makes a container
+(``-c``), to the one in which the spec applies its own first patch. It is applied last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from backport.errors import PatchError
 from backport.spec.lines import PREAMBLE, Branches, Section, Spec, Splice
-from backport.spec.place import find_place
+from backport.spec.place import Layout, Place, lay_out
 from backport.spec.steps import Step, has_flag, level, level_span, level_text, read_steps, uses_source
 from backport.spec.tags import PatchTags
 
@@ -91,10 +91,20 @@ def _in_section(
     base = spec.lines[section.first].after
     times = _times(spec, [(step.line.before, step.certain) for step in automatic], base)
     commands = [f"%patch -P {number} -p{strip}" for number, strip in patches]
-    if times == (1, 1):
+    layout = lay_out(spec, section, steps)
+    place = layout.place()
+    if times == (1, 1) and all(_is_right_there(layout, step, place) for step in automatic):
         return [splice for step in automatic for splice in _adapt(spec, step, tags, patches, commands)]
+    if place is None:
+        reason = "behind the last patch, %prep has no place outside of shell blocks and conditionals"
+        raise spec.refuse(f"{reason} whose directory is known", steps[-1].line, hint=_HINT)
     limits = [splice for step in automatic for splice in _limit(spec, step, tags, patches[0][0] - 1)]
-    return [*limits, spec.insert_after(find_place(spec, section, steps), *commands)]
+    return [*limits, spec.insert_after(place.line, *commands)]
+
+
+def _is_right_there(layout: Layout, step: Step, place: Place | None) -> bool:
+    """Whether a step that applies all patches does so in the directory that ours are relative to."""
+    return step.unpacks or place is None or layout.directory(step) == place.directory
 
 
 def _nothing_unpacked(spec: Spec, section: Section) -> PatchError:

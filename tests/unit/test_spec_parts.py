@@ -165,7 +165,16 @@ def test_prep_without_patches(before: str, after: str) -> None:
         ),
         (
             "%setup -q\npushd sub\n%patch0 -p1\npopd\ntrue",
-            "%setup -q\npushd sub\n%patch0 -p1\n%patch -P 3 -p1\npopd\ntrue",
+            "%setup -q\npushd sub\n%patch0 -p1\npopd\n%patch -P 3 -p1\ntrue",
+        ),
+        (
+            "%setup -q -c\npushd sub\n%patch0 -p1\npopd\ntrue",
+            "%setup -q -c\npushd sub\n%patch0 -p1\n%patch -P 3 -p1\npopd\ntrue",
+        ),
+        ("%setup -q\ncd src\n%patch0 -p0\ntrue", "%setup -q\ncd src\n%patch0 -p0\n%patch -P 3 -p1\ntrue"),
+        (
+            "%setup -q\n%autopatch -p1 -M 1\npushd sub\n%autopatch -p1 -m 2\npopd",
+            "%setup -q\n%autopatch -p1 -M 1\npushd sub\n%autopatch -M 2 -p1 -m 2\npopd\n%patch -P 3 -p1",
         ),
         (
             "%setup -q\n(\ncd sub\n%patch0 -p1\n)\ntrue",
