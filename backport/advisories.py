@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Nevra, Rpm
+from backport.artifacts import Nevra, Rpm, TestedRpms
 from backport.errors import PublishError
 from backport.files import scratch_folder, write_atomically
 from backport.recipe import Advisory as Wishes
@@ -119,6 +119,21 @@ def make_advisory(
     )  # fmt: skip
 
 
+def stock_evrs(tested: TestedRpms) -> dict[str, str]:
+    """The EVR of the target's own package by name, for the packages of a run.
+
+    Packages of one source package share their changelog: where one of them was not on the target, the
+    stock EVR of another tells the same.
+    """
+    known = {nevra.name: nevra.evr for nevra in tested.stock}
+    found: dict[str, str] = {}
+    for built in tested.signed.built:
+        names = [rpm.nevra.name for rpm in built.rpms]
+        any_of_it = next((known[name] for name in sorted(names) if name in known), None)
+        found |= {name: evr for name in names if (evr := known.get(name, any_of_it))}
+    return found
+
+
 def fixed_cves(header: Any, stock: str | None) -> set[str]:
     """The CVE ids of a package's changelog entries that are newer than the EVR ``stock``.
 
@@ -193,8 +208,15 @@ def read_advisories(folder: Path) -> tuple[Advisory, ...]:
 
 
 def still_here(advisories: Iterable[Advisory], files: Collection[str]) -> tuple[Advisory, ...]:
-    """The advisories of which a package is among ``files`` (file names), each id once, the newest first."""
-    by_id = {one.id: one for one in advisories if any(package.filename in files for package in one.packages)}
+    """The advisories of which a package is among ``files`` (file names), the newest first.
+
+    Of two with the same id the later word counts, with the day on which it was first issued.
+    """
+    by_id: dict[str, Advisory] = {}
+    for one in advisories:
+        if any(package.filename in files for package in one.packages):
+            issued = min(one.issued, by_id[one.id].issued) if one.id in by_id else one.issued
+            by_id[one.id] = replace(one, issued=issued)
     return tuple(sorted(by_id.values(), key=lambda one: (one.issued, one.id), reverse=True))
 
 

@@ -185,6 +185,8 @@ class TestedRpms:
     checks: tuple[Check, ...]
     headline: tuple[str, ...] = ()
     """The result in a few lines for people, such as the handshakes before and after."""
+    stock: tuple[Nevra, ...] = ()
+    """The target's own packages that these replaced in the self-test's root."""
 
     def __post_init__(self) -> None:
         if not self.checks:

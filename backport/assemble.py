@@ -18,9 +18,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from backport import repodata
+from backport.advisories import Advisory, add_updateinfo, read_advisories
 from backport.artifacts import Rpm
 from backport.dnf import expand_url
 from backport.errors import PublishError
+from backport.evidence import Evidence, place_evidence
 from backport.files import digest_of, scratch_folder, write_atomically
 from backport.generations import RECORD, Generation, PublishedRpm, TargetFolder, generation_id, sync_folder
 from backport.progress import Progress
@@ -52,6 +54,10 @@ class Publication:
     before: Generation | None
     added: Sequence[Incoming]
     record: Generation
+    advisories: tuple[Advisory, ...] = ()
+    """What is told of the packages in the target's own repository."""
+    evidence: Evidence | None = None
+    """Where the added packages come from, and what was tested."""
     copied: list[Path] = field(default_factory=list)
     """What had to be copied for want of hard links."""
 
@@ -70,7 +76,19 @@ class Publication:
             and before.fingerprint == self.record.fingerprint
             and before.compression == self.record.compression
             and not any(one.entry.path.startswith(f"{name}/") for one in self.added)
+            and (name != basearch(self.target) or read_advisories(path / name) == self.advisories)
         )
+
+    @property
+    def present(self) -> Mapping[str, str] | None:
+        """The packages' digests by path; None when all that was there is still there."""
+        now = {rpm.path: rpm.sha256 for rpm in self.record.rpms}
+        kept = all(now.get(rpm.path) == rpm.sha256 for rpm in self.before.rpms) if self.before else True
+        return None if kept else now
+
+    def link(self, source: Path, destination: Path) -> None:
+        """Put a file at another place, too: by a hard link where the file system has them."""
+        _link(source, destination, self.copied)
 
 
 def repositories_of(target: Target) -> tuple[str, ...]:
@@ -98,6 +116,10 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
         progress.note(f"linking {len(publication.record.rpms)} packages into a new generation")
         _place_packages(publication, scratch)
         _describe(publication, scratch, signer)
+        place_evidence(
+            scratch, publication.evidence, before=publication.before_path, present=publication.present,
+            signer=signer, link=publication.link,
+        )  # fmt: skip
         record = replace(
             publication.record,
             id=generation_id(
@@ -164,6 +186,9 @@ def _describe(publication: Publication, scratch: Path, signer: Signer) -> None:
             scratch / name, compression=publication.target.compression, known=_known(publication, name),
             rpms=[scratch / rpm.path for rpm in publication.record.rpms if rpm.path.startswith(f"{name}/")],
         )  # fmt: skip
+        if name == basearch(publication.target):
+            compression = publication.target.compression
+            add_updateinfo(scratch / name, publication.advisories, compression=compression)
         signer.sign_file(scratch / name / repodata.FOLDER / repodata.REPOMD)
 
 

@@ -50,6 +50,7 @@ NEWEST: Mapping[str, str] = {
     "sbom.cdx.json": SBOM,
 }
 """The constant names of the newest files, and the ends of their own names."""
+PUBLIC_KEY = "RPM-GPG-KEY-backport"
 _STATEMENT_TYPE = "application/vnd.in-toto+json"
 _ADVICE = "do not install from it; compare it with another copy, or publish anew"
 
@@ -99,13 +100,14 @@ def place_evidence(
     evidence: Evidence | None,
     *,
     before: Path | None,
-    present: Mapping[str, str],
+    present: Mapping[str, str] | None,
     signer: Signer,
     link: Link,
 ) -> None:
     """Put evidence into a new generation: the new one, signed, and of that of ``before`` what still counts.
 
-    ``present`` are the generation's packages, their digests by path. Raises SignError, PublishError, OSError.
+    ``present`` are the generation's packages, their digests by path; None: it has all that ``before`` has.
+    Raises SignError, PublishError, OSError.
     """
     folder = generation / FOLDER
     folder.mkdir(exist_ok=True)
@@ -122,10 +124,10 @@ def place_evidence(
             link(found[-1].with_name(f"{found[-1].name}.asc"), generation / f"{constant}.asc")
 
 
-def _carry_on(before: Path, generation: Path, present: Mapping[str, str], link: Link) -> None:
+def _carry_on(before: Path, generation: Path, present: Mapping[str, str] | None, link: Link) -> None:
     for name in _sets(before):
         files = sorted((before / FOLDER).glob(f"{name}.*"))
-        if any(present.get(one.name) == one.sha256 for one in _subjects_of(before, name)):
+        if present is None or any(present.get(one.name) == one.sha256 for one in _subjects_of(before, name)):
             for file in files:
                 link(file, generation / FOLDER / file.name)
 
@@ -168,6 +170,14 @@ def verify_provenance(folder: Path, public_keys: Sequence[Path]) -> tuple[Check,
         for fingerprint in fingerprints_in(file, error=PublishError)
     ]
     return (_check_signatures(generation, keys), *_check_statements(generation))
+
+
+def key_beside(folder: Path) -> Path:
+    """The public key that is published with a folder's packages. Raises PublishError when there is none."""
+    for place in (folder, *folder.resolve().parents[:2]):
+        if (found := place / PUBLIC_KEY).is_file():
+            return found
+    raise PublishError(f"{folder}: no {PUBLIC_KEY} lies beside it", hint="name the key's file by --key")
 
 
 def _check_signatures(generation: Path, keys: Sequence[Key]) -> Check:

@@ -160,6 +160,8 @@ class TestResult(_Form):
     failed_tests: tuple[str, ...] = ()
     checks: tuple[dict[str, Any], ...] = Field(default=(), alias="backport_checks")
     """An extension: every check with what was expected, what was found, and the evidence."""
+    headline: tuple[str, ...] = Field(default=(), alias="backport_headline")
+    """An extension: the result in a few lines for people."""
     transcript: Resource | None = Field(default=None, alias="backport_transcript")
     """An extension: what the self-test's programs said to each other."""
 

@@ -89,6 +89,7 @@ def settings_inputs(job: Job, *, builder: str, signing_key: str) -> dict[str, st
         "signing key": signing_key,
         "target": target_digest(job.target),
         "self-test": _digest(job.recipe.self_test),
+        "advisory": _digest(job.recipe.advisory),
     }
     for name, package in job.recipe.packages.items():
         inputs[f"{name} recipe"] = _digest(package)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from backport import lock, proof, publish, selftest, sign, sources, srpm
+from backport.advisories import make_advisory, stock_evrs
 from backport.artifacts import (
     BuiltRpms,
     Check,
@@ -19,13 +21,15 @@ from backport.artifacts import (
     TestedRpms,
 )
 from backport.builders import Builder, choose_builder
+from backport.documents import Account
 from backport.errors import BackportError, BuildRootLocked, Interrupted
-from backport.files import locked, scratch_folder, write_atomically
+from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.generations import Generation
 from backport.history import Recorder, forget_old_runs, last_run
 from backport.job import Job, Stage, package_inputs, settings_inputs
 from backport.order import Node, build_order
 from backport.progress import Progress
+from backport.provenance import Origin
 from backport.repodata import write_repodata
 from backport.report import RunReport
 from backport.resolve import ResolvedBuild, resolve
@@ -213,9 +217,35 @@ def _publish(run: _Run, tested: TestedRpms, resolved: Resolved) -> None:
         published = publish.publish(
             tested, target=job.target, repository=paths.repository, base_url=job.base_url,
             signing=job.site.signing, run=run.record.id, prove=prove, progress=run.progress,
-            inputs={job.name: resolved.key},
+            inputs={job.name: resolved.key}, account=_account(run, tested, resolved),
         )  # fmt: skip
         run.record.published(published)
+
+
+def _account(run: _Run, tested: TestedRpms, resolved: Resolved) -> Account:
+    """What is told of the run's packages to those who take them."""
+    job, now = run.job, datetime.now(UTC)
+    origin = Origin(
+        run=run.record.id, recipe=job.name, target=job.target.name, started=run.record.started, finished=now,
+        parameters=job.recipe.model_dump(mode="json", by_alias=True),
+        inputs=resolved.inputs, patches=_patch_digests(job, tested),
+        transcript=(run.workspace("self-test") / "transcript.txt").read_text(encoding="utf-8"),
+    )  # fmt: skip
+    advisory = make_advisory(
+        job.recipe.advisory, tested.signed.rpms, summary=job.recipe.summary, stock=stock_evrs(tested),
+        issued=now, publisher=job.site.packager,
+    )  # fmt: skip
+    return Account(origin=origin, advisory=advisory)
+
+
+def _patch_digests(job: Job, tested: TestedRpms) -> dict[str, dict[str, str]]:
+    """The digests of the patch files that went into each package."""
+    digests = {}
+    for built in tested.signed.built:
+        name, sources = built.patched.source.rpm.nevra.name, built.patched.sources
+        patches = job.recipe.packages[name].patches
+        digests[name] = {patch.file: digest_of(sources / Path(patch.file).name) for patch in patches}
+    return digests
 
 
 def ask_hub(job: Job) -> dict[str, ResolvedBuild]:

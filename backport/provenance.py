@@ -149,6 +149,7 @@ def test_statement(tested: TestedRpms, origin: Origin, files: Sequence[Published
             warned_tests=by_verdict[Verdict.WARN],
             failed_tests=failed,
             checks=tuple(asdict(check) for check in checks),
+            headline=tested.headline,
             transcript=_transcript(origin),
         ),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,11 @@ import rpm as rpm_bindings
 from backport.artifacts import Check, PublishedRepo, Rpm, SignedRpms, TestedRpms
 from backport.assemble import SOURCE, Incoming, Publication, basearch, make_generation
 from backport.dnf import render
-from backport.errors import PublishError
+from backport.documents import Account, advisories_for, evidence_for
+from backport.errors import BackportError, PublishError
 from backport.files import write_atomically
 from backport.generations import Generation, PublishedRpm, TargetFolder
+from backport.overview import write_page
 from backport.progress import Progress, Silent
 from backport.site import Signing
 from backport.target import Target
@@ -49,6 +51,7 @@ def publish(
     signing: Signing,
     run: str = "",
     inputs: Mapping[str, str] | None = None,
+    account: Account | None = None,
     prove: Prover | None = None,
     progress: Progress | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
@@ -58,6 +61,7 @@ def publish(
     ``base_url`` is the URL of ``repository`` as clients see it. ``run`` goes into the generation's
     record, and so do ``inputs``, beside those of the generation before under other names. Packages
     that are there already are left alone; where all are, from the same inputs, nothing changes.
+    ``account`` is what is told of the packages: signed evidence, an advisory.
     ``prove`` looks at the result (see `backport.proof`) before another publisher can; when it fails or
     is interrupted, readers are led back to what they saw before.
 
@@ -82,17 +86,29 @@ def publish(
                 publication = Publication(
                     folder=folder, target=target, public_key=tested.signed.public_key, before=before,
                     added=added, record=record,
+                    evidence=evidence_for(account, tested, record, {one.entry.path for one in added}),
+                    advisories=advisories_for(
+                        account, record, basearch(target), folder.generations / before.id if before else None
+                    ),
                 )  # fmt: skip
                 generation = make_generation(publication, signing, progress)
             # The key and the .repo file are there before anything that they are needed for.
             _write_client_files(folder, tested.signed.public_key, target=target, base_url=base_url)
             if before is None or generation != before.id:
                 folder.switch(generation, action="publish")
+            write_page(folder, target, base_url)
             published = PublishedRepo(
                 tested=tested, folder=folder.path, generation=generation, repo_file=folder.repo_file,
                 base_url=base_url, checks=(),
             )  # fmt: skip
-            return published if prove is None else _proven(published, prove, folder, before)
+            if prove is None:
+                return published
+            try:
+                return _proven(published, prove, folder, before)
+            except BaseException:
+                with suppress(BackportError, OSError):
+                    write_page(folder, target, base_url)
+                raise
 
 
 def published_state(repository: Path, target: Target) -> Generation | None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from backport import __version__
-from backport.commands import host, mail, runs
+from backport.commands import host, mail, repo, runs
 
 app = typer.Typer(
     name="backport",
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(runs.app)
+app.add_typer(repo.app)
 app.add_typer(mail.app)
 app.add_typer(host.app)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.artifacts import Check, SignedRpms, TestedRpms
+from backport.artifacts import Check, Nevra, SignedRpms, TestedRpms
 from backport.errors import SelfTestError
 from backport.progress import Progress
 from backport.recipe import SelfTest
@@ -36,6 +36,8 @@ class Examination:
     """The result in a few lines for people: the handshakes before and after."""
     transcript: str
     """What was said on every connection, with times."""
+    stock: tuple[Nevra, ...] = ()
+    """The target's own packages that the update replaced."""
 
 
 def examine(
@@ -57,6 +59,7 @@ def examine(
     ledger = Ledger(checks.plan(self_test))
     headline: dict[str, str] = {}
     transcripts: list[str] = []
+    stock: list[Nevra] = []
     progress.note(f"installing {', '.join(self_test.install) or 'a clean root'}")
     with (
         ledger.step(
@@ -80,12 +83,14 @@ def examine(
             ledger=ledger,
             headline=headline,
             transcripts=transcripts,
+            stock=stock,
         )
         _examine(examiner, candidate, progress)
     return Examination(
         checks=ledger.checks(),
         headline=tuple(f"{stage}: {result}" for stage, result in headline.items()),
         transcript="\n".join(transcripts),
+        stock=tuple(stock),
     )
 
 
@@ -99,7 +104,9 @@ def passed(signed: SignedRpms, examination: Examination) -> TestedRpms:
             f"expected {first.expected}, found {first.found}",
             hint=first.advice,
         )
-    return TestedRpms(signed=signed, checks=examination.checks, headline=examination.headline)
+    return TestedRpms(
+        signed=signed, checks=examination.checks, headline=examination.headline, stock=examination.stock
+    )
 
 
 def _examine(examiner: Examiner, candidate: Path, progress: Progress) -> None:

@@ -53,6 +53,8 @@ class Examiner:
     headline: dict[str, str] = field(default_factory=dict)
     """What each stage came to, in a few words for people."""
     transcripts: list[str] = field(default_factory=list)
+    stock: list[Nevra] = field(default_factory=list)
+    """The target's own packages of which the candidate repository has newer ones."""
 
     def before(self, tls: Starttls) -> None:
         """The negative control: what the target's own packages negotiate."""
@@ -73,6 +75,8 @@ class Examiner:
             bars=("after.", "library.", "command."),
             advice="Read dnf's log: it tells which package could not be updated, or verified, and why.",
         ):
+            names = {rpm.nevra.name for rpm in self.signed.rpms}
+            self.stock += [nevra for nevra in self.root.installed() if nevra.name in names]
             log = self.workspace / "update.log"
             self.root.update(extra=extra, log=log, error=SelfTestError)
             if wanted:

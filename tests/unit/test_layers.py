@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("report", "job"),
         (
             "selftest",
-            "publish assemble generations proof",
+            "publish assemble documents overview generations proof",
             "sign",
             "builders",
             "sources resolve download hub net lock order",

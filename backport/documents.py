@@ -1,0 +1,69 @@
+"""What is published beside the packages: the evidence of a run, and the advisories of all that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backport.advisories import Advisory, read_advisories, still_here
+from backport.artifacts import TestedRpms
+from backport.evidence import Evidence, new_evidence
+from backport.generations import Generation
+from backport.provenance import Origin, PublishedFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What a run has to tell of its packages."""
+
+    origin: Origin
+    advisory: Advisory
+
+
+def evidence_for(
+    account: Account | None, tested: TestedRpms, record: Generation, added: Collection[str]
+) -> Evidence | None:
+    """The evidence for a run's packages as ``record`` has them; those of the paths ``added`` are new.
+
+    Raises PublishError when a header cannot be read, OSError.
+    """
+    if account is None:
+        return None
+    nevras = {str(rpm.nevra) for rpm in (*tested.signed.rpms, *tested.signed.srpms)}
+    files = [
+        PublishedFile(path=rpm.path, nevra=rpm.nevra, sha256=rpm.sha256)
+        for rpm in record.rpms
+        if rpm.nevra in nevras
+    ]
+    return new_evidence(
+        tested,
+        account.origin,
+        added=[file for file in files if file.path in added],
+        others=[file for file in files if file.path not in added],
+    )
+
+
+def advisories_for(
+    account: Account | None, record: Generation, repository: str, before: Path | None
+) -> tuple[Advisory, ...]:
+    """The advisories for a generation's ``repository``: those of ``before``, and the run's own.
+
+    ``before`` is the folder of the generation before. Raises PublishError when its own are damaged.
+    """
+    old = before / repository if before else None
+    told = read_advisories(old) if old and old.is_dir() else ()
+    digests = {
+        rpm.path.removeprefix(f"{repository}/"): rpm.sha256
+        for rpm in record.rpms
+        if rpm.path.startswith(f"{repository}/")
+    }
+    if account is not None:
+        # A package that was there already keeps its file, which is signed another time.
+        packages = tuple(
+            replace(package, sha256=digests[package.filename])
+            for package in account.advisory.packages
+            if package.filename in digests
+        )
+        told = (*told, replace(account.advisory, packages=packages))
+    return still_here(told, digests)
