@@ -170,10 +170,11 @@ def test_a_hub_that_is_down_is_told_in_one_sentence(services: Served, fresh: Ben
     assert "127.0.0.1:9" in report["failure"]["message"]
 
 
-def test_without_a_key_nothing_begins(services: Served, tmp_path: Path) -> None:
+def test_without_a_key_nothing_is_fetched(services: Served, tmp_path: Path) -> None:
     result, report = bench(services, tmp_path).build()
-    assert (result.code, report) == (6, {})
+    assert (result.code, report["failure"]["stage"]) == (6, "resolve")
     assert "backport keys init" in result.errors
+    assert not (tmp_path / "cache" / "sources").exists()
 
 
 def test_two_runs_of_one_recipe_do_not_meet(fresh: Bench) -> None:
