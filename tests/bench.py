@@ -6,8 +6,10 @@ assertion: a figure beside its bound is for people to judge.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -24,9 +26,11 @@ from backport.root import clean_root
 from backport.trust import read_header
 from tests.lab.build import ensure
 from tests.lab.serve import Served, served
+from tests.maillog import generated_log
 
 RUNS = 3
 _HELP_RUNS = 15
+_LOG_LINES = 1_000_000
 _MEASURED_MAIN = """
 import atexit, resource, sys
 from backport.__main__ import main
@@ -116,10 +120,26 @@ def unchanged_run() -> Iterator[Figure]:
     yield Figure(name="requests to the hub in it", values=tuple(calls), unit="calls", bound="3")
 
 
+def maillog_lines() -> Iterator[Figure]:
+    """Lines of a log for a second of a core's time, the command's start and its report included."""
+    lines = generated_log(_LOG_LINES)
+    rates, packed = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        plain, compressed = Path(folder) / "main.log", Path(folder) / "main.log.gz"
+        plain.write_bytes(b"\n".join(lines))
+        compressed.write_bytes(gzip.compress(plain.read_bytes()))
+        for _ in range(RUNS):
+            rates.append(len(lines) / _counting(plain))
+            packed.append(len(lines) / _counting(compressed))
+    yield Figure(name="maillog, one core", values=tuple(rates), unit="line/s", bound="200000")
+    yield Figure(name="maillog of a gzipped log", values=tuple(packed), unit="line/s", bound="none")
+
+
 FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_over_python,
     "unchanged": unchanged_run,
     "pipeline": pipeline_over_rpmbuild,
+    "maillog": maillog_lines,
 }
 
 
@@ -161,6 +181,13 @@ def _bare_rpmbuild(job: Job, place: Served) -> float:
                 )
                 seconds += time.monotonic() - started
     return seconds
+
+
+def _counting(log: Path) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _seconds([sys.executable, "-m", "backport", "maillog", "--json", str(log)])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def _measured(place: Served, *arguments: str) -> tuple[float, float]:

@@ -293,7 +293,7 @@ def test_peers_beyond_the_limit_are_summed_up() -> None:
          OUT, "mx.example.com"),
         (f"{ID} == r@example.com <a@b.c> R=r T=t defer (-38) H=mx.example.com [192.0.2.2]:25: a TLS session",
          OUT, "mx.example.com"),
-        (f"{ID} TLS session: (x): delivering unencrypted to H=mx.example [192.0.2.2] (not in hosts_require_tls)",
+        (f"{ID} TLS session: (x): delivering unencrypted to H=mx.example [::1] (not in hosts_require_tls)",
          OUT, "mx.example"),
         (f"{ID} TLS error on connection to mx.example.com [192.0.2.2] (SSL_connect): error:1",
          OUT, "mx.example.com"),
