@@ -53,9 +53,14 @@ _LOGS = ("build.log", "root.log", "installed_pkgs.log")
 _CLEAN_TIMEOUT = 600.0
 _GROUP = "mock"
 _SIGNALLED = 128
-# Where systemd is not the first process, nobody is there to register a container with (sd_booted(3)).
+# Where systemd is not the first process (sd_booted(3)), nobody is there to register a container with, and
+# nobody to end it when mock is ended: there all processes of mock's get a pid namespace that goes with mock.
 _SYSTEMD = Path("/run/systemd/system")
 _WITHOUT_SYSTEMD = ("--register=no", "--keep-unit")
+_ENDED_TOGETHER = (
+    "setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+    "sh", "-c", '"$@"; exit $?', "sh",
+)  # fmt: skip
 
 _OUTCOMES: Mapping[int, tuple[type[BackportError], str, str]] = {
     2: (HostError, "mock was started without its set-user-id wrapper", "reinstall the package mock"),
@@ -209,7 +214,7 @@ class _Mock:
 
     def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
         return run(
-            [_program(), *words],
+            [*(() if _SYSTEMD.is_dir() else _ENDED_TOGETHER), _program(), *words],
             timeout=timeout, error=BuildRootError, timeout_error=BuildTimeout, accept=None, log=log,
             env={**network_environment(), **sudo_environment(self.caller)}, what="mock",
         )  # fmt: skip

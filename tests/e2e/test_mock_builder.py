@@ -7,8 +7,13 @@ import json
 import os
 import pwd
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+import threading
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -219,6 +224,37 @@ def test_mock_and_the_chroot_give_the_same_packages(
     )
     assert hello.differences(by_mock, by_chroot) == []
     assert (tmp_path / "mock/installed_pkgs.log").exists()
+
+
+@real_mock
+def test_an_interrupted_mock_leaves_no_process_and_no_root(f28: Target, cache: Path, tmp_path: Path) -> None:
+    marker = f"1000.{uuid.uuid4().int}"
+
+    def is_sleeping() -> bool:
+        found = subprocess.run(["pgrep", "-x", "-f", f"sleep {marker}"], check=False, capture_output=True)
+        return found.returncode == 0
+
+    def interrupt() -> None:
+        while not is_sleeping() and waiting.is_set():
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    waiting = threading.Event()
+    waiting.set()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        sleeping = hello.patched(tmp_path / "hello", checking=f"sleep {marker}")
+        with pytest.raises(KeyboardInterrupt):
+            MockBuilder(target=f28, cache=cache).build(
+                sleeping, candidates=None, workspace=tmp_path / "workspace"
+            )
+    finally:
+        waiting.clear()
+        thread.join()
+    assert not is_sleeping()
+    assert list((cache / "mock").glob("live-*")) == []
+    assert "/lib/mock/backport-" not in Path("/proc/self/mounts").read_text()
 
 
 @real_mock
