@@ -174,7 +174,7 @@ class Tally:
             if connection is None:
                 continue
             if connection is grammar.UNCLEAR:
-                self._note_unclear(lines.index(line))
+                self._note_unclear(lines, line)
                 continue
             record = records.get(connection) or self._new_record(records, connection)
             record.add(time + zone if zone else time, message)
@@ -253,10 +253,11 @@ class Tally:
         direction = Direction.IN if records is self._records[Direction.IN] else Direction.OUT
         return self._unlisted.setdefault((direction, version(connection)[0]), _Record())
 
-    def _note_unclear(self, index: int) -> None:
+    def _note_unclear(self, lines: list[bytes], line: bytes) -> None:
         self.unclear += 1
         if self.first_unclear is None:
-            self.first_unclear = Place(file=self._place.file, line=self._place.line + index + 1)
+            number = self._place.line + lines.index(line) + 1
+            self.first_unclear = Place(file=self._place.file, line=number)
 
 
 class _Merged:
