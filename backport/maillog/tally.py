@@ -12,7 +12,7 @@ from enum import StrEnum
 from backport.maillog import lines as grammar
 
 RECORD_LIMIT = 200_000
-"""Pairs of peer and TLS kept apart in a direction; what comes on top is summed up. 0.4 kB each."""
+"""Pairs of peer and TLS kept apart in a direction; what comes on top is summed up. Each takes up to 1 kB."""
 
 _CIPHERS_SHARED = 1000
 
