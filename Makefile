@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 HOST_PACKAGES := $(file < tests/lab/host-packages.txt)
+# What the tests alone need: a browser that shows the page as its readers see it.
+test: HOST_PACKAGES += chromium-headless-shell
 
 .PHONY: help demo test check lint types unit lab lab-clean bench host render
 
