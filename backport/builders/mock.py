@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import hashlib
 import os
 import pwd
 import shutil
@@ -52,6 +53,7 @@ Words = Sequence[str | Path]
 _LOGS = ("build.log", "root.log", "installed_pkgs.log")
 _CLEAN_TIMEOUT = 600.0
 _GROUP = "mock"
+_ROOTS = Path("/var/lib/mock")
 _SIGNALLED = 128
 # Where systemd is not the first process (sd_booted(3)), nobody is there to register a container with, and
 # nobody to end it when mock is ended: there all processes of mock's get a pid namespace that goes with mock.
@@ -100,6 +102,7 @@ class MockBuilder:
             _open_to(caller, folder)
             mock = _Mock(target=self.target, folder=folder, caller=caller, workspace=workspace)
             mock.configure(candidates)
+            mock.sweep()
             try:
                 mock.pack(patched)
                 mock.rebuild(patched)
@@ -187,26 +190,43 @@ class _Mock:
                     if place.is_file():
                         whole.write(take_file(place, self.folder / name).read_bytes())
 
+    def sweep(self) -> None:
+        """Remove the roots of builds of this cache that were killed: their folders are gone."""
+        prefix = f"{_root_name(self.target)}-{self._cache_name}-"
+        for left in _ROOTS.glob(f"{prefix}*"):
+            if not (self.folder.parent / left.name.removeprefix(prefix)).exists():
+                self._clean(left.name.removeprefix(f"{_root_name(self.target)}-"))
+
     def clean(self) -> None:
         """Remove the root, whatever state it is in."""
-        with contextlib.suppress(BackportError):
-            self._run([*self._root, "--clean"], timeout=_CLEAN_TIMEOUT, log=self._log)
+        self._clean(self._extension)
 
     @property
     def _log(self) -> Path:
         return self.workspace / "mock.log"
 
     @property
-    def _root(self) -> list[str | Path]:
-        return ["-r", self._config, "--uniqueext", self.folder.name]
+    def _cache_name(self) -> str:
+        return hashlib.sha256(str(self.folder.parent.resolve()).encode()).hexdigest()[:8]
+
+    @property
+    def _extension(self) -> str:
+        return f"{self._cache_name}-{self.folder.name}"
+
+    def _clean(self, extension: str) -> None:
+        words: Words = ["-r", self._config, "--uniqueext", extension, "--clean"]
+        with contextlib.suppress(BackportError):
+            self._run(words, timeout=_CLEAN_TIMEOUT, log=self._log)
 
     def _build(self, words: Words, patched: PatchedSrpm, results: Path) -> None:
         options = patched.options
         completed = self._run(
-            [*self._root, "--resultdir", results, *options.arguments(), *words],
-            timeout=options.timeout + ROOT_TIMEOUT,
-            log=self._log,
-        )
+            [
+                "-r", self._config, "--uniqueext", self._extension, "--resultdir", results,
+                *options.arguments(), *words,
+            ],
+            timeout=options.timeout + ROOT_TIMEOUT, log=self._log,
+        )  # fmt: skip
         if completed.exit_code != 0:
             name = patched.source.rpm.nevra.name
             require_room(name, [self.folder, self.workspace], log=self._log)
@@ -240,9 +260,13 @@ def render_config(
     ]
     repositories += [Repository(id=each.id, baseurl=each.baseurl) for each in extra]
     return render(
-        "mock.cfg.j2", target=target, root=f"backport-{target.name}-{target.arch}", macros=BUILD_MACROS,
+        "mock.cfg.j2", target=target, root=_root_name(target), macros=BUILD_MACROS,
         repositories=repositories, nspawn_args=list(nspawn_args), environment=environment or {},
     )  # fmt: skip
+
+
+def _root_name(target: Target) -> str:
+    return f"backport-{target.name}-{target.arch}"
 
 
 def find_caller() -> pwd.struct_passwd:

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from backport.artifacts import BuiltRpms, Rpm
-from backport.builders import ChrootBuilder, MockBuilder, choose_builder
+from backport.builders import ChrootBuilder, MockBuilder, choose_builder, mock
 from backport.errors import BackportError, BuildError, BuildRootError, BuildRootLocked, BuildTimeout
 from backport.target import Target
 from tests.e2e import hello, tiny
@@ -198,6 +198,22 @@ def test_exit_codes_are_told_apart_and_the_root_is_removed(
     kept = {path.name for path in stand_in.workspace.iterdir()}
     assert kept == {"build.log", "root.log", "installed_pkgs.log", "mock.log"}
     assert list((stand_in.builder.cache / "mock").glob("live-*")) == []
+
+
+def test_roots_of_killed_builds_are_removed(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.build()
+    own = after(stand_in.calls[0]["argv"], "--uniqueext").split("-live-")[0]
+    roots = tmp_path / "roots"
+    for name in (f"backport-f28-x86_64-{own}-live-dead", "backport-f28-x86_64-other-live-busy", "fedora-28"):
+        (roots / name).mkdir(parents=True)
+    monkeypatch.setattr(mock, "_ROOTS", roots)
+    shutil.rmtree(stand_in.folder / "hello")
+    stand_in.build()
+    cleaned = [after(call["argv"], "--uniqueext") for call in stand_in.calls if "--clean" in call["argv"]]
+    assert cleaned[1] == f"{own}-live-dead"
+    assert len(cleaned) == 3
 
 
 def test_no_packages_is_a_failure_whatever_mock_says(stand_in: StandIn) -> None:
