@@ -171,8 +171,11 @@ class Dnf:
         ]
         repositories = [self._as_seen_inside(repository, error) for repository in (*own, *extra)]
         write_atomically(self.control / "dnf.conf", render_dnf_conf(self.target, repositories))
-        # Where a release keeps its rpm database; the host's rpm may have another place.
-        write_atomically(self.control / ".rpmmacros", "%_dbpath /var/lib/rpm\n")
+        # Where a release keeps its rpm database; the host's rpm may have another place. And the sandbox
+        # does already what rpm's plugin unshare (rpm 4.20) would need CAP_SYS_ADMIN for.
+        write_atomically(
+            self.control / ".rpmmacros", "%_dbpath /var/lib/rpm\n%__transaction_unshare %{nil}\n"
+        )
         if any(key.sha1_self_signature for repository in (*own, *extra) for key in repository.keys):
             write_atomically(self.control / _POLICY, SHA1_POLICY)
         return repositories
