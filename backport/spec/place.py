@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from backport.spec import shell
 from backport.spec.lines import Branches, Line, Section, Spec
-from backport.spec.steps import Step, has_flag
+from backport.spec.steps import Step, has_flag, tree_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,12 @@ class Layout:
         """The directory in which a step is done; where %setup ends, if there is none."""
         found = (point.before.directory for point in self.points if step and point.start == step.line)
         return next(found, shell.TOP)
+
+    def is_last_tree(self, step: Step) -> bool:
+        """Whether a step is done in the tree that the last %setup unpacks, and not in one before it."""
+        trees = [other for other in self.steps if other.unpacks]
+        before = [tree for tree in trees if tree.line.index <= step.line.index]
+        return not before or tree_name(before[-1]) == tree_name(trees[-1])
 
     def place(self) -> Place | None:
         """Where a patch is applied after every step, whatever the conditionals say; None: nowhere.

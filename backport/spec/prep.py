@@ -104,7 +104,9 @@ def _in_section(
 
 def _is_right_there(layout: Layout, step: Step, place: Place | None) -> bool:
     """Whether a step that applies all patches does so in the directory that ours are relative to."""
-    return step.unpacks or place is None or layout.directory(step) == place.directory
+    if step.unpacks or place is None:
+        return True
+    return layout.is_last_tree(step) and layout.directory(step) == place.directory
 
 
 def _nothing_unpacked(spec: Spec, section: Section) -> PatchError:

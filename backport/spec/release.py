@@ -14,7 +14,7 @@ from backport.spec.lines import PREAMBLE, Line, Spec, Splice
 _TAG = re.compile(r"(\xef\xbb\xbf)?[ \t]*release[ \t]*:[ \t]*", re.IGNORECASE | re.ASCII)
 _BUMPED = re.compile(r"\.bp(\d+)$", re.ASCII)
 _BARE_MACRO = re.compile(r"%(\w+)$", re.ASCII)
-_MACRO_USE = re.compile(r"%\{?[?!]*(\w+)", re.ASCII)
+_MACRO_USE = re.compile(r"%(?:\{[?!]*)?(\w+)", re.ASCII)
 _OWN_RELEASE = re.compile(r"%(release\b|\{\??release\})", re.ASCII)
 _OPENERS, _CLOSERS = "{([", "})]"
 
@@ -95,17 +95,27 @@ def _brace(spec: Spec, line: Line, name: int, end: int, suffix: str) -> list[Spl
     return [Splice(start=name, end=name, text="{"), Splice(start=end, end=end, text="}" + suffix)]
 
 
-def _lacks_dist(spec: Spec, value: str, *, seen: frozenset[str] = frozenset()) -> bool:
+def _lacks_dist(spec: Spec, value: str) -> bool:
     """Whether the value, through the spec's own macros, surely names no ``%dist``.
 
     Such a release is the same text on every target. ``~`` (rpm sorts it before the end of the
     string) keeps the backport below the release that it came from.
     """
-    return all(_macro_lacks_dist(spec, name, seen) for name in _MACRO_USE.findall(value.replace("%%", "")))
+    pending, seen = _macros_in(value), set[str]()
+    while pending:
+        name = pending.pop()
+        bodies = _bodies(spec, name)
+        if not bodies or any("(" in body or body.endswith("\\") for body in bodies):
+            return False
+        seen.add(name)
+        pending |= {used for body in bodies for used in _macros_in(body)} - seen
+    return True
 
 
-def _macro_lacks_dist(spec: Spec, name: str, seen: frozenset[str]) -> bool:
-    bodies = re.findall(rf"%(?:define|global)[ \t]+{re.escape(name)}(?:\([^)]*\))?[ \t]+(.*)", spec.text)
-    if not bodies or name in seen or any("(" in body or body.endswith("\\") for body in bodies):
-        return False
-    return all(_lacks_dist(spec, body, seen=seen | {name}) for body in bodies)
+def _macros_in(text: str) -> set[str]:
+    return set(_MACRO_USE.findall(text.replace("%%", "")))
+
+
+def _bodies(spec: Spec, name: str) -> list[str]:
+    """What the spec itself defines a macro as."""
+    return re.findall(rf"%(?:define|global)[ \t]+{re.escape(name)}(?:\([^)]*\))?[ \t]+(.*)", spec.text)

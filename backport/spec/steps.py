@@ -14,6 +14,7 @@ _MACRO = re.compile(
 )
 _ALL_PATCHES = re.compile(r"%(?:\{[?!]*)?(patches|PATCHES)\b", re.ASCII)
 _LEVEL = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(%\{[^}]*\}|\w+)", re.ASCII)
+_NAME = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*n[ \t]*(\S+)", re.ASCII)
 _LOOP = re.compile(r"[ \t]*for\b", re.ASCII)
 _LOOP_END = re.compile(r"^[ \t]*done\b|;[ \t]*done\b", re.ASCII | re.MULTILINE)
 _BRACED = re.compile(r"%?\{([!?]*)[^{}]*\}")
@@ -139,6 +140,12 @@ def _without_macros(text: str) -> str:
 def has_flag(options: str, letter: str) -> bool:
     """Whether a macro's options hold the flag, alone or behind other flags of the same word."""
     return re.search(rf"(^|[ \t:])-[cCDTvqkA]*{letter}", options) is not None
+
+
+def tree_name(step: Step) -> str:
+    """The folder that %setup unpacks to, as given by ``-n``."""
+    match = _NAME.search(step.options)
+    return match[1] if match else ""
 
 
 def level_text(options: str) -> str | None:

@@ -39,6 +39,7 @@ def prep_of(text: str) -> str:
 
 
 OURS = (SpecPatch(name="ours.patch"),)
+OUR_COMMAND = "%patch -P 3 -p1"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,11 @@ def test_prep_without_patches(before: str, after: str) -> None:
         (
             "%setup -q -c\npushd sub\n%patch0 -p1\npopd\ntrue",
             "%setup -q -c\npushd sub\n%patch0 -p1\n%patch -P 3 -p1\npopd\ntrue",
+        ),
+        (
+            "%setup -q -n a\n%autopatch -p1 -m 2\n%setup -q -b 1 -n b\n%autopatch -p1 -M 1",
+            "%setup -q -n a\n%autopatch -M 2 -p1 -m 2\n%setup -q -b 1 -n b\n%autopatch -p1 -M 1\n"
+            + OUR_COMMAND,
         ),
         ("%setup -q\ncd src\n%patch0 -p0\ntrue", "%setup -q\ncd src\n%patch0 -p0\n%patch -P 3 -p1\ntrue"),
         (
