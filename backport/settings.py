@@ -23,7 +23,9 @@ Model = TypeVar("Model", bound="Settings")
 class Settings(BaseModel):
     """Base of every settings model: frozen, without room for unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 def _fingerprint(value: str) -> str:

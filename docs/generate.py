@@ -57,13 +57,14 @@ def _table(prefix: str, schema: Mapping[str, Any], definitions: Mapping[str, Any
     yield from ("", "| key | type | default | meaning |", "|---|---|---|---|")
     for name, field in schema["properties"].items():
         key = f"{prefix}{name}"
-        if below := _below(field, definitions):
+        below = _below(field, definitions)
+        if below:
             nested.append((f"{key}{below[0]}.", below[1]))
         default = "required" if name in schema.get("required", ()) else _default(field)
-        meaning = " ".join(field.get("description", "").split())
+        meaning = _prose(field.get("description") or (below[1].get("description", "") if below else ""))
         yield f"| `{key}` | {_type(field, definitions)} | {default} | {meaning} |"
     for key, definition in nested:
-        yield from ("", f"### {key.removesuffix('.')}", "", definition.get("description", ""))
+        yield from ("", f"### {key.removesuffix('.')}", "", _prose(definition.get("description", "")))
         yield from _table(key, definition, definitions)
 
 
@@ -77,8 +78,8 @@ def _below(
     candidates = [(option, suffix) for option in field.get("anyOf", ()) if option.get("type") != "null"]
     if isinstance(field.get("items"), dict):
         candidates.append((field["items"], f"{suffix}[]"))
-    if isinstance(field.get("additionalProperties"), dict):
-        candidates.append((field["additionalProperties"], f"{suffix}.NAME"))
+    named = [*field.get("patternProperties", {}).values(), field.get("additionalProperties")]
+    candidates += [(option, f"{suffix}.NAME") for option in named if isinstance(option, dict)]
     return next((found for option, end in candidates if (found := _below(option, definitions, end))), None)
 
 
@@ -95,12 +96,19 @@ def _type(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     return names.get(kind, kind)
 
 
+def _prose(text: str) -> str:
+    """A docstring as one line of Markdown."""
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
 def _default(field: Mapping[str, Any]) -> str:
     default = field.get("default")
     if default is None:
         return "none" if "anyOf" in field else "see text"
+    if isinstance(default, dict | list | str) and not default:
+        return "empty"
     if isinstance(default, dict | list):
-        return "empty" if not default else "as below"
+        return "as below"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 

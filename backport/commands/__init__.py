@@ -33,7 +33,7 @@ def _global_options(
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
     ] = False,
 ) -> None:
-    r"""Rebuild a newer release's packages for an older one: patched, signed, tested, published.
+    """Rebuild a newer release's packages for an older one: patched, signed, tested, published.
 
     \b
     The main job:

@@ -31,7 +31,7 @@ def search(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    r"""Find packages in Koji and their latest builds per tag.
+    """Find packages in Koji and their latest builds per tag.
 
     \b
     Examples:
@@ -54,7 +54,7 @@ def search(
 
 @keys_app.command("init")
 def keys_init(config: ConfigOption = None) -> None:
-    r"""Make the signing key: RSA, in a GNUPGHOME of its own.
+    """Make the signing key: RSA, in a GNUPGHOME of its own.
 
     \b
     Example:
@@ -70,7 +70,7 @@ def keys_init(config: ConfigOption = None) -> None:
 
 @keys_app.command("show")
 def keys_show(as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    r"""Show the signing key's fingerprint, owner and dates, and the public key itself.
+    """Show the signing key's fingerprint, owner and dates, and the public key itself.
 
     \b
     Example:
@@ -91,7 +91,7 @@ def keys_show(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 
 @app.command()
 def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    r"""Say what this host lacks, with the command that installs it.
+    """Say what this host lacks, with the command that installs it.
 
     \b
     Example:
@@ -117,7 +117,7 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 
 @app.command()
 def schema(name: Annotated[SchemaName, typer.Argument(help="Which settings file.")]) -> None:
-    r"""Print the JSON schema of a recipe, a target or the site file.
+    """Print the JSON schema of a recipe, a target or the site file.
 
     \b
     Example:

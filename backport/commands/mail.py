@@ -64,7 +64,7 @@ def maillog(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""List the peers of an Exim by the TLS that they still use, from its main log.
+    """List the peers of an Exim by the TLS that they still use, from its main log.
 
     A message counts once for a peer, however many recipients it had there. Local deliveries do not count.
 

@@ -38,7 +38,7 @@ def show(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    r"""Show what a generation holds, or why a package is in it.
+    """Show what a generation holds, or why a package is in it.
 
     \b
     Examples:
@@ -85,7 +85,7 @@ def verify_provenance(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Check offline that signed statements explain every package of a folder.
+    """Check offline that signed statements explain every package of a folder.
 
     \b
     Examples:

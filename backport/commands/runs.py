@@ -25,6 +25,7 @@ class UntilStage(StrEnum):
     BUILD = "build"
     SIGN = "sign"
     SELF_TEST = "self-test"
+    GATES = "gates"
     PUBLISH = "publish"
 
 
@@ -53,7 +54,7 @@ def build(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    r"""Fetch, patch, build, sign, self-test and publish a recipe's packages.
+    """Fetch, patch, build, sign, self-test and publish a recipe's packages.
 
     The same inputs are not built again. Every run leaves a report, see `backport log`.
 
@@ -78,7 +79,7 @@ def build(
 def plan(
     recipe: RecipeArgument, target: TargetOption, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
-    r"""Show what a build would do, without downloading or changing anything.
+    """Show what a build would do, without downloading or changing anything.
 
     \b
     Example:
@@ -106,7 +107,7 @@ def plan(
 
 @app.command()
 def diff(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = None) -> None:
-    r"""Show what the recipe changes: each spec's unified diff and the added patches.
+    """Show what the recipe changes: each spec's unified diff and the added patches.
 
     \b
     Example:
@@ -125,7 +126,7 @@ def diff(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = No
 def fetch(
     recipe: RecipeArgument, target: TargetOption, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
-    r"""Download and verify a recipe's source packages into the cache.
+    """Download and verify a recipe's source packages into the cache.
 
     \b
     Example:
@@ -149,7 +150,7 @@ def fetch(
 
 @app.command()
 def lock(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = None) -> None:
-    r"""Pin exactly what the hub gives today; later runs refuse anything else.
+    """Pin exactly what the hub gives today; later runs refuse anything else.
 
     \b
     Example:
@@ -174,7 +175,7 @@ def log(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    r"""List past runs, newest first, or show one.
+    """List past runs, newest first, or show one.
 
     \b
     Examples:
