@@ -3,6 +3,7 @@ in words (RFC 5280 section 6), and the lines that describe it."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
@@ -60,9 +61,28 @@ def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(names.get_values_for_type(x509.DNSName))
 
 
+def san_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Every name that a host is looked for in: DNS names, then IP addresses."""
+    return (*dns_names(certificate), *map(str, _addresses(certificate)))
+
+
 def is_named(certificate: x509.Certificate, host: str) -> bool:
-    """Whether one of the certificate's subject alternative names stands for ``host``."""
-    return any(host_matches(host, name) for name in dns_names(certificate))
+    """Whether one of the certificate's subject alternative names stands for ``host``.
+
+    An IP address is compared with the addresses alone (RFC 5280 section 4.2.1.6).
+    """
+    try:
+        return ipaddress.ip_address(host) in _addresses(certificate)
+    except ValueError:
+        return any(host_matches(host, name) for name in dns_names(certificate))
+
+
+def _addresses(certificate: x509.Certificate) -> list[object]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return list(names.get_values_for_type(x509.IPAddress))
 
 
 def explain(error: VerifyError) -> str:
@@ -71,29 +91,51 @@ def explain(error: VerifyError) -> str:
     return f"certificate {error.depth + 1} ({error.subject}): {words} (verify code {error.code})"
 
 
-def describe(session: Session, host: str | None) -> Iterator[str]:
-    """The handshake and every certificate as sent, in lines for the transcript."""
-    yield f"SSLVersion in use: {session.protocol.replace('.', '_')}"
-    yield f"Cipher in use: {session.cipher}"
+def describe(session: Session, host: str | None, revocation: Sequence[str] = ()) -> Iterator[str]:
+    """The handshake and every certificate as sent, in lines for the transcript.
+
+    ``revocation`` is what is known about the leaf's.
+    """
+    yield from summarize(session)
     for number, certificate in enumerate(session.chain, start=1):
         errors = [error for error in session.errors if error.depth == number - 1]
         verdict = "; ".join(map(explain, errors)) or "ok"
         state = "NOT VALIDATED" if errors else "VALIDATED"
         yield f"Certificate {number} of {len(session.chain)} in chain: Cert {state}: {verdict}"
-        if number == 1 and host is not None:
-            yield _names_against(host, certificate)
-        yield f"serialNumber={certificate.serial_number:x}"
-        yield f"subject={_name(certificate.subject)}"
-        yield f"issuer={_name(certificate.issuer)}"
+        try:
+            yield from _certificate_lines(certificate, host if number == 1 else None)
+        except ValueError as problem:
+            yield f"cannot be read: {problem}"
+        if number == 1:
+            yield from revocation
+
+
+def summarize(session: Session) -> Iterator[str]:
+    """The handshake alone, in lines for the transcript."""
+    yield f"SSLVersion in use: {session.protocol.replace('.', '_')}"
+    yield f"Cipher in use: {session.cipher}"
+    if session.retried:
+        yield "The server asked for another key share (HelloRetryRequest)"
+    if session.resumed:
+        yield "The server resumed the session"
+
+
+def _certificate_lines(certificate: x509.Certificate, host: str | None) -> Iterator[str]:
+    if host is not None:
+        yield _names_against(host, certificate)
+    yield f"serialNumber={certificate.serial_number:x}"
+    yield f"subject={_name(certificate.subject)}"
+    yield f"issuer={_name(certificate.issuer)}"
 
 
 def _names_against(host: str, certificate: x509.Certificate) -> str:
     state = "VERIFIED" if is_named(certificate, host) else "NOT VERIFIED"
-    return f"Cert Hostname {state} ({host} = {_common_name(certificate)}{_listed(dns_names(certificate))})"
+    return f"Cert Hostname {state} ({host} = {_common_name(certificate)}{_listed(certificate)})"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return "".join(f" | DNS:{name}" for name in names)
+def _listed(certificate: x509.Certificate) -> str:
+    domains = [f" | DNS:{name}" for name in dns_names(certificate)]
+    return "".join([*domains, *(f" | IP:{address}" for address in _addresses(certificate))])
 
 
 def _common_name(certificate: x509.Certificate) -> str:

@@ -10,10 +10,8 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from OpenSSL import SSL
-
 from backport.selftest.certificates import describe
-from backport.selftest.tls import Offer, Session
+from backport.selftest.tls import Offer, Resumable, Session
 from backport.selftest.transcript import Transcript, printable
 from backport.selftest.trouble import Closed, Deadline, WireError
 from backport.selftest.wire import Dial, Wire
@@ -146,10 +144,12 @@ class Contact:
     banner: Reply | None = None
     plain: Reply | None = None
     """The reply to EHLO in clear."""
+    started: Reply | None = None
+    """The reply to STARTTLS."""
     session: Session | None = None
     inside: Reply | None = None
     """The reply to EHLO inside TLS: proof that the server, too, takes the handshake for done."""
-    resumable: SSL.Session | None = None
+    resumable: Resumable | None = None
     trouble: WireError | None = None
     details: list[str] = field(default_factory=list)
     """The transcript's lines about the session; more may be added."""
@@ -198,7 +198,7 @@ def meet(
             transcript.note("Connected to server")
             client = SmtpClient(wire, transcript)
             _dialogue(contact, client, offer, greeting, transcript)
-            contact.resumable = wire.tls_session()
+            contact.resumable = wire.resumable()
     except WireError as problem:
         contact.trouble = problem
         transcript.note(problem.message)
@@ -210,8 +210,8 @@ def inject(
 ) -> Contact:
     """STARTTLS with a command behind it in the same write, as somebody on the way could add it.
 
-    A server must forget what came in clear (RFC 3207 section 4.2). ``plain`` is what it says to
-    STARTTLS. Where it goes on, ``inside`` is its first reply to QUIT, the only command given inside TLS.
+    A server must forget what came in clear (RFC 3207 section 4.2). ``started`` is what it says
+    to STARTTLS. Where it goes on, ``inside`` is its first reply to QUIT, the only command given inside TLS.
     """
     contact, deadline = Contact(), Deadline(timeout)
     try:
@@ -221,8 +221,8 @@ def inject(
             _welcome(contact, client, transcript)
             _hello(contact, client, greeting, transcript)
             contact.stage = Stage.ACCEPTED
-            contact.plain = client.command("STARTTLS", "NOOP")
-            if contact.plain.code == 220:
+            contact.started = client.command("STARTTLS", "NOOP")
+            if contact.started.code == 220:
                 _secure(contact, client, offer, transcript)
                 contact.stage = Stage.INSIDE
                 contact.inside = client.command("QUIT")
@@ -243,7 +243,7 @@ def _dialogue(
         _welcome(contact, client, transcript)
         _hello(contact, client, greeting, transcript)
         contact.stage = Stage.ACCEPTED
-        _expect(220, client.command("STARTTLS"), "the server refuses STARTTLS")
+        contact.started = _expect(220, client.command("STARTTLS"), "the server refuses STARTTLS")
         transcript.note("STARTTLS command works on this server")
         _secure(contact, client, offer, transcript)
     contact.stage = Stage.INSIDE

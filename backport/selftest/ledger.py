@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from backport.artifacts import Check, Verdict
@@ -12,6 +13,22 @@ from backport.selftest.transcript import printable
 
 EVIDENCE_LIMIT = 4000
 """Characters kept of what a program said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check came to; see `backport.artifacts.Check` for the fields."""
+
+    verdict: Verdict
+    expected: str
+    found: str
+    evidence: str = ""
+    advice: str = ""
+
+    @classmethod
+    def skipped(cls, reason: str) -> Finding:
+        """A check that does not apply, or could not be done because of something else."""
+        return cls(verdict=Verdict.SKIPPED, expected="", found="", advice=reason)
 
 
 class Ledger:
@@ -45,6 +62,17 @@ class Ledger:
             check_id, Verdict.ERROR, expected=expected, found=found, evidence=evidence, advice=advice
         )
 
+    def record(self, check_id: str, finding: Finding) -> None:
+        """Record what a check came to; a pass needs no advice."""
+        self._record(
+            check_id,
+            finding.verdict,
+            expected=finding.expected,
+            found=finding.found,
+            evidence=finding.evidence,
+            advice="" if finding.verdict is Verdict.PASS else finding.advice,
+        )
+
     def bar(self, prefixes: tuple[str, ...], reason: str) -> None:
         """From now on, checks whose ids begin with one of ``prefixes`` cannot be done, and why."""
         self._obstacles.append((prefixes, reason))
@@ -74,6 +102,10 @@ class Ledger:
                 advice=problem.hint or advice,
             )
             self.bar(bars, f"{check_id}: {problem.message}")
+
+    def plans(self, check_id: str) -> bool:
+        """Whether the check belongs to this examination."""
+        return check_id in self._plan
 
     def has_error(self, check_id: str) -> bool:
         """Whether the check could not be done."""

@@ -6,6 +6,7 @@ Rests on RFC 8446; section 4.1.3 names the random value that makes a ServerHello
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,13 +48,22 @@ _HELLO_LENGTH = 5 + 4 + 2 + len(_RETRY)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resumable:
+    """A session that its server may take up again, and the settings that it belongs to."""
+
+    session: SSL.Session
+    context: SSL.Context
+
+
+@dataclass(frozen=True, kw_only=True)
 class Offer:
     """What the client offers in its ClientHello, and what it trusts.
 
     Without limits it is the default client of its TLS library. ``trust`` is a PEM file of root
     certificates; ``system_trust`` adds the system's store. ``ciphers`` (TLS 1.2 and older), ``suites``
-    (TLS 1.3) and ``groups`` (the first one's key share is sent) are OpenSSL lists. ``resume`` is an
-    earlier session with the same server.
+    (TLS 1.3) are OpenSSL lists. So are ``groups``, of which the first list that the client's library
+    knows counts; the key share of the list's first is sent. ``resume`` is an earlier session with the
+    same server, whose settings then count.
     """
 
     servername: str | None = None
@@ -62,17 +72,19 @@ class Offer:
     newest: str | None = None
     ciphers: str | None = None
     suites: str | None = None
-    groups: str | None = None
-    resume: SSL.Session | None = None
+    groups: tuple[str, ...] = ()
+    resume: Resumable | None = None
     system_trust: bool = False
 
     @classmethod
-    def only(cls, protocol: str, *, servername: str | None = None) -> Offer:
-        """One protocol version and every cipher of it, at OpenSSL's security level 0.
+    def only(cls, protocol: str, *, oldest: str | None = None, servername: str | None = None) -> Offer:
+        """One protocol version, or those from ``oldest`` on, and every cipher at security level 0.
 
         Above that level the client itself refuses TLS 1.0 and 1.1.
         """
-        return cls(servername=servername, oldest=protocol, newest=protocol, ciphers="ALL:@SECLEVEL=0")
+        return cls(
+            servername=servername, oldest=oldest or protocol, newest=protocol, ciphers="ALL:@SECLEVEL=0"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +135,8 @@ class Handshake:
     staple: bytes = b""
     hello: bytes = b""
     """The beginning of what the server sent."""
-    _authenticated: bool = False
+    authenticated: bool = False
+    """Whether a certificate was looked at: not where a session is resumed."""
 
     def __post_init__(self) -> None:
         try:
@@ -132,10 +145,11 @@ class Handshake:
                 _set_groups(self.connection, self.offer.groups)
         except (SSL.Error, ValueError) as problem:
             raise CannotOffer(f"the client cannot offer this: {problem}") from None
+        self.connection.set_app_data(self)
         if self.offer.servername:
             self.connection.set_tlsext_host_name(self.offer.servername.encode("ascii"))
         if self.offer.resume:
-            self.connection.set_session(self.offer.resume)
+            self.connection.set_session(self.offer.resume.session)
         self.connection.request_ocsp()
         self.connection.set_connect_state()
 
@@ -145,9 +159,15 @@ class Handshake:
         self.connection.bio_write(data)
 
     def session(self) -> Session:
-        """What the finished handshake came to."""
+        """What the finished handshake came to. Raises HandshakeFailed for unreadable certificates."""
+        try:
+            return self._session()
+        except ValueError as problem:
+            raise HandshakeFailed(f"the server's certificate cannot be read: {problem}") from None
+
+    def _session(self) -> Session:
         chain = self.connection.get_peer_cert_chain(as_cryptography=True) or []
-        built = self.connection.get_verified_chain(as_cryptography=True) if self._authenticated else None
+        built = self.connection.get_verified_chain(as_cryptography=True) if self.authenticated else None
         return Session(
             protocol=self.connection.get_protocol_version_name(),
             cipher=self.connection.get_cipher_name() or "none",
@@ -157,7 +177,7 @@ class Handshake:
             staple=self.staple,
             group=self.connection.get_group_name() or "",
             retried=is_retry(self.hello),
-            resumed=self.offer.resume is not None and not self._authenticated,
+            resumed=self.offer.resume is not None and not self.authenticated,
         )
 
     def explain(self, problem: SSL.Error) -> WireError:
@@ -172,41 +192,53 @@ class Handshake:
         return HandshakeFailed(f"the client broke the handshake off: {reason(problem)}", retried=retried)
 
     def _context(self) -> SSL.Context:
-        offer = self.offer
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        if offer.oldest:
-            context.set_min_proto_version(PROTOCOLS[offer.oldest])
-        if offer.newest:
-            context.set_max_proto_version(PROTOCOLS[offer.newest])
-        if offer.ciphers:
-            context.set_cipher_list(offer.ciphers.encode())
-        if offer.suites:
-            context.set_tls13_ciphersuites(offer.suites.encode())
-        if offer.trust:
-            context.load_verify_locations(str(offer.trust))
-        if offer.system_trust:
-            context.set_default_verify_paths()
-        context.set_ocsp_client_callback(self._on_staple)
-        context.set_verify(SSL.VERIFY_PEER, self._on_certificate)
-        context.set_info_callback(self._on_event)
-        return context
+        return self.offer.resume.context if self.offer.resume else _new_context(self.offer)
 
-    def _on_certificate(
-        self, _connection: SSL.Connection, certificate: object, code: int, depth: int, _ok: int
-    ) -> bool:
-        self._authenticated = True
-        if code:
-            self.errors.append(VerifyError(code=code, depth=depth, subject=_subject(certificate)))
-        return True
 
-    def _on_staple(self, _connection: SSL.Connection, answer: bytes, _data: object) -> bool:
-        self.staple = answer
-        return True
+def _new_context(offer: Offer) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    if offer.oldest:
+        context.set_min_proto_version(PROTOCOLS[offer.oldest])
+    if offer.newest:
+        context.set_max_proto_version(PROTOCOLS[offer.newest])
+    if offer.ciphers:
+        context.set_cipher_list(offer.ciphers.encode())
+    if offer.suites:
+        context.set_tls13_ciphersuites(offer.suites.encode())
+    if offer.trust:
+        context.load_verify_locations(str(offer.trust))
+    if offer.system_trust:
+        context.set_default_verify_paths()
+    # A context outlives its connection where a session is resumed: each callback finds its own handshake.
+    context.set_ocsp_client_callback(_on_staple)
+    context.set_verify(SSL.VERIFY_PEER, _on_certificate)
+    context.set_info_callback(_on_event)
+    return context
 
-    def _on_event(self, _connection: SSL.Connection, where: int, value: int) -> None:
-        fatal = value >> 8 == 2
-        if where & SSL.SSL_CB_READ_ALERT == SSL.SSL_CB_READ_ALERT and fatal:
-            self.alerts.append(value & 0xFF)
+
+def _handshake(connection: SSL.Connection) -> Handshake:
+    handshake = connection.get_app_data()
+    assert isinstance(handshake, Handshake)  # noqa: S101  # for the type checker: set when it was made
+    return handshake
+
+
+def _on_certificate(connection: SSL.Connection, certificate: object, code: int, depth: int, _ok: int) -> bool:
+    handshake = _handshake(connection)
+    handshake.authenticated = True
+    if code:
+        handshake.errors.append(VerifyError(code=code, depth=depth, subject=_subject(certificate)))
+    return True
+
+
+def _on_staple(connection: SSL.Connection, answer: bytes, _data: object) -> bool:
+    _handshake(connection).staple = answer
+    return True
+
+
+def _on_event(connection: SSL.Connection, where: int, value: int) -> None:
+    fatal = value >> 8 == 2
+    if where & SSL.SSL_CB_READ_ALERT == SSL.SSL_CB_READ_ALERT and fatal:
+        _handshake(connection).alerts.append(value & 0xFF)
 
 
 def is_retry(hello: bytes) -> bool:
@@ -217,14 +249,16 @@ def is_retry(hello: bytes) -> bool:
     return len(hello) >= _HELLO_LENGTH and hello[0] == 22 and hello[5] == 2 and hello[11:] == _RETRY
 
 
-def _set_groups(connection: SSL.Connection, groups: str) -> None:
+def _set_groups(connection: SSL.Connection, lists: Sequence[str]) -> None:
     """Offer these groups (RFC 8446 section 4.2.7), which pyOpenSSL itself has no way to say."""
     library = Binding.lib
     # The wrapped pointer has no public name, and set_tmp_ecdh takes one curve only.
     pointer = connection._ssl  # noqa: SLF001
-    if not library.SSL_set1_curves_list(pointer, groups.encode()):
+    for groups in lists:
+        if library.SSL_set1_curves_list(pointer, groups.encode()):
+            return
         library.ERR_clear_error()
-        raise ValueError(f"none of the groups {groups}")
+    raise ValueError(f"none of the groups {' or '.join(lists)}")
 
 
 def reason(problem: SSL.Error) -> str:
@@ -236,4 +270,7 @@ def reason(problem: SSL.Error) -> str:
 
 def _subject(certificate: object) -> str:
     convert = getattr(certificate, "to_cryptography", None)
-    return convert().subject.rfc4514_string() if convert else ""
+    try:
+        return convert().subject.rfc4514_string() if convert else ""
+    except ValueError:
+        return "a name that cannot be read"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from OpenSSL import SSL
 
-from backport.selftest.tls import Handshake, Offer, Session, reason
+from backport.selftest.tls import Handshake, Offer, Resumable, Session, reason
 from backport.selftest.trouble import Closed, Deadline, WireError
 
 _CHUNK = 16 * 1024
@@ -96,9 +96,10 @@ class Wire:
         self._tls = connection
         return handshake.session()
 
-    def tls_session(self) -> SSL.Session | None:
+    def resumable(self) -> Resumable | None:
         """What a later connection may resume, as far as the server has given it (RFC 8446 section 4.6.1)."""
-        return self._tls.get_session() if self._tls else None
+        session = self._tls.get_session() if self._tls else None
+        return Resumable(session=session, context=self._tls.get_context()) if self._tls and session else None
 
     def _flush(self, connection: SSL.Connection) -> None:
         with contextlib.suppress(SSL.WantReadError):
