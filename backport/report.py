@@ -112,10 +112,17 @@ def to_junit(report: RunReport) -> str:
         _problem(case, "error", report.failure.message, report.failure.hint or "")
     if report.checks:
         junit_checks(_suite(suites, "checks", report), report.checks)
-    for suite in suites:
-        _count(suite)
-    ET.indent(suites)
-    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    return _document(suites)
+
+
+def junit_document(name: str, checks: tuple[Check, ...], *, started: datetime, seconds: float) -> str:
+    """An examination on its own as JUnit XML, one test case a check."""
+    suites = ET.Element("testsuites", name=name)
+    suite = ET.SubElement(
+        suites, "testsuite", name=name, timestamp=started.isoformat(), time=f"{seconds:.3f}"
+    )
+    junit_checks(suite, checks)
+    return _document(suites)
 
 
 def junit_checks(suite: ET.Element, checks: tuple[Check, ...]) -> None:
@@ -190,6 +197,13 @@ def _suite(suites: ET.Element, name: str, report: RunReport) -> ET.Element:
         name=f"{report.recipe}-{report.target}.{name}",
         timestamp=report.started.isoformat(),
     )
+
+
+def _document(suites: ET.Element) -> str:
+    for suite in suites:
+        _count(suite)
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _count(suite: ET.Element) -> None:

@@ -1,9 +1,10 @@
-"""Commands about mail servers: maillog."""
+"""Commands about mail servers: maillog, probe."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -94,3 +95,85 @@ def maillog(
         print_json(as_document(tally, directions, usages[:limit]))
     else:
         show(tally, directions, usages, limit=limit or 50)
+
+
+@app.command()
+def probe(
+    server: Annotated[
+        str,
+        typer.Argument(metavar="HOST[:PORT]", help="Name or address; the port is 25, with --direct-tls 465."),
+    ],
+    servername: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The name that the certificate must bear; default: HOST."),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trusted roots, in PEM; default: the system's.")
+    ] = None,
+    crl: Annotated[Path | None, typer.Option(metavar="FILE", help="Revocation lists, in PEM or DER.")] = None,
+    direct_tls: Annotated[
+        bool, typer.Option("--direct-tls", help="TLS from the first octet on, without STARTTLS.")
+    ] = False,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="PROTOCOL[:SUITE]", help="What a default client must get; anything else fails."),
+    ] = None,
+    staple: Annotated[bool, typer.Option("--staple", help="An OCSP response must be stapled.")] = False,
+    revocation: Annotated[
+        bool,
+        typer.Option(
+            "--revocation/--no-revocation", help="Ask lists and responders that certificates point to."
+        ),
+    ] = True,
+    helo: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How to greet; default: this host's name.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, max=600, help="For each connection.")
+    ] = 15,
+    as_json: JsonOption = False,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, one test case a check.")
+    ] = None,
+    transcript: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the transcript to a file.")
+    ] = None,
+) -> None:
+    r"""Examine a mail server's TLS from outside: transport and certificates.
+
+    It opens at most five connections, waits for every reply and sends no mail. Exit code 1: a check
+    failed; 2: a name, port or file that was given is wrong.
+
+    \b
+    Examples:
+        backport probe mail.example.org
+        backport probe mail.example.org --expect TLSv1.3:TLS_AES_256_GCM_SHA384
+        backport probe [2001:db8::25]:465 --direct-tls --servername mail.example.org --json
+    """
+    from backport.commands.probe_input import Request
+    from backport.commands.probe_view import as_document, as_junit, run, show
+    from backport.files import write_atomically
+
+    probed = run(
+        Request(
+            server=server,
+            servername=servername,
+            ca=ca,
+            crl=crl,
+            direct_tls=direct_tls,
+            expect=expect,
+            staple=staple,
+            revocation=revocation,
+            helo=helo,
+            timeout=timeout,
+        )
+    )
+    if junit:
+        write_atomically(junit, as_junit(probed))
+    if transcript:
+        write_atomically(transcript, probed.report.transcript)
+    if as_json:
+        print_json(as_document(probed))
+    else:
+        show(probed)
+    raise typer.Exit(0 if probed.passed else 1)

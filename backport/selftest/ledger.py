@@ -63,14 +63,14 @@ class Ledger:
         )
 
     def record(self, check_id: str, finding: Finding) -> None:
-        """Record what a check came to; a pass needs no advice."""
+        """Record what a check came to, harmless for a terminal; a pass needs no advice."""
         self._record(
             check_id,
             finding.verdict,
-            expected=finding.expected,
-            found=finding.found,
-            evidence=finding.evidence,
-            advice="" if finding.verdict is Verdict.PASS else finding.advice,
+            expected=printable(finding.expected),
+            found=printable(finding.found),
+            evidence=printable(finding.evidence, EVIDENCE_LIMIT),
+            advice="" if finding.verdict is Verdict.PASS else printable(finding.advice),
         )
 
     def bar(self, prefixes: tuple[str, ...], reason: str) -> None:

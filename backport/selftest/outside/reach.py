@@ -2,10 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import re
 import socket
 from dataclasses import dataclass, field
 
+from backport.errors import UsageError
 from backport.selftest.trouble import Deadline, NoAnswer, Unreachable
+
+_NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(\.(?!-)[a-z0-9_-]{1,63})*", re.IGNORECASE)
+
+
+def host_and_port(text: str, *, port: int) -> tuple[str, int]:
+    """``HOST[:PORT]``, where HOST is a name or an address, one of IPv6 with or without brackets.
+
+    Names come back in ASCII. ``port`` is the default. Raises UsageError.
+
+    >>> host_and_port("[2001:db8::1]:465", port=25), host_and_port("Mail.Example.org.", port=25)
+    (('2001:db8::1', 465), ('mail.example.org', 25))
+    """
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text)), port
+    bracketed = re.fullmatch(r"\[(?P<host>[^]]*)\](:(?P<port>.*))?", text)
+    plain = re.fullmatch(r"(?P<host>[^:\[\]]*)(:(?P<port>.*))?", text)
+    if not (parts := bracketed or plain):
+        raise UsageError(f"no host: {text!r}", hint="HOST, HOST:PORT, or [ADDRESS]:PORT for IPv6")
+    number = parts["port"] if parts["port"] is not None else str(port)
+    if not re.fullmatch(r"[0-9]{1,5}", number) or not 0 < int(number) < 65536:
+        raise UsageError(f"no port: {number!r} in {text!r}", hint="ports are from 1 to 65535")
+    return _address(parts["host"], text) if bracketed else host_name(parts["host"]), int(number)
+
+
+def host_name(text: str) -> str:
+    """A host's name in ASCII (RFC 5890), in lower case, or an address as it is. Raises UsageError."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    try:
+        name = text.removesuffix(".").encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        name = ""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"no host name: {text!r}", hint="give a name such as mail.example.org, or an address"
+        )
+    return name
+
+
+def is_address(host: str) -> bool:
+    """Whether the host is given by its address."""
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False
+
+
+def is_global(address: str) -> bool:
+    """Whether an address, also one with a zone, is of the Internet and not of some private network."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_global
+
+
+def _address(host: str, text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(host))
+    except ValueError:
+        raise UsageError(f"no IPv6 address: {text!r}", hint="in brackets, as in [2001:db8::1]:25") from None
 
 
 @dataclass
@@ -30,6 +90,21 @@ class Place:
             self.address, self._family = address, family
             return connection
         raise problem
+
+    def is_public(self) -> bool:
+        """Whether the Internet knows its addresses, as far as they can be found now.
+
+        Raises UsageError for a name that does not exist.
+        """
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as problem:
+            if problem.errno in {socket.EAI_NONAME, socket.EAI_NODATA}:
+                raise UsageError(
+                    f"{self.host} has no address: {problem.strerror}", hint="check how the name is written"
+                ) from None
+            return True
+        return all(is_global(str(where[0])) for _, _, _, _, where in found)
 
     def _candidates(self) -> list[tuple[int, str]]:
         if self.address:

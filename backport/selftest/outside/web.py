@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import http.client
 import io
-import ipaddress
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urljoin, urlsplit
 
+from backport.selftest.outside.reach import is_global
 from backport.selftest.trouble import Closed, Deadline, WireError
 from backport.selftest.wire import Wire
 
@@ -121,7 +121,7 @@ def _head(host: str, port: int, path: str, content: bytes, content_type: str) ->
 
 def _is_public(connection: socket.socket) -> bool:
     try:
-        return ipaddress.ip_address(str(connection.getpeername()[0]).partition("%")[0]).is_global
+        return is_global(str(connection.getpeername()[0]))
     except (OSError, ValueError):
         raise Closed("the server closed the connection") from None
 

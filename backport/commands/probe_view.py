@@ -1,0 +1,145 @@
+"""Run a probe; what it found for people, as JSON and as JUnit XML. ``docs/probe.md`` describes the JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from rich.text import Text
+
+from backport import __version__
+from backport.artifacts import Check, Verdict
+from backport.commands.probe_input import Request
+from backport.report import junit_document, tally
+from backport.selftest.certificates import san_names
+from backport.selftest.outside import Report, examine
+from backport.selftest.tls import Session
+from backport.selftest.transcript import printable
+from backport.terminal import checks_table, output
+
+DOCUMENT_VERSION = 1
+"""Version of the JSON document; it grows when a key changes its meaning or goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One probe: of whom, when, and what it came to."""
+
+    host: str
+    port: int
+    address: str
+    """Where the connections went; empty where there was none."""
+    servername: str | None
+    direct_tls: bool
+    started: datetime
+    seconds: float
+    report: Report
+
+    @property
+    def where(self) -> str:
+        """The server as a person writes it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed and each could be done or was skipped with a reason."""
+        return not any(check.stops for check in self.report.checks)
+
+    def summary(self) -> str:
+        """The result in one line."""
+        session = self.report.first.session
+        what = f"{session.protocol} {session.cipher}" if session else "no TLS session"
+        stopped = [check.id for check in self.report.checks if check.stops]
+        bad = f"; not passed: {', '.join(stopped)}" if stopped else ""
+        return f"{self.where}: {what}; {tally(self.report.checks)}{bad}"
+
+
+def run(request: Request) -> Probe:
+    """Probe a server. Raises UsageError where the request cannot be understood."""
+    place = request.place()
+    subject = request.subject(place)
+    started, begin = datetime.now(UTC), time.monotonic()
+    report = examine(subject)
+    return Probe(
+        host=place.host,
+        port=place.port,
+        address=place.address,
+        servername=subject.servername,
+        direct_tls=subject.direct_tls,
+        started=started,
+        seconds=time.monotonic() - begin,
+        report=report,
+    )
+
+
+def show(probe: Probe) -> None:
+    """Print the transcript, the table, the advice and, last, the summary."""
+    console = output()
+    console.print(Text(probe.report.transcript))
+    console.print(checks_table(probe.report.checks))
+    for line in advice_lines(probe.report.checks):
+        console.print(Text(line))
+    console.print(Text(probe.summary(), style="bold green" if probe.passed else "bold red"))
+
+
+def advice_lines(checks: tuple[Check, ...]) -> Iterator[str]:
+    """What to do, for each check that did not pass."""
+    for check in checks:
+        if check.stops or check.verdict is Verdict.WARN:
+            yield f"{check.id}: {check.advice}"
+
+
+def as_document(probe: Probe) -> dict[str, object]:
+    """The JSON document."""
+    session = probe.report.first.session
+    return {
+        "version": DOCUMENT_VERSION,
+        "tool": f"backport {__version__}",
+        "started": probe.started.isoformat(timespec="seconds"),
+        "seconds": round(probe.seconds, 3),
+        "server": {
+            "host": probe.host,
+            "port": probe.port,
+            "address": probe.address or None,
+            "servername": probe.servername,
+            "direct_tls": probe.direct_tls,
+        },
+        "connections": probe.report.connections,
+        "passed": probe.passed,
+        "summary": probe.summary(),
+        "session": _session(session) if session else None,
+        "certificates": [_certificate(one) for one in session.chain] if session else [],
+        "checks": [asdict(check) for check in probe.report.checks],
+        "transcript": probe.report.transcript.splitlines(),
+    }
+
+
+def as_junit(probe: Probe) -> str:
+    """JUnit XML, one test case a check."""
+    return junit_document(
+        f"backport probe {probe.where}", probe.report.checks, started=probe.started, seconds=probe.seconds
+    )
+
+
+def _session(session: Session) -> dict[str, object]:
+    return {"protocol": session.protocol, "cipher": session.cipher, "group": session.group or None}
+
+
+def _certificate(certificate: x509.Certificate) -> dict[str, object]:
+    """The certificate's main fields; only its digest where it cannot be read."""
+    found: dict[str, object] = {"sha256": certificate.fingerprint(hashes.SHA256()).hex()}
+    try:
+        return found | {
+            "serial": f"{certificate.serial_number:x}",
+            "subject": printable(certificate.subject.rfc4514_string()),
+            "issuer": printable(certificate.issuer.rfc4514_string()),
+            "not_before": certificate.not_valid_before_utc.isoformat(),
+            "not_after": certificate.not_valid_after_utc.isoformat(),
+            "names": [printable(name) for name in san_names(certificate)],
+        }
+    except ValueError:
+        return found
