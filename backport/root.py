@@ -146,14 +146,16 @@ class Root:
         log: Path,
         error: type[BackportError],
         user: User = "root",
+        beside: Daemon | None = None,
         binds: Sequence[Bind] = (),
         env: Mapping[str, str] | None = None,
     ) -> contextlib.AbstractContextManager[Daemon]:
-        """A program that runs inside the root while the block lasts, with a loopback of its own.
+        """A program that runs inside the root while the block lasts, with a loopback of its own or that
+        of a running daemon (``beside``).
 
         It must stay in the foreground. Raises ``error`` when it ends at once.
         """
-        sandbox = self._sandbox(user, binds=binds, env=env)
+        sandbox = self._sandbox(user, beside=beside, binds=binds, env=env)
         return sandbox.start(_as_user(user, argv), log=log, error=error)
 
     def installed(self) -> tuple[Nevra, ...]:

@@ -13,17 +13,19 @@ from backport.artifacts import Check, Nevra, SignedRpms, TestedRpms
 from backport.errors import SelfTestError
 from backport.progress import Progress
 from backport.recipe import SelfTest
-from backport.root import clean_root
+from backport.root import ExtraRepository, clean_root
 from backport.selftest import checks
 from backport.selftest.authority import Authority
-from backport.selftest.examiner import Examiner
+from backport.selftest.examiner import Candidate, Examiner
 from backport.selftest.exim import ServerFiles
 from backport.selftest.ledger import Ledger
+from backport.settings import Key
 from backport.target import Target
 
 _INSTALLED = "installed"
+_CANDIDATE = "backport-candidate"
 
-__all__ = ["Examination", "examine", "passed"]
+__all__ = ["Candidate", "Examination", "candidate_of", "examine", "examine_candidate", "passed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,41 @@ def examine(
 ) -> Examination:
     """Examine the candidate repository of ``signed`` in a clean root of the target.
 
-    ``candidate`` is the folder of the repository, its packages and metadata signed. ``cache`` keeps
-    roots and downloads, ``workspace`` gets the logs. Raises HostError where this host cannot make or
-    enter a root; everything else is in the checks.
+    ``candidate`` is the folder of the repository, its packages and metadata signed. See
+    `examine_candidate` for the rest.
+    """
+    return examine_candidate(
+        candidate_of(signed, candidate),
+        self_test,
+        target,
+        cache=cache,
+        workspace=workspace,
+        progress=progress,
+    )
+
+
+def candidate_of(signed: SignedRpms, folder: Path) -> Candidate:
+    """What a run is about to publish: its signed packages in the repository ``folder``."""
+    key = Key(fingerprint=signed.fingerprint, file=signed.public_key)
+    return Candidate(
+        packages=tuple(rpm.nevra for rpm in signed.rpms),
+        repository=ExtraRepository.of_folder(_CANDIDATE, folder, keys=(key,), repo_gpgcheck=True),
+    )
+
+
+def examine_candidate(
+    candidate: Candidate,
+    self_test: SelfTest,
+    target: Target,
+    *,
+    cache: Path,
+    workspace: Path,
+    progress: Progress,
+) -> Examination:
+    """Examine any repository in a clean root of the target, as a server meets it: by an update.
+
+    ``cache`` keeps roots and downloads, ``workspace`` gets the logs. Raises HostError where this host
+    cannot make or enter a root; everything else is in the checks.
     """
     ledger = Ledger(checks.plan(self_test))
     headline: dict[str, str] = {}
@@ -76,7 +110,7 @@ def examine(
         files = ServerFiles.write(workspace / "exim", authority=Authority.create())
         examiner = Examiner(
             root=root,
-            signed=signed,
+            candidate=candidate,
             self_test=self_test,
             files=files,
             workspace=workspace,
@@ -85,7 +119,7 @@ def examine(
             transcripts=transcripts,
             stock=stock,
         )
-        _examine(examiner, candidate, progress)
+        _examine(examiner, progress)
     return Examination(
         checks=ledger.checks(),
         headline=tuple(f"{stage}: {result}" for stage, result in headline.items()),
@@ -109,13 +143,13 @@ def passed(signed: SignedRpms, examination: Examination) -> TestedRpms:
     )
 
 
-def _examine(examiner: Examiner, candidate: Path, progress: Progress) -> None:
+def _examine(examiner: Examiner, progress: Progress) -> None:
     tls = examiner.self_test.starttls
     if tls:
         progress.note("STARTTLS with the target's own packages")
         examiner.before(tls)
     progress.note("updating from the candidate repository")
-    if not examiner.update(candidate):
+    if not examiner.update():
         return
     if tls:
         progress.note("STARTTLS after the update")

@@ -5,16 +5,20 @@ Everything here is pure; the observations come from the client, the daemon and t
 
 from __future__ import annotations
 
+from backport.artifacts import Verdict
 from backport.recipe import Command, Handshake, SelfTest
+from backport.selftest import mail_checks
 from backport.selftest.certificates import dns_names, explain, is_named
 from backport.selftest.client import Conversation, NotSmtp, Refused
-from backport.selftest.ledger import Ledger
+from backport.selftest.ledger import Finding, Ledger
+from backport.selftest.policy import CryptoPolicy
 from backport.selftest.tls import Session
 from backport.selftest.trouble import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
 
 CHAIN_LENGTH = 3
 """Leaf, intermediate and root: what the test's server is given to send."""
 
+_REFUSED = "refused by an alert"
 _TROUBLE_ADVICE: tuple[tuple[type[WireError], str], ...] = (
     (Unreachable, "Find out from Exim's log why it does not listen."),
     (NoAnswer, "Find out what Exim waits for: look-ups by DNS or ident are the usual reason."),
@@ -37,15 +41,20 @@ def plan(self_test: SelfTest) -> dict[str, str]:
         planned |= _handshake_plan("before", tls.before, "with the target's own packages")
     planned["update.installed"] = "the update from the candidate repository installs its packages"
     if tls:
+        planned |= {
+            "policy.block": "openssl.cnf holds the block of the crypto policy",
+            "policy.include": "the policy file that the block includes is there",
+        }
         planned |= _handshake_plan("after", tls.after, "after the update")
         planned |= {
             "after.chain": "the chain is complete and validates to the test's root",
             "after.hostname": "the certificate names the host",
-            **{refusal_id(version): f"{version} is refused" for version in tls.refused},
+            **{refusal_id(version): f"{version} is refused, as the policy has it" for version in tls.refused},
             "library.maps": "the daemon has mapped the library that is on disk",
             "library.owner": "the mapped library belongs to the candidate's package",
             "library.runtime-version": "Exim runs with the candidate's version of the library",
             "after.s-client": "the updated openssl s_client agrees",
+            **mail_checks.PLAN,
         }
     return planned | {command_id(command): " ".join(command.run) for command in self_test.commands}
 
@@ -152,25 +161,43 @@ def judge_hostname(ledger: Ledger, session: Session, host: str) -> None:
     )
 
 
-def judge_refusal(ledger: Ledger, protocol: str, outcome: Session | WireError) -> None:
+def judge_refusal(
+    ledger: Ledger, protocol: str, outcome: Session | WireError, policy: CryptoPolicy | None
+) -> None:
     """Whether an offer of one old protocol alone was refused, which takes a fatal alert by the server.
 
-    Where the conversation ended in another way nothing is proven: an error, never a pass. A server
-    that answers protocol_version (RFC 8446 section 6.2) says it best; OpenSSL also says other things.
+    What the crypto policy in force permits is but a warning when it is accepted; what it forbids, or
+    nothing permits, a fail. Where the conversation ended in another way nothing is proven: an error,
+    never a pass. A server that answers protocol_version (RFC 8446 section 6.2) says it best; OpenSSL also
+    says other things.
     """
-    check_id, expected = refusal_id(protocol), "refused by an alert"
+    check_id = refusal_id(protocol)
     if isinstance(outcome, Session):
-        ledger.compare(
-            check_id,
-            good=False,
-            expected=expected,
-            found=f"accepted: {outcome.protocol} {outcome.cipher}",
-            advice="Set MinProtocol in openssl.cnf's policy block; check that the file it includes exists.",
-        )
+        ledger.record(check_id, _accepted(protocol, outcome, policy))
     elif isinstance(outcome, HandshakeFailed) and outcome.alert is not None:
         ledger.compare(
-            check_id, good=True, expected=expected, found=expected, evidence=outcome.message, advice=""
+            check_id, good=True, expected=_REFUSED, found=_REFUSED, evidence=outcome.message, advice=""
         )
     else:
         advice = next(text for kind, text in _TROUBLE_ADVICE if isinstance(outcome, kind))
-        ledger.error(check_id, expected=expected, found=outcome.message, advice=advice)
+        ledger.error(check_id, expected=_REFUSED, found=outcome.message, advice=advice)
+
+
+def _accepted(protocol: str, session: Session, policy: CryptoPolicy | None) -> Finding:
+    minimum = policy.minimum if policy else None
+    rule = f"MinProtocol = {minimum.value} in {minimum.file}" if minimum else "no policy is in force"
+    found = f"accepted: {session.protocol} {session.cipher}; {rule}"
+    if policy and policy.permits(protocol):
+        return Finding(
+            verdict=Verdict.WARN,
+            expected=f"{_REFUSED}, or accepted as the policy has it",
+            found=found,
+            advice="Set a stricter policy, such as `update-crypto-policies --set NEXT`, or have Exim itself "
+            "refuse it by openssl_options = +no_tlsv1 +no_tlsv1_1.",
+        )
+    return Finding(
+        verdict=Verdict.FAIL,
+        expected=_REFUSED,
+        found=found,
+        advice="Set MinProtocol in openssl.cnf's policy block; check that the file it includes exists.",
+    )

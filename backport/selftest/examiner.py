@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from backport.artifacts import Nevra, SignedRpms
+from backport.artifacts import Nevra
 from backport.errors import SelfTestError
 from backport.recipe import Command, Handshake, SelfTest, Starttls
 from backport.root import Daemon, ExtraRepository, Root
-from backport.selftest import checks, inside
+from backport.selftest import checks, inside, mail, mail_checks
 from backport.selftest.client import Conversation, converse
+from backport.selftest.configuration import Policy
 from backport.selftest.exim import (
     ADDRESS,
     CONFIGURATION,
@@ -25,19 +28,27 @@ from backport.selftest.exim import (
 )
 from backport.selftest.inside import ProgramResult
 from backport.selftest.ledger import Ledger
+from backport.selftest.policy import CryptoPolicy, judge_policy, read_policy
+from backport.selftest.reading import read_inside
 from backport.selftest.tls import Offer, Session
 from backport.selftest.transcript import Transcript
 from backport.selftest.trouble import WireError
-from backport.settings import Key
 
-HELO = "client.selftest.example"
+HELO = mail.HELO
 COMMAND_TIMEOUT = 120.0
 """Deadline in seconds of each program that runs inside the root."""
 
 _LISTENS = f"Exim listens on port {PORT}"
 _BY_HAND = "Run it by hand in an updated system, and read what it says."
 _LIBRARY = "libssl.so"
-_CANDIDATE = "backport-candidate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """The packages under test, and the repository that brings them."""
+
+    packages: tuple[Nevra, ...]
+    repository: ExtraRepository
 
 
 @dataclass
@@ -45,7 +56,7 @@ class Examiner:
     """A root under examination; the steps are called in order, each at most once."""
 
     root: Root
-    signed: SignedRpms
+    candidate: Candidate
     self_test: SelfTest
     files: ServerFiles
     workspace: Path
@@ -61,41 +72,55 @@ class Examiner:
         with self._step("before", bars=("before.",)), self._exim("before") as exim:
             self._talk(exim, "before", tls.before, tls.library)
 
-    def update(self, candidate: Path) -> bool:
+    def update(self) -> bool:
         """Update the whole root from the candidate repository, as a server would, both gpgchecks on.
 
         False where dnf failed: then the root is to be used no more.
         """
-        key = Key(fingerprint=self.signed.fingerprint, file=self.signed.public_key)
-        extra = (ExtraRepository.of_folder(_CANDIDATE, candidate, keys=(key,), repo_gpgcheck=True),)
+        extra, candidates = (self.candidate.repository,), self.candidate.packages
         wanted = self.self_test.update
         with self.ledger.step(
             "update.installed",
             expected="dnf updates from the candidate repository",
-            bars=("after.", "library.", "command."),
+            bars=("policy.", "after.", "library.", "mail.", "command."),
             advice="Read dnf's log: it tells which package could not be updated, or verified, and why.",
         ):
-            names = {rpm.nevra.name for rpm in self.signed.rpms}
+            names = {nevra.name for nevra in candidates}
             self.stock += [nevra for nevra in self.root.installed() if nevra.name in names]
             log = self.workspace / "update.log"
             self.root.update(extra=extra, log=log, error=SelfTestError)
             if wanted:
                 self.root.install(wanted, extra=extra, log=log, error=SelfTestError)
-            candidates = [rpm.nevra for rpm in self.signed.rpms]
             inside.judge_update(self.ledger, self.root.installed(), candidates, wanted)
         return not self.ledger.has_error("update.installed")
 
     def after(self, tls: Starttls) -> None:
-        """A fresh daemon after the update, seen by clients and from inside."""
-        with self._step("after", bars=("after.", "library.")), self._exim("after") as exim:
+        """A fresh daemon after the update, seen by clients, from inside, and by the mail that it passes on.
+
+        The daemon is started after the update, since programs read openssl.cnf only then. What does not
+        disturb each other is done side by side.
+        """
+        policy = read_policy(self._read)
+        judge_policy(self.ledger, policy)
+        bars = ("after.", "library.", "mail.")
+        with self._step("after", bars=bars), self._exim("after") as exim:
             conversation = self._talk(exim, "after", tls.after, tls.library)
+            tasks: list[Callable[[], None]] = [
+                partial(self._library, exim, tls.library),
+                partial(self._botnet_rules, exim),
+                partial(self._coarse_rule, exim),
+            ]
             if conversation:
                 checks.judge_chain(self.ledger, conversation.session)
                 checks.judge_hostname(self.ledger, conversation.session, HOST)
-                for protocol in tls.refused:
-                    checks.judge_refusal(self.ledger, protocol, self._attempt(exim, protocol))
-                self._second_opinion(exim.daemon, tls.after)
-            self._library(exim, tls.library)
+                tasks += [
+                    partial(self._mail, exim, tls.after),
+                    partial(self._refusals, exim, tls.refused, policy),
+                    partial(self._second_opinion, exim.daemon, tls.after),
+                ]
+            else:
+                self.ledger.bar(mail_checks.NEED_TLS, f"after.starttls: {self.headline['after']}")
+            self._side_by_side(tasks)
 
     def commands(self) -> None:
         """The recipe's own programs, in the updated root."""
@@ -132,6 +157,48 @@ class Examiner:
         self.headline[stage] = f"{session.protocol} {session.cipher} ({_named(owner, library)})"
         return conversation
 
+    def _side_by_side(self, tasks: Sequence[Callable[[], None]]) -> None:
+        kept = len(self.transcripts)
+        with ThreadPoolExecutor(max_workers=len(tasks)) as pool:
+            for future in [pool.submit(task) for task in tasks]:
+                future.result()
+        self.transcripts[kept:] = sorted(self.transcripts[kept:])
+
+    def _botnet_rules(self, exim: Exim) -> None:
+        greeting = mail.greet_as_botnet(exim)
+        mail_checks.judge_helo(self.ledger, greeting)
+        senders = mail.offer_senders(exim, mail.REFINED)
+        mail_checks.judge_senders(self.ledger, "mail.sender-botnet.refined", mail.REFINED, senders)
+        self._keep("mail: a client that greets as a botnet", greeting.transcript)
+        self._keep("mail: senders under the refined rule", senders.transcript)
+
+    def _coarse_rule(self, exim: Exim) -> None:
+        """The other form of the same rule, by a second server: one configuration holds one of them."""
+        check_id = "mail.sender-botnet.coarse"
+        trial, log = mail.coarse_trial(exim.files.trial), self.workspace / "exim-coarse.log"
+        with (
+            self.ledger.step(
+                check_id, expected="a second Exim listens", advice="Read what Exim itself says."
+            ),
+            running_exim(
+                self.root, exim.files.beside(trial, {Policy.SENDER_BOTNET_COARSE}), log=log, beside=exim
+            ) as coarse,
+        ):
+            senders = mail.offer_senders(coarse, mail.COARSE)
+            mail_checks.judge_senders(self.ledger, check_id, mail.COARSE, senders)
+            self._keep("mail: senders under the coarse rule", senders.transcript)
+
+    def _mail(self, exim: Exim, expected: Handshake) -> None:
+        clear, transfer = mail.ask_in_clear(exim), mail.transfer(exim)
+        mail_checks.judge_recipients(self.ledger, clear, transfer.dialogue)
+        mail_checks.judge_transfer(self.ledger, transfer, expected)
+        self._keep("mail: a recipient in clear", clear.transcript)
+        self._keep("mail: messages over TLS", transfer.dialogue.transcript)
+
+    def _refusals(self, exim: Exim, protocols: Sequence[str], policy: CryptoPolicy | None) -> None:
+        for protocol in protocols:
+            checks.judge_refusal(self.ledger, protocol, self._attempt(exim, protocol), policy)
+
     def _attempt(self, exim: Exim, protocol: str) -> Session | WireError:
         transcript = Transcript()
         try:
@@ -152,7 +219,7 @@ class Examiner:
             inside.judge_s_client(self.ledger, self._run(argv, beside=daemon), expected)
 
     def _library(self, exim: Exim, name: str) -> None:
-        candidate = next((rpm.nevra for rpm in self.signed.rpms if rpm.nevra.name == name), None)
+        candidate = next((nevra for nevra in self.candidate.packages if nevra.name == name), None)
         with self.ledger.step(
             "library.maps",
             expected="the daemon's memory map",
@@ -191,6 +258,12 @@ class Examiner:
 
     def _installed(self, name: str) -> Nevra | None:
         return next((nevra for nevra in self.root.installed() if nevra.name == name), None)
+
+    def _read(self, path: str) -> str | None:
+        try:
+            return read_inside(self.root, path).decode("utf-8", "replace")
+        except OSError:
+            return None
 
     def _keep(self, heading: str, transcript: Transcript) -> None:
         self.transcripts.append(f"{heading}\n{transcript.text()}")

@@ -1,26 +1,34 @@
-"""A real Exim in a clean root: its files, and the daemon while it runs on a loopback of its own."""
+"""A real Exim in a clean root: its files, and the daemon while it runs on a loopback of its own.
+
+The daemon starts as root in a sandbox that no program can gain privileges in, so that set-user-id has
+no effect there: what Exim starts anew for a delivery goes on as Exim's own user. The configuration
+says so (``deliver_drop_privilege``); nothing under test depends on another user.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import re
+import secrets
 import socket
-import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.dnf import render
 from backport.errors import SelfTestError
 from backport.files import write_atomically
 from backport.root import Bind, Daemon, Root
 from backport.run import describe_exit
 from backport.selftest.authority import Authority
+from backport.selftest.configuration import ALL_POLICIES, Policy, Server, Trial, render_configuration
 from backport.selftest.network import NetworkNamespace
+from backport.selftest.reading import read_inside
+from backport.selftest.sink import Behaviour, Sink
 from backport.selftest.trouble import Deadline
 
-HOST = "mail.selftest.example"
+DOMAIN = "selftest.example"
+HOST = f"mail.{DOMAIN}"
 """The server's name; ``example`` is reserved for such use (RFC 2606)."""
 ADDRESS = "127.0.0.1"
 PORT = 25
@@ -33,7 +41,23 @@ START_TIMEOUT = 20.0
 
 _FILES = "/etc/exim-selftest"
 _LOGS = ("paniclog", "mainlog")
-_LOG_LIMIT = 64 * 1024
+_SINKS = {behaviour: f"127.0.0.{number}" for number, behaviour in enumerate(Behaviour, start=11)}
+
+
+def new_trial() -> Trial:
+    """A server with a spool of its own, so that no other one's log and hints count for it."""
+    return Trial(
+        address=ADDRESS,
+        port=PORT,
+        spool=f"{SPOOL}-{secrets.token_hex(4)}",
+        trust=f"{_FILES}/root.pem",
+        routes={f"{behaviour}.{DOMAIN}": address for behaviour, address in _SINKS.items()},
+    )
+
+
+def new_sinks() -> tuple[Sink, ...]:
+    """A fresh peer of each kind; mail for ``<behaviour>.selftest.example`` is routed to it."""
+    return tuple(Sink(behaviour=behaviour, address=address) for behaviour, address in _SINKS.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,32 +65,38 @@ class ServerFiles:
     """Exim's configuration, certificate and key in a folder of the host, bound into the root."""
 
     folder: Path
+    trial: Trial
 
     @classmethod
     def write(
-        cls, folder: Path, *, authority: Authority, contents: Mapping[str, bytes] | None = None
+        cls,
+        folder: Path,
+        *,
+        authority: Authority,
+        contents: Mapping[str, bytes] | None = None,
+        policies: Collection[Policy] = ALL_POLICIES,
     ) -> ServerFiles:
         """Files of a server that is right in every respect, save where ``contents`` has another one.
 
-        Their names are ``exim.conf``, ``chain.pem``, ``key.pem`` and, for clients, ``root.pem``.
+        Their names are ``exim.conf``, ``chain.pem``, ``key.pem`` and, for clients, ``root.pem``;
+        ``sink.pem`` is for the servers that it sends mail to.
         """
+        trial = new_trial()
         leaf = authority.issue([HOST])
-        configuration = render(
-            "exim.conf.j2",
-            purpose="for a self-test",
+        peer = authority.issue([f"{behaviour}.{DOMAIN}" for behaviour in Behaviour], key=leaf.key)
+        server = Server(
             host=HOST,
-            address=ADDRESS,
-            port=PORT,
-            spool=SPOOL,
             certificate=f"{_FILES}/chain.pem",
             private_key=f"{_FILES}/key.pem",
-            ocsp_answer=None,
+            trial=trial,
         )
+        configuration = render_configuration(policies, server, purpose="for a self-test")
         files = {
             "exim.conf": configuration.encode(),
             "chain.pem": authority.chain(leaf),
             "key.pem": leaf.key_pem,
             "root.pem": authority.root.pem,
+            "sink.pem": authority.chain(peer) + peer.key_pem,
             **(contents or {}),
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +104,21 @@ class ServerFiles:
         for name, content in files.items():
             # Exim reads the key as its own user; it vouches for nothing outside this test.
             write_atomically(folder / name, content, mode=0o644)
-        return cls(folder=folder)
+        return cls(folder=folder, trial=trial)
+
+    def beside(self, trial: Trial, policies: Collection[Policy]) -> ServerFiles:
+        """The files of another server, with the same certificate, in a folder beside these."""
+        folder = self.folder.with_name(f"{self.folder.name}-{trial.port}")
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+        server = Server(
+            host=HOST, certificate=f"{_FILES}/chain.pem", private_key=f"{_FILES}/key.pem", trial=trial
+        )
+        contents = {name: (self.folder / name).read_bytes() for name in ("chain.pem", "key.pem", "root.pem")}
+        contents["exim.conf"] = render_configuration(policies, server, purpose="for a self-test").encode()
+        for name, content in contents.items():
+            write_atomically(folder / name, content, mode=0o644)
+        return ServerFiles(folder=folder, trial=trial)
 
     @property
     def trust(self) -> Path:
@@ -84,7 +128,7 @@ class ServerFiles:
     @property
     def trust_inside(self) -> str:
         """The same, inside the root."""
-        return f"{_FILES}/root.pem"
+        return self.trial.trust
 
     @property
     def binds(self) -> tuple[Bind, ...]:
@@ -99,12 +143,15 @@ class ServerFiles:
 class Exim:
     """A daemon that listens."""
 
+    root: Root
+    files: ServerFiles
     daemon: Daemon
     network: NetworkNamespace
 
     def dial(self, deadline: Deadline) -> socket.socket:
         """A connection to its SMTP port. Raises Unreachable or NoAnswer."""
-        return self.network.connect((ADDRESS, PORT), deadline)
+        trial = self.files.trial
+        return self.network.connect((trial.address, trial.port), deadline)
 
     def maps(self) -> str:
         """The files that the daemon has mapped (proc_pid_maps(5)). Raises SelfTestError."""
@@ -113,46 +160,70 @@ class Exim:
         except OSError as problem:
             raise SelfTestError(f"the daemon's memory map cannot be read: {problem.strerror}") from None
 
+    def log(self) -> str:
+        """The end of its main log; nothing before there is one."""
+        return self._text(self.files.trial.log)
+
+    def mailbox(self) -> str:
+        """The end of the file that local mail is appended to; nothing before there is one."""
+        return self._text(self.files.trial.mailbox)
+
+    def wait_for_log(self, pattern: str, *, timeout: float) -> str:
+        """The main log, once ``pattern`` is found in one of its lines or ``timeout`` seconds are over."""
+        deadline = time.monotonic() + timeout
+        wanted = re.compile(pattern, re.MULTILINE)
+        while True:
+            text = self.log()
+            if wanted.search(text) or time.monotonic() > deadline:
+                return text
+            time.sleep(0.01)
+
+    def queues(self, message_id: str) -> bool:
+        """Whether a message is in its queue."""
+        header = f"{self.files.trial.spool}/input/{message_id}-H"
+        with contextlib.suppress(OSError):
+            return self.root.locate(header).is_file()
+        return False
+
+    def _text(self, path: str) -> str:
+        with contextlib.suppress(OSError):
+            return read_inside(self.root, path).decode("utf-8", "replace")
+        return ""
+
 
 @contextlib.contextmanager
-def running_exim(root: Root, files: ServerFiles, *, log: Path) -> Iterator[Exim]:
+def running_exim(root: Root, files: ServerFiles, *, log: Path, beside: Exim | None = None) -> Iterator[Exim]:
     """A fresh daemon that listens while the block lasts; ``log`` gets what it prints.
 
+    It has a loopback of its own, or that of another one (``beside``), on a port of its own.
     Raises SelfTestError when it does not start; then ``log`` also holds Exim's own logs.
     """
     command = [PROGRAM, "-C", CONFIGURATION, "-bdf"]
+    neighbour = beside.daemon if beside else None
     with (
-        root.start(command, log=log, error=SelfTestError, user="root", binds=files.binds) as daemon,
+        root.start(
+            command, log=log, error=SelfTestError, user="root", beside=neighbour, binds=files.binds
+        ) as daemon,
         NetworkNamespace(daemon.pid) as network,
     ):
-        _wait_until_listening(root, daemon, network)
-        yield Exim(daemon=daemon, network=network)
+        exim = Exim(root=root, files=files, daemon=daemon, network=network)
+        _wait_until_listening(exim)
+        yield exim
 
 
-def _wait_until_listening(root: Root, daemon: Daemon, network: NetworkNamespace) -> None:
+def _wait_until_listening(exim: Exim) -> None:
     deadline = time.monotonic() + START_TIMEOUT
-    while not network.listens(PORT):
-        if daemon.exit_code is not None:
-            raise _not_started(root, daemon, f"Exim did not start: {describe_exit(daemon.exit_code)}")
+    while not exim.network.listens(exim.files.trial.port):
+        if exim.daemon.exit_code is not None:
+            raise _not_started(exim, f"Exim did not start: {describe_exit(exim.daemon.exit_code)}")
         if time.monotonic() > deadline:
-            raise _not_started(root, daemon, f"Exim does not listen after {START_TIMEOUT:.0f} s")
+            raise _not_started(exim, f"Exim does not listen after {START_TIMEOUT:.0f} s")
         time.sleep(0.005)
 
 
-def _not_started(root: Root, daemon: Daemon, message: str) -> SelfTestError:
-    with daemon.log.open("ab") as stream:
+def _not_started(exim: Exim, message: str) -> SelfTestError:
+    with exim.daemon.log.open("ab") as stream:
         for name in _LOGS:
             with contextlib.suppress(OSError):
-                stream.write(_end_of(root.locate(f"{SPOOL}/log/{name}")))
-    return SelfTestError(message, hint="Read what Exim itself says.", log=daemon.log)
-
-
-def _end_of(path: Path) -> bytes:
-    """The end of a plain file that programs in the root may have put anything in the place of."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return b""
-        stream.seek(max(0, status.st_size - _LOG_LIMIT))
-        return stream.read(_LOG_LIMIT)
+                stream.write(read_inside(exim.root, f"{exim.files.trial.spool}/log/{name}"))
+    return SelfTestError(message, hint="Read what Exim itself says.", log=exim.daemon.log)

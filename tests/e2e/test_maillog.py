@@ -19,7 +19,7 @@ import pytest
 from backport.recipe import load_recipe
 from backport.root import Root, clean_root
 from backport.selftest.authority import Authority
-from backport.selftest.exim import HOST, PORT, SPOOL, Exim, ServerFiles, running_exim
+from backport.selftest.exim import HOST, PORT, Exim, ServerFiles, running_exim
 from backport.selftest.trouble import Deadline
 from backport.target import Target
 from tests.maillog import generated_log
@@ -141,12 +141,15 @@ def wait_for(log: Path, text: bytes, count: int) -> None:
 
 @pytest.mark.parametrize("selectors", ["", MANY_SELECTORS], ids=["few", "many"])
 def test_what_a_real_exim_logs(stock: Root, tmp_path: Path, selectors: str) -> None:
-    files = ServerFiles.write(tmp_path / "exim", authority=Authority.create())
+    files = ServerFiles.write(tmp_path / "exim", authority=Authority.create(), policies=())
     settings = files.folder / "exim.conf"
-    text = settings.read_text().replace(f"daemon_smtp_ports = {PORT}", f"daemon_smtp_ports = {PORT} : 26")
+    text = (
+        settings.read_text()
+        .partition("acl_smtp_rcpt")[0]
+        .replace(f"daemon_smtp_ports = {PORT}", f"daemon_smtp_ports = {PORT} : 26")
+    )
     settings.write_text(text.replace("+smtp_connection", f"+smtp_connection {selectors}") + RELAY)
-    log = stock.locate(f"{SPOOL}/log/mainlog")
-    log.unlink(missing_ok=True)
+    log = stock.locate(files.trial.log)
     with running_exim(stock, files, log=tmp_path / "exim.log") as exim:
         send(exim, ["one@tls.example", "two@tls.example"], tls=True)
         send(exim, ["one@clear.example"], tls=False)

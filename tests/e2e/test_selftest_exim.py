@@ -15,7 +15,7 @@ from backport.errors import SelfTestError
 from backport.progress import Silent
 from backport.recipe import SelfTest, Starttls, load_recipe
 from backport.root import Root, clean_root
-from backport.selftest import checks
+from backport.selftest import candidate_of, checks
 from backport.selftest.authority import Authority, Lifetime
 from backport.selftest.examiner import Examiner
 from backport.selftest.exim import HOST, ServerFiles, running_exim
@@ -46,11 +46,18 @@ class Parts:
         assert self.self_test.starttls
         return self.self_test.starttls
 
-    def examiner(self, root: Root, workspace: Path, contents: Mapping[str, bytes] | None = None) -> Examiner:
+    def examiner(
+        self,
+        root: Root,
+        workspace: Path,
+        contents: Mapping[str, bytes] | None = None,
+        *,
+        folder: Path | None = None,
+    ) -> Examiner:
         files = ServerFiles.write(workspace / "exim", authority=self.authority, contents=contents)
         return Examiner(
             root=root,
-            signed=self.candidate.signed,
+            candidate=candidate_of(self.candidate.signed, folder or self.candidate.folder),
             self_test=self.self_test,
             files=files,
             workspace=workspace,
@@ -88,7 +95,7 @@ def updated(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     workspace = tmp_path_factory.mktemp("updated")
     packages = parts.self_test.install
     with clean_root(parts.target, packages=packages, cache=parts.cache, workspace=workspace) as root:
-        assert parts.examiner(root, workspace).update(parts.candidate.folder)
+        assert parts.examiner(root, workspace).update()
         yield root
 
 
@@ -136,7 +143,7 @@ def test_a_daemon_that_still_holds_the_old_library_is_caught(
 ) -> None:
     examiner = parts.examiner(stock, tmp_path)
     with running_exim(stock, examiner.files, log=tmp_path / "exim.log") as exim:
-        assert examiner.update(parts.candidate.folder)
+        assert examiner.update()
         examiner._library(exim, parts.tls.library)
     found = by_id(examiner.ledger.checks(), "library.maps")
     assert found.verdict is Verdict.FAIL
@@ -241,8 +248,8 @@ def test_an_update_that_brings_nothing_is_caught(parts: Parts, stock: Root, tmp_
     folder = tmp_path / "empty"
     folder.mkdir()
     candidates.describe(folder, signing=parts.signing)
-    examiner = parts.examiner(stock, tmp_path)
-    assert examiner.update(folder)
+    examiner = parts.examiner(stock, tmp_path, folder=folder)
+    assert examiner.update()
     found = by_id(examiner.ledger.checks(), "update.installed")
     assert found.verdict is Verdict.FAIL
     assert "openssl-libs-1:1.1.0" in found.found

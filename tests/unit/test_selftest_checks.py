@@ -86,6 +86,8 @@ def test_plan_has_every_id_in_order(ledger: Ledger) -> None:
         "before.starttls",
         "before.protocol",
         "update.installed",
+        "policy.block",
+        "policy.include",
         "after.exim",
         "after.starttls",
         "after.protocol",
@@ -98,6 +100,16 @@ def test_plan_has_every_id_in_order(ledger: Ledger) -> None:
         "library.owner",
         "library.runtime-version",
         "after.s-client",
+        "mail.helo-botnet",
+        "mail.sender-botnet.coarse",
+        "mail.sender-botnet.refined",
+        "mail.rcpt-requires-tls",
+        "mail.outbound.no-starttls",
+        "mail.outbound.refused-starttls",
+        "mail.outbound.failed-handshake",
+        "mail.outbound.delivered",
+        "mail.inbound.log",
+        "mail.inbound.received",
         "command.version",
     ]
 
@@ -243,7 +255,7 @@ def test_no_certificate_fails_the_host_name(ledger: Ledger) -> None:
 def test_only_an_alert_proves_a_refusal(
     ledger: Ledger, outcome: Session | WireError, verdict: Verdict
 ) -> None:
-    checks.judge_refusal(ledger, "TLSv1", outcome)
+    checks.judge_refusal(ledger, "TLSv1", outcome, None)
     assert result(ledger, "after.refuses-tlsv1").verdict is verdict
 
 

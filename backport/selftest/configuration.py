@@ -1,0 +1,89 @@
+"""Exim's configuration: one template for the self-test's servers and for admins, rule by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backport.dnf import render
+from backport.errors import UsageError
+
+
+class Policy(StrEnum):
+    """The rules that can be chosen; the template explains each to an admin."""
+
+    HELO_BOTNET = "helo-botnet"
+    SENDER_BOTNET = "sender-botnet"
+    SENDER_BOTNET_COARSE = "sender-botnet-coarse"
+    REQUIRE_TLS_INBOUND = "require-tls-inbound"
+    REQUIRE_TLS_OUTBOUND = "require-tls-outbound"
+
+
+ALL_POLICIES = frozenset(Policy) - {Policy.SENDER_BOTNET_COARSE}
+"""Everything that goes together: of the two forms of the sender rule, the refined one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What sets a server under test apart: a loopback, spool and peers of its own."""
+
+    address: str
+    port: int
+    spool: str
+    trust: str
+    """File inside the root with the certificates that peers' are verified against."""
+    routes: Mapping[str, str]
+    """Mail domains of other servers, and the address of each."""
+
+    @property
+    def log(self) -> str:
+        """The main log, inside the root."""
+        return f"{self.spool}/log/mainlog"
+
+    @property
+    def mailbox(self) -> str:
+        """The file that all local mail is appended to, inside the root."""
+        return f"{self.spool}/mailbox"
+
+    @property
+    def route_list(self) -> str:
+        """The routes as the manualroute router takes them."""
+        return " ; ".join(f"{domain} {address}" for domain, address in self.routes.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """The server that a configuration is for; paths are as Exim sees them."""
+
+    host: str | None = None
+    """Its name; None leaves the choice to Exim."""
+    certificate: str = "/etc/pki/tls/certs/exim.pem"
+    """PEM file: the leaf, then the intermediates."""
+    private_key: str = "/etc/pki/tls/private/exim.pem"
+    ocsp_answer: str | None = None
+    """DER file with the OCSP response to staple."""
+    trial: Trial | None = None
+
+
+def render_configuration(policies: Collection[Policy], server: Server, *, purpose: str) -> str:
+    """Exim's configuration, for Exim 4.91 and later. Raises UsageError where two policies exclude each other.
+
+    ``purpose`` ends the first line's sentence that begins with "Exim".
+    """
+    coarse, refined = Policy.SENDER_BOTNET_COARSE in policies, Policy.SENDER_BOTNET in policies
+    if coarse and refined:
+        raise UsageError(
+            f"{Policy.SENDER_BOTNET} and {Policy.SENDER_BOTNET_COARSE} are two forms of one rule",
+            hint=f"choose one; {Policy.SENDER_BOTNET} refuses fewer people who happen to have that name",
+        )
+    return render(
+        "exim.conf.j2",
+        purpose=purpose,
+        server=server,
+        trial=server.trial,
+        helo_botnet=Policy.HELO_BOTNET in policies,
+        sender_botnet="coarse" if coarse else "refined" if refined else None,
+        require_tls_inbound=Policy.REQUIRE_TLS_INBOUND in policies,
+        require_tls_outbound=Policy.REQUIRE_TLS_OUTBOUND in policies,
+    )

@@ -1,0 +1,201 @@
+"""Mail through the server under test: the dialogues that its rules must end, and messages that it passes on.
+
+What is said is data; what came of it is returned to be judged, and nothing is raised for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from backport.selftest.client import TIMEOUT, Refused, Reply, SmtpClient
+from backport.selftest.configuration import Policy, Trial
+from backport.selftest.exim import DOMAIN, HOST, Exim, new_sinks
+from backport.selftest.sink import Behaviour, Sink, listening
+from backport.selftest.tls import Offer, Session
+from backport.selftest.transcript import Transcript
+from backport.selftest.trouble import Closed, Deadline, WireError
+from backport.selftest.wire import Wire
+
+HELO = f"client.{DOMAIN}"
+BOTNET_HELO = "ylmf-pc"
+SENDER_DOMAIN = "sender.example"
+LOCAL = f"postmaster@{HOST}"
+SENDER = f"sender@{HOST}"
+"""A local address, so that what bounces comes back here."""
+LOG_TIMEOUT = 10.0
+"""Seconds until the log must tell what came of a message; it usually takes a tenth of one."""
+
+_DROP_TIMEOUT = 5.0
+_MESSAGE_ID = re.compile(r"\bid=(\S+)")
+_COARSE_PORT = 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class SenderRule:
+    """One form of the rule about botnet senders: local parts that it refuses, and others that pass."""
+
+    policy: Policy
+    refused: tuple[str, ...]
+    passed: tuple[str, ...]
+
+
+REFINED = SenderRule(
+    policy=Policy.SENDER_BOTNET,
+    refused=("Anastasia12", "Anastasia123", "Anastasiaabcde"),
+    passed=("Anastasia", "Anastasia1", "Anastasia123456", "Anastasia.Kulikovwa", "anastasia123"),
+)
+COARSE = SenderRule(
+    policy=Policy.SENDER_BOTNET_COARSE,
+    refused=("Anastasia", "Anastasia123", "Anastasia.Kulikovwa"),
+    passed=("anastasia123", "Maria.Anastasia123"),
+)
+
+
+def address(local_part: str) -> str:
+    """The whole address of a sender."""
+    return f"{local_part}@{SENDER_DOMAIN}"
+
+
+@dataclass
+class Dialogue:
+    """What was said for one question, the server's log afterwards, and what ended it early, if anything."""
+
+    transcript: Transcript = field(default_factory=Transcript)
+    replies: dict[str, Reply] = field(default_factory=dict)
+    """The replies that matter, by what they answer."""
+    closed: bool = False
+    """Whether the server closed the connection by itself."""
+    session: Session | None = None
+    log: str = ""
+    trouble: WireError | None = None
+
+
+@dataclass(kw_only=True)
+class Transfer:
+    """Messages handed to the server over TLS, and what came of them."""
+
+    dialogue: Dialogue = field(default_factory=Dialogue)
+    ids: dict[str, str] = field(default_factory=dict)
+    """Exim's id of each accepted message, by its recipient."""
+    sinks: Mapping[Behaviour, Sink] = field(default_factory=dict)
+    mailbox: str = ""
+    queued: frozenset[str] = frozenset()
+    """The ids of the messages that are still in the queue."""
+
+
+def coarse_trial(trial: Trial) -> Trial:
+    """A second server beside another one, on a port and with a spool of its own."""
+    return replace(trial, port=_COARSE_PORT, spool=f"{trial.spool}-coarse")
+
+
+def recipient(behaviour: Behaviour) -> str:
+    """Whom mail for a sink is addressed to."""
+    return f"postmaster@{behaviour}.{DOMAIN}"
+
+
+def greet_as_botnet(exim: Exim) -> Dialogue:
+    """Greet with the botnet's name, and see whether the server closes the connection."""
+    dialogue = Dialogue()
+    with _speaking(exim, dialogue, timeout=_DROP_TIMEOUT) as client:
+        try:
+            dialogue.replies["EHLO"] = client.command(f"EHLO {BOTNET_HELO}")
+            client.reply("anything more")
+        except WireError as problem:
+            dialogue.closed = isinstance(problem, Closed)
+            dialogue.transcript.note(problem.message)
+    dialogue.log = exim.wait_for_log(f"rejected EHLO or HELO {BOTNET_HELO}", timeout=LOG_TIMEOUT)
+    return dialogue
+
+
+def offer_senders(exim: Exim, rule: SenderRule) -> Dialogue:
+    """Offer every sender of a rule, in clear."""
+    dialogue = Dialogue()
+    with _speaking(exim, dialogue) as client:
+        _greet(client)
+        for local_part in (*rule.refused, *rule.passed):
+            reply = client.command(f"MAIL FROM:<{address(local_part)}>")
+            dialogue.replies[local_part] = reply
+            if reply.code == 250:
+                client.command("RSET")
+        client.command("QUIT")
+    last = re.escape(address(rule.refused[-1]))
+    dialogue.log = exim.wait_for_log(f"rejected MAIL <{last}>", timeout=LOG_TIMEOUT)
+    return dialogue
+
+
+def ask_in_clear(exim: Exim) -> Dialogue:
+    """Name a recipient without TLS."""
+    dialogue = Dialogue()
+    with _speaking(exim, dialogue) as client:
+        _greet(client)
+        client.command(f"MAIL FROM:<{SENDER}>")
+        dialogue.replies["RCPT"] = client.command(f"RCPT TO:<{LOCAL}>")
+        client.command("QUIT")
+    dialogue.log = exim.wait_for_log(f"rejected RCPT <{re.escape(LOCAL)}>", timeout=LOG_TIMEOUT)
+    return dialogue
+
+
+def transfer(exim: Exim) -> Transfer:
+    """Hand in over TLS one message for the server itself and one for each sink, and wait for their fate."""
+    found = Transfer(sinks={sink.behaviour: sink for sink in new_sinks()})
+    recipients = [LOCAL, *map(recipient, found.sinks)]
+    with listening(tuple(found.sinks.values()), exim.network, exim.files.folder / "sink.pem"):
+        with _speaking(exim, found.dialogue) as client:
+            _submit(client, found, recipients)
+        for message_id in found.ids.values():
+            # A deferred message stays; all others are done with, a bounced one after its bounce is made.
+            found.dialogue.log = exim.wait_for_log(_settled(message_id), timeout=LOG_TIMEOUT)
+    found.mailbox = exim.mailbox()
+    found.queued = frozenset(filter(exim.queues, found.ids.values()))
+    return found
+
+
+def _settled(message_id: str) -> str:
+    return rf" {message_id} (Completed|== .* defer \((?!-38\)|-37\)))"
+
+
+def _submit(client: SmtpClient, found: Transfer, recipients: Sequence[str]) -> None:
+    _greet(client)
+    _demand(220, client.command("STARTTLS"))
+    found.dialogue.session = client.start_tls(Offer(servername=HOST))
+    _demand(250, client.command(f"EHLO {HELO}"))
+    for one in recipients:
+        _demand(250, client.command(f"MAIL FROM:<{SENDER}>"))
+        found.dialogue.replies[one] = client.command(f"RCPT TO:<{one}>")
+        if found.dialogue.replies[one].code == 250:
+            _demand(354, client.command("DATA"))
+            done = _demand(
+                250, client.command(f"Subject: self-test for {one}", "", "Nothing but a test.", ".")
+            )
+            if match := _MESSAGE_ID.search(str(done)):
+                found.ids[one] = match[1]
+        else:
+            client.command("RSET")
+    client.command("QUIT")
+
+
+@contextmanager
+def _speaking(exim: Exim, dialogue: Dialogue, *, timeout: float = TIMEOUT) -> Iterator[SmtpClient]:
+    """A client that has been welcomed; what goes wrong from here on is the dialogue's trouble."""
+    deadline = Deadline(timeout)
+    try:
+        with Wire(exim.dial(deadline), deadline) as wire:
+            client = SmtpClient(wire, dialogue.transcript)
+            _demand(220, client.reply("the banner"))
+            yield client
+    except WireError as problem:
+        dialogue.trouble = problem
+        dialogue.transcript.note(problem.message)
+
+
+def _greet(client: SmtpClient) -> None:
+    _demand(250, client.command(f"EHLO {HELO}"))
+
+
+def _demand(code: int, reply: Reply) -> Reply:
+    if reply.code != code:
+        raise Refused(f"the server said {reply} where {code} was due", reply)
+    return reply
