@@ -40,6 +40,19 @@ class Nevra:
             raise ValueError(f"{nvr!r} is not a name-version-release")
         return cls(epoch=epoch, arch=arch, **match.groupdict())
 
+    @classmethod
+    def parse(cls, text: str) -> Nevra:
+        """The NEVRA that ``str`` wrote. Raises ValueError.
+
+        >>> Nevra.parse("openssl-libs-1:1.1.1w-1.fc28.x86_64").epoch
+        1
+        """
+        nevr, _, arch = text.rpartition(".")
+        match = re.fullmatch(r"(.+)-(?:(\d+):)?([^-:]+-[^-:]+)", nevr)
+        if not match or not arch:
+            raise ValueError(f"{text!r} is not a name-epoch:version-release.arch")
+        return cls.from_nvr(f"{match[1]}-{match[3]}", arch=arch, epoch=int(match[2] or 0))
+
     @property
     def nvr(self) -> str:
         """``name-version-release``, Koji's name for a build."""

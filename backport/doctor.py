@@ -65,6 +65,9 @@ _PROGRAMS = (
     _Need(name="gpg", purpose="holds keys", debian="gpg", fedora="gnupg2"),
     _Need(name="gpg-agent", purpose="signs for gpg", debian="gpg-agent", fedora="gnupg2"),
     _Need(name="bwrap", purpose="runs programs inside a root", debian="bubblewrap", fedora="bubblewrap"),
+    _Need(name="abipkgdiff", purpose="compares libraries", debian="abigail-tools", fedora="libabigail"),
+    _Need(name="rpm2cpio", purpose="unpacks packages for abipkgdiff", debian="rpm2cpio", fedora="rpm"),
+    _Need(name="cpio", purpose="unpacks packages for abipkgdiff", debian="cpio", fedora="cpio"),
 )
 _MOCK = _Need(name="mock", purpose="the site's builder", debian=None, fedora="mock")
 _MODULES = (
@@ -75,6 +78,7 @@ _MODULES = (
         debian="python3-createrepo-c",
         fedora="python3-createrepo_c",
     ),
+    _Need(name="solv", purpose="resolves dependencies", debian="python3-solv", fedora="python3-solv"),
     _Need(name="koji", purpose="asks the hub", debian="python3-gssapi", fedora="python3-koji"),
 )
 

@@ -27,6 +27,7 @@ class Stage(StrEnum):
     BUILD = "build"
     SIGN = "sign"
     SELF_TEST = "self-test"
+    GATES = "gates"
     PUBLISH = "publish"
 
 
@@ -89,6 +90,7 @@ def settings_inputs(job: Job, *, builder: str, signing_key: str) -> dict[str, st
         "signing key": signing_key,
         "target": target_digest(job.target),
         "self-test": _digest(job.recipe.self_test),
+        "gates": _digest(job.recipe.gates),
         "advisory": _digest(job.recipe.advisory),
     }
     for name, package in job.recipe.packages.items():

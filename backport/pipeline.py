@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backport import lock, proof, publish, selftest, sign, sources, srpm
+from backport import gates, lock, proof, publish, selftest, sign, sources, srpm
 from backport.advisories import make_advisory, stock_evrs
 from backport.artifacts import (
     BuiltRpms,
     Check,
+    Nevra,
     PatchedSrpm,
     PublishedRepo,
     Rpm,
@@ -108,7 +109,8 @@ def _carry_over(run: _Run) -> None:
     built = _build(run, patched)
     signed = _sign(run, built)
     tested = _self_test(run, signed)
-    _publish(run, tested, resolved)
+    gates_passed = _gates(run, tested)
+    _publish(run, tested, gates_passed, resolved)
 
 
 def _resolve(run: _Run) -> Resolved:
@@ -201,7 +203,24 @@ def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
     return tested
 
 
-def _publish(run: _Run, tested: TestedRpms, resolved: Resolved) -> None:
+def _gates(run: _Run, tested: TestedRpms) -> tuple[Check, ...]:
+    job, paths = run.job, run.job.site.paths
+    with run.record.stage(Stage.GATES):
+        published = publish.published_state(paths.repository, job.target)
+        checks = gates.examine(
+            tested, job.recipe, job.target, candidate=run.workspace("self-test", "candidate"),
+            # The target's rpmkeys has accepted every package while they were signed.
+            accepted=[rpm.sha256 for rpm in tested.signed.rpms],
+            published=[Nevra.parse(rpm.nevra) for rpm in (published.rpms if published else ())],
+            cache=paths.cache, workspace=run.workspace("gates"), progress=run.progress,
+        )  # fmt: skip
+        run.record.examined(checks)
+        gates.require_passed(checks)
+    run.reached(Stage.GATES)
+    return checks
+
+
+def _publish(run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], resolved: Resolved) -> None:
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.PUBLISH):
         run.progress.note(f"publishing to {paths.repository / job.target.name}")
@@ -217,18 +236,20 @@ def _publish(run: _Run, tested: TestedRpms, resolved: Resolved) -> None:
         published = publish.publish(
             tested, target=job.target, repository=paths.repository, base_url=job.base_url,
             signing=job.site.signing, run=run.record.id, prove=prove, progress=run.progress,
-            inputs={job.name: resolved.key}, account=_account(run, tested, resolved),
+            inputs={job.name: resolved.key}, account=_account(run, tested, gates_passed, resolved),
         )  # fmt: skip
         run.record.published(published)
 
 
-def _account(run: _Run, tested: TestedRpms, resolved: Resolved) -> Account:
+def _account(
+    run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], resolved: Resolved
+) -> Account:
     """What is told of the run's packages to those who take them."""
     job, now = run.job, datetime.now(UTC)
     origin = Origin(
         run=run.record.id, recipe=job.name, target=job.target.name, started=run.record.started, finished=now,
         parameters=job.recipe.model_dump(mode="json", by_alias=True),
-        inputs=resolved.inputs, patches=_patch_digests(job, tested),
+        inputs=resolved.inputs, patches=_patch_digests(job, tested), gates=gates_passed,
         transcript=(run.workspace("self-test") / "transcript.txt").read_text(encoding="utf-8"),
     )  # fmt: skip
     advisory = make_advisory(

@@ -31,6 +31,10 @@ CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$
 """A check's stable name: lower-case words joined by hyphens or dots."""
 
 
+GATES = ("signed", "installable", "upgrade-path", "abi", "consumers", "files")
+"""What is asked of packages before they are published; checks are called ``gate.`` and such a name."""
+
+
 class Patch(Settings):
     """A patch file below the patches folder, and how many leading path parts ``patch`` strips."""
 
@@ -179,6 +183,31 @@ class Advisory(Settings):
     """Pages where there is more to read, such as bugs or CVE records."""
 
 
+class Gates(Settings):
+    """What is asked of the packages after the self-test, before anything is published."""
+
+    consumers: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    """Packages of the target that must still start after the update: for each a program with its
+    arguments that ends with exit code 0 where all is well."""
+    warn: dict[str, Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]] = {}
+    """Gates of which a failure is but a warning, each with the reason: a gate's name without ``gate.``,
+    such as ``abi``, or a part of it, such as ``"abi.openssl-libs"`` (in quotes: TOML splits at dots)."""
+
+    @field_validator("warn")
+    @classmethod
+    def _are_gates(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not any(name == gate or name.startswith(f"{gate}.") for gate in GATES):
+                guess = did_you_mean(name, GATES)
+                raise ValueError(f"there is no gate {name!r}{guess}; the gates are {', '.join(GATES)}")
+        return value
+
+    def reason_to_warn(self, gate: str) -> str | None:
+        """Why a failure of this gate is but a warning: the longest name that fits wins; None: it is none."""
+        fitting = [name for name in self.warn if gate == name or gate.startswith(f"{name}.")]
+        return self.warn[max(fitting, key=len)] if fitting else None
+
+
 class Recipe(Settings):
     """Everything that backport has to know about one backport."""
 
@@ -189,6 +218,7 @@ class Recipe(Settings):
     packages: dict[Name, Package] = Field(min_length=1)
     self_test: SelfTest
     advisory: Advisory = Advisory()
+    gates: Gates = Gates()
 
     @model_validator(mode="after")
     def _names_match(self) -> Recipe:

@@ -62,7 +62,7 @@ def test_packages_are_built_in_the_order_of_their_build_requires(first: Bench) -
 def test_the_report_ties_sources_keys_and_packages_together(first: Bench) -> None:
     (report,) = json.loads(first.run("log", "--json").output)
     stages = {stage["name"]: stage for stage in report["stages"]}
-    assert list(stages) == ["resolve", "fetch", "patch", "build", "sign", "self-test", "publish"]
+    assert list(stages) == ["resolve", "fetch", "patch", "build", "sign", "self-test", "gates", "publish"]
     assert {source["nevra"] for source in stages["fetch"]["details"]["sources"]} == {
         "hello-1.0-1.fc29.src",
         "libgreet-1.0-1.fc29.src",

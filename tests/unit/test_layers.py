@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("pipeline", "doctor"),
         ("history", "results"),
         ("report", "job"),
+        ("gates",),
         (
             "selftest",
             "publish assemble documents overview generations proof",

@@ -1,0 +1,110 @@
+"""Gates: what is asked of tested packages before anybody can install them.
+
+All look at the signed candidate repository together with the target's own repositories. Results are
+checks, as those of the self-test. A recipe may turn a gate into a warning, with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from backport.artifacts import Check, Nevra, TestedRpms, Verdict
+from backport.errors import BackportError, HostError, PublishError
+from backport.gates.abi import examine_abi
+from backport.gates.contents import examine_files
+from backport.gates.dependencies import examine_dependencies
+from backport.gates.roots import examine_roots
+from backport.gates.signed import examine_signatures
+from backport.gates.subject import Subject
+from backport.gates.upgrade_path import examine_upgrade_paths
+from backport.progress import Progress
+from backport.recipe import Gates, Recipe
+from backport.target import Target
+
+__all__ = ["examine", "require_passed"]
+
+Examination: TypeAlias = Callable[[Subject], Iterator[Check]]
+
+_GATES: tuple[tuple[str, str, Examination], ...] = (
+    ("gate.signed", "Signatures and metadata", examine_signatures),
+    ("gate.upgrade-path", "Versions", examine_upgrade_paths),
+    ("gate.consumers", "Requirements", examine_dependencies),
+    ("gate.files", "Files", examine_files),
+    ("gate.abi", "Libraries keep their ABI", examine_abi),
+    ("gate.installable", "Installation in a root", examine_roots),
+)
+"""The quick ones first."""
+
+
+def examine(
+    tested: TestedRpms,
+    recipe: Recipe,
+    target: Target,
+    *,
+    candidate: Path,
+    accepted: Iterable[str] = (),
+    published: Iterable[Nevra] = (),
+    cache: Path,
+    workspace: Path,
+    progress: Progress,
+) -> tuple[Check, ...]:
+    """Ask all gates of the candidate repository of ``tested``.
+
+    ``candidate`` is its folder, packages and metadata signed; ``accepted`` are the digests of those
+    packages of which the target's own rpmkeys has accepted the signature already, ``published`` what
+    readers can install now. ``cache`` keeps roots and downloads, ``workspace`` gets the logs.
+
+    Raises HostError where this host lacks something; everything else is in the checks.
+    """
+    subject = Subject(
+        signed=tested.signed,
+        candidate=candidate,
+        accepted=frozenset(accepted),
+        target=target,
+        gates=recipe.gates,
+        install=recipe.self_test.install,
+        published=tuple(published),
+        cache=cache,
+        workspace=workspace,
+        progress=progress,
+    )
+    return tuple(check for gate in _GATES for check in _asked(*gate, subject))
+
+
+def require_passed(checks: Iterable[Check]) -> None:
+    """Raise PublishError that names the gates that forbid publishing."""
+    failed = [check for check in checks if check.stops]
+    if failed:
+        first = failed[0]
+        raise PublishError(
+            f"not published: {', '.join(check.id for check in failed)}: {first.title}: {first.found}",
+            hint=first.advice or None,
+        )
+
+
+def _asked(gate: str, title: str, examination: Examination, subject: Subject) -> Iterator[Check]:
+    """A gate's checks; where it could not go on, the last one says so."""
+    subject.progress.note(f"gate {gate.removeprefix('gate.')}")
+    try:
+        for check in examination(subject):
+            yield _weighed(check, subject.gates)
+    except HostError:
+        raise
+    except BackportError as problem:
+        check = Check(
+            id=gate, title=title, verdict=Verdict.ERROR, expected="all its checks are done",
+            found=problem.message, evidence=f"log: {problem.log}" if problem.log else "",
+            advice=problem.hint or "the gate could not be asked: mend that, then run the build again",
+        )  # fmt: skip
+        yield _weighed(check, subject.gates)
+
+
+def _weighed(check: Check, gates: Gates) -> Check:
+    """The check as the recipe wants it taken."""
+    reason = gates.reason_to_warn(check.id.removeprefix("gate."))
+    if not check.stops or reason is None:
+        return check
+    return replace(check, verdict=Verdict.WARN, advice=f"the recipe takes it as a warning: {reason}")

@@ -1,0 +1,150 @@
+"""Gate ``abi``: what programs that were linked with a replaced library would miss in the new one.
+
+libabigail's ``abipkgdiff`` compares the target's package with ours; its exit code tells (its manual,
+"Return values"). Debugging information is used where both have it, so that types are compared as well;
+without, the symbols alone. Both packages' contents are read by it in a sandbox, as nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from backport.artifacts import Check, Rpm, Verdict
+from backport.dnf import host_programs
+from backport.errors import HostError, PublishError
+from backport.files import scratch_folder
+from backport.gates.subject import Subject, judge
+from backport.gates.universe import Solvable, provides
+from backport.run import BASE_ENVIRONMENT
+from backport.sandbox import Bind, Sandbox
+
+TIMEOUT = 1800.0
+"""Deadline in seconds of one comparison."""
+PROGRAM = "abipkgdiff"
+_ERROR, _USAGE, _CHANGE, _INCOMPATIBLE = 1, 2, 4, 8
+_NOBODY = 65534
+_FOLDERS = ("target", "backport")
+_SCRATCH = "/scratch"
+_SONAME = re.compile(r"(?P<soname>[^\s()/]+\.so(\.[^\s()/]+)?)(\([^()]*\))?(\(64bit\))?")
+"""How rpm's generator names a library, and each version of its symbols, as capabilities."""
+
+
+def examine_abi(subject: Subject) -> Iterator[Check]:
+    """One check for each package of the target that has libraries and is replaced."""
+    pairs = [(one, found) for one in subject.packages if (found := _library(subject, one))]
+    if not pairs:
+        yield Check(
+            id="gate.abi", title="Libraries keep their ABI", verdict=Verdict.SKIPPED,
+            advice="no library of the target is replaced",
+        )  # fmt: skip
+        return
+    if shutil.which(PROGRAM, path=BASE_ENVIRONMENT["PATH"]) is None:
+        raise HostError(
+            f"{PROGRAM} is not installed on this host",
+            hint="`backport doctor` names the package that brings it",
+        )
+    kept = sonames_of(capability for one in subject.universe.candidate for capability in provides(one))
+    for new, old in pairs:
+        yield _check(subject, old, new, lost=sorted(sonames_of(provides(old)) - kept))
+
+
+def sonames_of(capabilities: Iterable[str]) -> frozenset[str]:
+    """The sonames among what packages provide.
+
+    >>> sorted(sonames_of(["libz.so.1()(64bit)", "libz.so.1(ZLIB_1.2)(64bit)", "zlib = 1.2-1"]))
+    ['libz.so.1']
+    """
+    matches = (_SONAME.fullmatch(capability) for capability in capabilities)
+    return frozenset(match["soname"] for match in matches if match)
+
+
+def _library(subject: Subject, one: Rpm) -> Solvable | None:
+    found = subject.stock_of(one.nevra.name, one.nevra.arch)
+    return found if found and sonames_of(provides(found)) else None
+
+
+def _check(subject: Subject, old: Solvable, new: Rpm, *, lost: Sequence[str]) -> Check:
+    name = new.nevra.name
+    comparison = _Comparison(subject, old, new)
+    code = comparison.run()
+    report = comparison.report()
+    problems, verdict = [f"{soname} is gone" for soname in lost], Verdict.FAIL
+    if code & (_ERROR | _USAGE):
+        problems.append(f"{PROGRAM} could not compare them (exit code {code})")
+        verdict = Verdict.FAIL if lost else Verdict.ERROR
+    elif code & _INCOMPATIBLE:
+        problems.append("symbols or libraries that programs may use were removed or changed")
+    elif code & _CHANGE and not lost and comparison.run("--no-added-syms", "--no-added-binaries") & _CHANGE:
+        problems.append("types have changed, in ways that may matter or not")
+        verdict = Verdict.WARN
+    return judge(
+        f"gate.abi.{name}",
+        f"{name} keeps the ABI of the target's package",
+        problems,
+        expected=f"all that {old.str()} offers, by {comparison.means}",
+        found="all of it, and more" if code & _CHANGE else "all of it, unchanged",
+        evidence=[*report, f"log: {comparison.log}"],
+        advice=f'read the log; if no program can miss it, say so under [gates.warn]: "abi.{name}"',
+        verdict=verdict,
+    )
+
+
+class _Comparison:
+    """abipkgdiff on one package of the target and ours."""
+
+    def __init__(self, subject: Subject, old: Solvable, new: Rpm) -> None:
+        self.log = subject.workspace / f"abi-{new.nevra.name}.log"
+        self.workspace = subject.workspace
+        self.packages = [subject.stock_file(old), new.path]
+        old_debug = subject.stock_of(f"{old.name}-debuginfo", old.arch)
+        new_debug = next(
+            (one for one in subject.signed.rpms if one.nevra.name == f"{new.nevra.name}-debuginfo"), None
+        )
+        self.debug: list[Path] = []
+        if new_debug and old_debug and old_debug.evr == old.evr:
+            self.debug = [subject.stock_file(old_debug), new_debug.path]
+
+    @property
+    def means(self) -> str:
+        """What is compared."""
+        return "symbols and, with debugging information, types" if self.debug else "symbols alone"
+
+    def run(self, *options: str) -> int:
+        """Its exit code; what it says goes to the log. Raises PublishError past the deadline."""
+        identity = str(_NOBODY)
+        as_nobody = ["setpriv", "--reuid", identity, "--regid", identity, "--clear-groups", "--no-new-privs"]
+        with scratch_folder(self.workspace, "abi-") as scratch:
+            os.chown(scratch, _NOBODY, _NOBODY)
+            return self._sandbox(scratch).run(
+                [*as_nobody, "--", PROGRAM, "--dso-only", *options, *self._arguments()],
+                timeout=TIMEOUT, error=PublishError, accept=None, log=self.log, what="comparing libraries",
+            ).exit_code  # fmt: skip
+
+    def report(self) -> list[str]:
+        """What abipkgdiff says of all that differs."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line for line in lines if line.strip() and not line.startswith("$ ")]
+
+    def _sandbox(self, scratch: Path) -> Sandbox:
+        # Folders that bubblewrap makes unasked can be entered by root alone.
+        folders = [word for name in _FOLDERS for word in ("--dir", f"/{name}")]
+        sandbox = Sandbox(
+            mounts=(*host_programs(), "--dev", "/dev", "--proc", "/proc", *folders),
+            capabilities=("SETUID", "SETGID"),
+            environment={"HOME": _SCRATCH, "TMPDIR": _SCRATCH, "XDG_CACHE_HOME": _SCRATCH},
+        )
+        binds = [Bind(host=path, inside=inside) for inside, path in self._inside()]
+        return sandbox.with_binds([Bind(host=scratch, inside=_SCRATCH, writable=True), *binds])
+
+    def _inside(self) -> list[tuple[str, Path]]:
+        paths = [*self.packages, *self.debug]
+        return [(f"/{_FOLDERS[number % 2]}/{path.name}", path) for number, path in enumerate(paths)]
+
+    def _arguments(self) -> list[str]:
+        places = [inside for inside, _ in self._inside()]
+        debug = ["--d1", places[2], "--d2", places[3]] if self.debug else []
+        return [*debug, *places[:2]]

@@ -1,0 +1,63 @@
+"""Gates ``installable.closure`` and ``consumers``: whether everything finds what it requires.
+
+Held against what a client has after the update: the candidate's packages, and of the target's the
+newest ones but those whose place the candidate's take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backport.artifacts import Check
+from backport.gates.subject import Subject, judge
+from backport.gates.universe import ids
+
+
+def examine_dependencies(subject: Subject) -> Iterator[Check]:
+    """The two checks."""
+    yield _closure(subject)
+    yield _consumers(subject)
+
+
+def _closure(subject: Subject) -> Check:
+    universe = subject.universe
+    there = ids((*universe.kept, *universe.candidate))
+    problems = [
+        f"{one.str()} requires {requirement.text}"
+        for one in universe.candidate
+        for requirement in universe.requirements(one)
+        if not requirement.providers & there
+    ]
+    return judge(
+        "gate.installable.closure",
+        "Every package finds what it requires",
+        problems,
+        expected="each requirement is provided by the target or the candidate",
+        found=f"{len(universe.candidate)} packages beside {len(universe.kept)} of the target do",
+        advice="add the package that provides it to the recipe, or build without what needs it",
+    )
+
+
+def _consumers(subject: Subject) -> Check:
+    """Of the target's packages only those that lose something count, not what never was to be had."""
+    universe = subject.universe
+    before, gone = ids(universe.stock), ids(universe.replaced)
+    there = ids((*universe.kept, *universe.candidate))
+    consumers: set[str] = set()
+    problems = []
+    for one in universe.kept:
+        for requirement in universe.requirements(one):
+            if not requirement.providers & gone:
+                continue
+            consumers.add(one.str())
+            if requirement.providers & before and not requirement.providers & there:
+                problems.append(f"{one.str()} requires {requirement.text}")
+    return judge(
+        "gate.consumers",
+        "Every package of the target that needs what is replaced still finds it",
+        problems,
+        expected="all that they require is provided after the update, too",
+        found=f"{len(consumers)} packages do" if consumers else "no package needs what is replaced",
+        evidence=sorted(consumers),
+        advice="rebuild these packages in the same recipe, or keep the old library beside the new one",
+    )

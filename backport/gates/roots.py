@@ -1,0 +1,162 @@
+"""Gate ``installable``, and that consumers start: what dnf and programs do in real roots.
+
+One root goes a server's way: the target's own packages, the update, and back. The other has none of
+them installed by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from backport.artifacts import Check, Verdict
+from backport.errors import BackportError, HostError, PublishError
+from backport.gates.subject import Subject, judge
+from backport.root import Root, clean_root
+
+LOG_LINES = 20
+"""How much of a log is quoted."""
+START_TIMEOUT = 120.0
+"""Deadline in seconds of a consumer's program."""
+UPDATE, DOWNGRADE, FRESH = "gate.installable.update", "gate.installable.downgrade", "gate.installable.fresh"
+_TITLES = {
+    UPDATE: "dnf updates a root that has the target's own packages",
+    DOWNGRADE: "dnf goes back to the target's own packages",
+    FRESH: "dnf installs all packages into a clean root",
+}
+_ADVICE = {
+    UPDATE: "a server would fail in the same way: the log tells what dnf could not agree on",
+    DOWNGRADE: "a server could not go back: the log tells which package is in the way",
+    FRESH: "the log tells which package dnf could not find or agree on",
+}
+_EXPECTED = {
+    UPDATE: "every package that was installed is the candidate's",
+    DOWNGRADE: "every package that was updated is the target's own again",
+    FRESH: "every package of the candidate is installed",
+}
+
+
+def examine_roots(subject: Subject) -> Iterator[Check]:
+    """The checks of update, consumers, downgrade and fresh installation."""
+    yield from _there_and_back(subject)
+    with _root(subject, "fresh") as root:
+        wanted = {f"{one.nevra.name}-{one.nevra.evr}.{one.nevra.arch}" for one in subject.packages}
+        log = subject.workspace / "fresh" / "install.log"
+        yield _transaction(
+            FRESH, root, wanted, log,
+            lambda: root.install(sorted(wanted), extra=(subject.repository,), log=log, error=PublishError),
+        )  # fmt: skip
+
+
+def start_id(package: str) -> str:
+    """The id of the check that a consumer starts."""
+    return f"gate.consumers.{package}"
+
+
+def _there_and_back(subject: Subject) -> Iterator[Check]:
+    """What needs the target's own packages; all of it is skipped behind an update that failed."""
+    consumers = subject.gates.consumers
+    stock = {f"{one.name}.{one.arch}": one.str() for one in subject.replaced}
+    if not stock and not consumers:
+        yield from _skip("the target has none of these packages", UPDATE, DOWNGRADE)
+        return
+    with _root(subject, "update", *subject.install) as root:
+        folder = subject.workspace / "update"
+        root.install([*stock, *consumers], log=folder / "stock.log", error=PublishError)
+        before = {name: _starts(root, program) for name, program in consumers.items()}
+        there = {str(nevra) for nevra in root.installed()}
+        names = {nevra.name for nevra in root.installed()}
+        wanted = {str(one.nevra) for one in subject.packages if one.nevra.name in names}
+        log = folder / "update.log"
+        check = _transaction(
+            UPDATE, root, wanted, log,
+            lambda: root.update(extra=(subject.repository,), log=log, error=PublishError),
+        )  # fmt: skip
+        yield check
+        if check.stops:
+            yield from _skip(f"{UPDATE}: {check.found}", *map(start_id, consumers), DOWNGRADE)
+            return
+        for name, program in consumers.items():
+            yield _consumer(name, program, before[name], _starts(root, program))
+        yield _downgrade(subject, root, stock, there)
+
+
+def _downgrade(subject: Subject, root: Root, stock: dict[str, str], there: set[str]) -> Check:
+    names = {one.nevra.name for one in subject.packages}
+    # What the candidate's packages obsolete has another name: dnf does not call its return a downgrade.
+    back = {short: nevra for short, nevra in stock.items() if short.rpartition(".")[0] in names}
+    log = subject.workspace / "update" / "downgrade.log"
+    return _transaction(
+        DOWNGRADE, root, set(back.values()) & there, log,
+        lambda: root.downgrade(sorted(back), log=log, error=PublishError),
+    )  # fmt: skip
+
+
+def _transaction(
+    check_id: str, root: Root, wanted: set[str], log: Path, transact: Callable[[], None]
+) -> Check:
+    """What a transaction came to: dnf's exit code first, then what is installed by rpm's database."""
+    problems = []
+    try:
+        transact()
+    except HostError:
+        raise
+    except BackportError as problem:
+        problems.append(problem.message)
+    else:
+        installed = {str(nevra) for nevra in root.installed()}
+        problems += [f"{nevra} is not installed" for nevra in sorted(wanted - installed)]
+    evidence = _end_of(log) if problems else sorted(wanted)
+    return judge(
+        check_id, _TITLES[check_id], problems, expected=_EXPECTED[check_id],
+        found=f"{len(wanted)} packages are", evidence=[*evidence, f"log: {log}"], advice=_ADVICE[check_id],
+    )  # fmt: skip
+
+
+def _starts(root: Root, program: Sequence[str]) -> str | None:
+    """None where a program starts and ends well; else what it came to.
+
+    The loader resolves every symbol at the start (ld.so(8), LD_BIND_NOW), so that none is found missing
+    later.
+    """
+    try:
+        root.run(program, timeout=START_TIMEOUT, error=PublishError, user="root", env={"LD_BIND_NOW": "1"})
+    except HostError:
+        raise
+    except BackportError as problem:
+        return problem.message
+    return None
+
+
+def _consumer(name: str, program: Sequence[str], before: str | None, after: str | None) -> Check:
+    check_id, title = start_id(name), f"{name} starts on the updated packages"
+    command = " ".join(program)
+    if before is not None:
+        return Check(
+            id=check_id, title=title, verdict=Verdict.ERROR, expected=f"{command}: exit code 0",
+            found=f"it does not start on the target's own packages either: {before}",
+            advice="correct the program under [gates.consumers] in the recipe",
+        )  # fmt: skip
+    return judge(
+        check_id, title, [after] if after else [], expected=f"{command}: exit code 0",
+        found=f"{command}: exit code 0",
+        advice=f"rebuild {name} for the updated packages, or keep what it needs of the old ones",
+    )  # fmt: skip
+
+
+def _root(subject: Subject, name: str, *packages: str) -> AbstractContextManager[Root]:
+    workspace = subject.workspace / name
+    return clean_root(
+        subject.target, packages=packages, cache=subject.cache, workspace=workspace, error=PublishError
+    )
+
+
+def _skip(reason: str, *ids: str) -> Iterator[Check]:
+    for one in ids:
+        yield Check(id=one, title=_TITLES.get(one, one), verdict=Verdict.SKIPPED, advice=reason)
+
+
+def _end_of(log: Path) -> list[str]:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    return [line for line in lines if not line.startswith("$ ")][-LOG_LINES:]

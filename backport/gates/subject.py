@@ -1,0 +1,130 @@
+"""What all gates look at: the signed candidate repository beside the target's own ones."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rpm as rpm_bindings
+
+from backport.artifacts import Check, Nevra, Rpm, SignedRpms, Verdict
+from backport.dnf import ExtraRepository
+from backport.errors import PublishError
+from backport.gates.stock import Stock, metadata_of_folder
+from backport.gates.universe import Solvable, Universe, load_universe, location_of
+from backport.net import printable
+from backport.progress import Progress
+from backport.recipe import Gates
+from backport.settings import Key
+from backport.target import Target
+from backport.trust import read_header
+
+EVIDENCE_LINES = 60
+NAMED = 5
+"""How many of several things a short answer names."""
+_DEBUG = ("-debuginfo", "-debugsource")
+_REPOSITORY_ID = "backport-candidate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One candidate repository and what it is held against."""
+
+    signed: SignedRpms
+    candidate: Path
+    """The folder of the signed candidate repository."""
+    accepted: frozenset[str]
+    """Digests of the packages of which the target's own rpmkeys accepted the signature."""
+    target: Target
+    gates: Gates
+    install: tuple[str, ...]
+    """The target's packages that the self-test's root has: a root of these exists already."""
+    published: tuple[Nevra, ...]
+    """What readers can install now."""
+    cache: Path
+    workspace: Path
+    progress: Progress
+
+    @functools.cached_property
+    def packages(self) -> tuple[Rpm, ...]:
+        """The binary packages, without those that are only for debugging."""
+        return tuple(one for one in self.signed.rpms if not is_for_debugging(one.nevra.name))
+
+    @functools.cached_property
+    def headers(self) -> dict[Nevra, Any]:
+        """The headers of `packages`."""
+        return {one.nevra: read_header(one.path, error=PublishError) for one in self.packages}
+
+    @functools.cached_property
+    def files(self) -> dict[Nevra, tuple[Any, ...]]:
+        """The files (rpm.file) of `packages`."""
+        return {nevra: tuple(rpm_bindings.files(header)) for nevra, header in self.headers.items()}
+
+    @functools.cached_property
+    def universe(self) -> Universe:
+        """The target's packages and the candidate's. Raises PublishError."""
+        paths = {file.name for files in self.files.values() for file in files}
+        return load_universe(
+            self.target, self._stock.metadata(), metadata_of_folder(self.candidate), paths=paths
+        )
+
+    @functools.cached_property
+    def replaced(self) -> tuple[Solvable, ...]:
+        """The target's packages that the update replaces, without those that are only for debugging."""
+        return tuple(one for one in self.universe.replaced if not is_for_debugging(one.name))
+
+    def stock_of(self, name: str, arch: str) -> Solvable | None:
+        """The newest of the target's packages with this name and architecture."""
+        found = (one for one in self.universe.stock if (one.name, one.arch) == (name, arch))
+        return next(found, None)
+
+    def stock_file(self, one: Solvable) -> Path:
+        """A package of the target as a file, verified. Raises PublishError."""
+        return self._stock.package(one.repo.name, *location_of(one))
+
+    @functools.cached_property
+    def repository(self) -> ExtraRepository:
+        """The candidate as dnf takes it: both signature checks on."""
+        key = Key(fingerprint=self.signed.fingerprint, file=self.signed.public_key)
+        return ExtraRepository.of_folder(_REPOSITORY_ID, self.candidate, keys=(key,), repo_gpgcheck=True)
+
+    @functools.cached_property
+    def _stock(self) -> Stock:
+        folder = self.cache / "stock" / f"{self.target.name}-{self.target.arch}"
+        return Stock(target=self.target, cache=folder, progress=self.progress)
+
+
+def is_for_debugging(name: str) -> bool:
+    """Whether a package of this name holds debugging information or sources (rpm's own names)."""
+    return name.endswith(_DEBUG)
+
+
+def judge(
+    check_id: str,
+    title: str,
+    problems: Sequence[str],
+    *,
+    expected: str,
+    found: str,
+    evidence: Sequence[str] = (),
+    advice: str,
+    verdict: Verdict = Verdict.FAIL,
+) -> Check:
+    """A pass that says what was ``found``, or where there are ``problems`` a ``verdict`` that names them.
+
+    The texts come from packages: what a terminal would act on is taken out of them.
+    """
+    lines = [printable(line) for line in [*problems, *evidence]]
+    more = f", and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    return Check(
+        id=check_id,
+        title=title,
+        verdict=verdict if problems else Verdict.PASS,
+        expected=expected,
+        found=printable("; ".join(problems[:NAMED]) + more, limit=600) if problems else found,
+        evidence="\n".join(lines[:EVIDENCE_LINES]),
+        advice=advice if problems else "",
+    )

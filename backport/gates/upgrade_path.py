@@ -1,0 +1,92 @@
+"""Gate ``upgrade-path``: where the backport's version lies among those that clients meet.
+
+Above everything that the target has, so that dnf updates to it; below the release that it came from, so
+that an upgrade of the system replaces it; not below what is published already. Compared as rpm does it
+(rpm's ``labelCompare``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import rpm as rpm_bindings
+
+from backport.artifacts import Check, Nevra
+from backport.gates.subject import Subject, judge
+from backport.gates.universe import Solvable
+
+_BUMP = re.compile(r"\.bp(\d+)$")
+
+
+def examine_upgrade_paths(subject: Subject) -> Iterator[Check]:
+    """One check for each binary package."""
+    for built in subject.signed.built:
+        for one in built.rpms:
+            if one.nevra in subject.headers:
+                yield _check(subject, one.nevra, made=built.srpm.nevra, origin=built.patched.source.rpm.nevra)
+
+
+def compare(one: Nevra, other: Nevra) -> int:
+    """-1, 0 or 1 as one package's EVR is below, equal to or above another's."""
+    labels = [(str(each.epoch), each.version, each.release) for each in (one, other)]
+    return int(rpm_bindings.labelCompare(*labels))
+
+
+def bound_for(nevra: Nevra, *, made: Nevra, origin: Nevra) -> Nevra | None:
+    """What the package was called in the release it came from; None when it has a release of its own.
+
+    ``made`` is the source package that it was built from, ``origin`` what that was before the changes.
+    Subpackages may have a version of their own, but hardly ever a release.
+    """
+    if nevra.release != made.release:
+        return None
+    same = (nevra.epoch, nevra.version) == (made.epoch, made.version)
+    epoch, version = (origin.epoch, origin.version) if same else (nevra.epoch, nevra.version)
+    return Nevra(name=nevra.name, epoch=epoch, version=version, release=origin.release, arch=nevra.arch)
+
+
+def next_bump(nevra: Nevra) -> Nevra | None:
+    """The same package after one more change to it: ``.bp3`` behind ``.bp2``."""
+    match = _BUMP.search(nevra.release)
+    if match is None:
+        return None
+    release = f"{nevra.release[: match.start()]}.bp{int(match[1]) + 1}"
+    return Nevra(name=nevra.name, epoch=nevra.epoch, version=nevra.version, release=release, arch=nevra.arch)
+
+
+def _check(subject: Subject, nevra: Nevra, *, made: Nevra, origin: Nevra) -> Check:
+    bound = bound_for(nevra, made=made, origin=origin)
+    later = next_bump(nevra)
+    stock = [_nevra(one) for one in subject.universe.all_stock if one.name == nevra.name]
+    published = [one for one in subject.published if one.name == nevra.name]
+    problems = [f"the target has {one}" for one in stock if compare(nevra, one) <= 0]
+    problems += [f"{one} is published" for one in published if compare(nevra, one) < 0]
+    if bound and compare(nevra, bound) >= 0:
+        problems.append(f"it is not below {bound}, from which it came")
+    if later and compare(later, nevra) <= 0:
+        problems.append(f"{later} would not be above it")
+    return judge(
+        f"gate.upgrade-path.{nevra.name}",
+        f"{nevra.name} updates the target's package, and is updated by the newer release's",
+        problems,
+        expected=f"above {_newest(stock)}, below {bound or 'nothing: its release is its own'}",
+        found=str(nevra),
+        evidence=[f"target: {one}" for one in stock] + [f"published: {one}" for one in published],
+        advice="change the release in the recipe: `bump`, or an edit of the spec's Release",
+    )  # fmt: skip
+
+
+def _newest(stock: list[Nevra]) -> str:
+    newest: Nevra | None = None
+    for one in stock:
+        newest = one if newest is None or compare(one, newest) > 0 else newest
+    return str(newest or "nothing: the target has no such package")
+
+
+def _nevra(one: Solvable) -> Nevra:
+    epoch, colon, rest = one.evr.rpartition(":")
+    version, _, release = rest.rpartition("-")
+    return Nevra(
+        name=one.name, epoch=int(epoch) if colon else 0, version=version, release=release, arch=one.arch
+    )
