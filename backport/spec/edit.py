@@ -39,7 +39,8 @@ def edit_spec(
     ``edits`` are made first, one upon the other. Each patch gets a PatchN tag and is applied exactly
     once, in the order given, after the spec's own patches. It is relative to the directory in which
     %setup ends; where that is a container (``-c``), to the one in which the spec applies its own
-    first patch. ``bump=0`` leaves the Release alone, as does ``changelog=None`` the changelog.
+    first patch, or that it enters at once. ``bump=0`` leaves the Release alone, as does
+    ``changelog=None`` the changelog.
 
     Raises :class:`backport.errors.PatchError`, with the line and a hint, wherever an edit would be a
     guess.

@@ -58,8 +58,8 @@ class Layout:
         unpacked = unpacking[0].line.index if unpacking else 0
         patching = (step for step in self.steps if step.applies and step.line.index > unpacked)
         first = next(patching, None)
-        own = self.directory(first)
         container = any(has_flag(step.options, "c") for step in unpacking)
+        own = self.directory(first) if first or not container else self._entered_next(unpacking[-1])
         yield from ((own, last), (shell.TOP, last)) if container else ((shell.TOP, last), (own, last))
         if first and own != self.directory(self.steps[-1]):
             yield own, first.line.index
@@ -68,6 +68,14 @@ class Layout:
         if not any(step.line.before == self.base for step in unpacking):
             # All unpacking is done in branches: the script goes on wherever they end.
             yield None, last
+
+    def _entered_next(self, step: Step) -> shell.Directory | None:
+        """The directory after the command behind a step, where that stands open: a ``cd``, it may be."""
+        for point in self.points:
+            blank = point.start.comment or not point.start.text.strip(" \t\r")
+            if point.start.index > step.line.index and not blank:
+                return point.after.directory if point.open else shell.TOP
+        return shell.TOP
 
 
 def lay_out(spec: Spec, section: Section, steps: Sequence[Step]) -> Layout:

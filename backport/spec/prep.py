@@ -1,7 +1,8 @@
 """The %prep section: what applies the spec's patches, and how one more is applied, exactly once.
 
 A patch of ours is relative to the directory in which %setup ends; where %setup only makes a container
-(``-c``), to the one in which the spec applies its own first patch. It is applied last.
+(``-c``), to the one in which the spec applies its own first patch or that it enters at once. It is
+applied last.
 """
 
 from __future__ import annotations
