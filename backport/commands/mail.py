@@ -9,7 +9,13 @@ from typing import Annotated
 
 import typer
 
-from backport.commands.options import JsonOption, print_json
+from backport.commands.options import (
+    ConfigOption,
+    JsonOption,
+    RecipeArgument,
+    TargetOption,
+    print_json,
+)
 
 app = typer.Typer()
 
@@ -95,6 +101,107 @@ def maillog(
         print_json(as_document(tally, directions, usages[:limit]))
     else:
         show(tally, directions, usages, limit=limit or 50)
+
+
+class MailPolicy(StrEnum):
+    """The rules of Exim's configuration that can be chosen."""
+
+    HELO_BOTNET = "helo-botnet"
+    SENDER_BOTNET = "sender-botnet"
+    SENDER_BOTNET_COARSE = "sender-botnet-coarse"
+    REQUIRE_TLS_INBOUND = "require-tls-inbound"
+    REQUIRE_TLS_OUTBOUND = "require-tls-outbound"
+
+
+@app.command("exim-config")
+def exim_config(
+    policy: Annotated[
+        list[MailPolicy] | None,
+        typer.Option("--policy", metavar="NAME", help="A rule to have in it; may be repeated; default: all."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The server's name; default: Exim finds it out.")
+    ] = None,
+    certificate: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where Exim finds its certificate, with the intermediates.")
+    ] = Path("/etc/pki/tls/certs/exim.pem"),
+    key: Annotated[Path, typer.Option(metavar="FILE", help="Where Exim finds the certificate's key.")] = Path(
+        "/etc/pki/tls/private/exim.pem"
+    ),
+    staple: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The OCSP response to staple, in DER; default: none.")
+    ] = None,
+) -> None:
+    r"""Print a configuration for Exim 4.91 or later, each rule with a comment that explains it.
+
+    It is the one that the self-test proves rule by rule.
+
+    The rules: helo-botnet, sender-botnet or its coarse form sender-botnet-coarse, require-tls-inbound,
+    require-tls-outbound.
+
+    \b
+    Examples:
+        backport exim-config > exim.conf && exim -C "$PWD/exim.conf" -bV
+        backport exim-config --policy require-tls-inbound --policy require-tls-outbound
+    """
+    from backport.selftest.configuration import ALL_POLICIES, Policy, Server, render_configuration
+
+    server = Server(
+        host=host,
+        certificate=str(certificate),
+        private_key=str(key),
+        ocsp_answer=str(staple) if staple else None,
+    )
+    policies = {Policy(name) for name in policy} if policy else ALL_POLICIES
+    typer.echo(render_configuration(policies, server, purpose="as the self-test proves it"), nl=False)
+
+
+@app.command()
+def selftest(
+    recipe: RecipeArgument,
+    target: TargetOption,
+    repo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The target's folder, which holds backport.repo; default: what is published here.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, one test case a check.")
+    ] = None,
+    transcript: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the transcript to a file.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    r"""Examine what is published, in a clean root of the target: handshakes, library, policy, mail.
+
+    Exit code 7: a check failed.
+
+    \b
+    Examples:
+        backport selftest openssl --target f28
+        backport selftest openssl --target f28 --repo https://repo.example.org/f28 --junit selftest.xml
+    """
+    from backport.commands.selftest_run import as_document, as_junit, checked_url, run, show
+    from backport.files import write_atomically
+    from backport.job import load_job
+    from backport.terminal import TerminalProgress
+
+    job, url = load_job(recipe, target, config), checked_url(repo)
+    with TerminalProgress() as progress:
+        examined = run(job, url=url, progress=progress)
+    if junit:
+        write_atomically(junit, as_junit(examined))
+    if transcript:
+        write_atomically(transcript, examined.examination.transcript)
+    if as_json:
+        print_json(as_document(examined))
+    else:
+        show(examined)
+    raise typer.Exit(0 if examined.passed else 7)
 
 
 @app.command()

@@ -77,6 +77,9 @@ def render_configuration(policies: Collection[Policy], server: Server, *, purpos
             f"{Policy.SENDER_BOTNET} and {Policy.SENDER_BOTNET_COARSE} are two forms of one rule",
             hint=f"choose one; {Policy.SENDER_BOTNET} refuses fewer people who happen to have that name",
         )
+    for value in (server.host, server.certificate, server.private_key, server.ocsp_answer):
+        if value is not None and not (value.isprintable() and value.strip()):
+            raise UsageError(f"{value!r} cannot stand in a configuration file")
     return render(
         "exim.conf.j2",
         purpose=purpose,

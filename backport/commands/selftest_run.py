@@ -1,0 +1,237 @@
+"""The self-test alone, against a published repository as a client is given it; and what it came to."""
+
+from __future__ import annotations
+
+import configparser
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cmp_to_key
+from pathlib import Path
+
+import requests
+import rpm
+from rich.text import Text
+
+from backport import __version__
+from backport.artifacts import Nevra
+from backport.commands.probe_view import advice_lines
+from backport.dnf import expand_url, folder_of
+from backport.errors import FetchError, UsageError
+from backport.files import locked, remove_tree, write_atomically
+from backport.job import Job
+from backport.progress import Progress
+from backport.repodata import metadata_files, read_packages
+from backport.report import junit_document, tally
+from backport.root import ExtraRepository
+from backport.selftest import Candidate, Examination, examine_candidate
+from backport.settings import Key
+from backport.terminal import checks_table, output
+from backport.trust import fingerprints_in
+
+DOCUMENT_VERSION = 1
+"""Version of the JSON document; it grows when a key changes its meaning or goes."""
+REPO_FILE = "backport.repo"
+SECTION = "backport"
+
+_REQUEST_TIMEOUT = 30.0
+_LIMIT = 256 * 1024 * 1024
+_NOT_PUBLISHED = "`backport build` publishes; --repo names the folder of a target, which holds backport.repo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """One examination of a published repository."""
+
+    recipe: str
+    target: str
+    repository: str
+    """Where clients get the packages: the repository's base URL."""
+    started: datetime
+    seconds: float
+    examination: Examination
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed, and each could be done or was skipped with a reason."""
+        return not any(check.stops for check in self.examination.checks)
+
+    def summary(self) -> str:
+        """The result in one line."""
+        stopped = [check.id for check in self.examination.checks if check.stops]
+        bad = f"; not passed: {', '.join(stopped)}" if stopped else ""
+        return f"{self.recipe} for {self.target}: {tally(self.examination.checks)}{bad}"
+
+
+def run(job: Job, *, url: str | None, progress: Progress) -> Examined:
+    """Examine what is published at ``url``, the folder of the target; default: the site's own.
+
+    Raises FetchError where there is nothing to examine, HostError where this host cannot.
+    """
+    started, begin = datetime.now(UTC), time.monotonic()
+    folder = job.site.paths.cache / "selftest"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", timeout=0, error=FetchError, what="another self-test is running"):
+        workspace = folder / f"{job.name}-{job.target.name}"
+        remove_tree(workspace)
+        workspace.mkdir()
+        candidate = published(job, url=url, workspace=workspace)
+        examination = examine_candidate(
+            candidate,
+            job.recipe.self_test,
+            job.target,
+            cache=job.site.paths.cache,
+            workspace=workspace,
+            progress=progress,
+        )
+        write_atomically(workspace / "transcript.txt", examination.transcript)
+    return Examined(
+        recipe=job.name,
+        target=job.target.name,
+        repository=candidate.repository.baseurl,
+        started=started,
+        seconds=time.monotonic() - begin,
+        examination=examination,
+    )
+
+
+def published(job: Job, *, url: str | None, workspace: Path) -> Candidate:
+    """What clients are given at ``url``: its newest packages, with the keys that its .repo file names.
+
+    Raises FetchError.
+    """
+    public = f"{job.base_url.rstrip('/')}/{job.target.name}"
+    own = (job.site.paths.repository / job.target.name).resolve().as_uri()
+    place = (url or own).rstrip("/")
+    settings = configparser.ConfigParser(interpolation=None)
+    try:
+        settings.read_string(_get(f"{place}/{REPO_FILE}").decode("utf-8"))
+        section = settings[SECTION]
+        baseurl, keys = section["baseurl"], section["gpgkey"].split()
+    except (configparser.Error, KeyError, UnicodeDecodeError) as problem:
+        raise FetchError(f"{place}/{REPO_FILE} is no configuration of dnf: {problem}") from None
+    if url is None:
+        # This host publishes it: its files are here, whatever the URL is that clients see.
+        baseurl, keys = baseurl.replace(public, own, 1), [key.replace(public, own, 1) for key in keys]
+    baseurl = expand_url(baseurl, job.target)
+    repository = ExtraRepository(
+        id=SECTION,
+        baseurl=baseurl,
+        keys=tuple(_key(number, key, workspace) for number, key in enumerate(keys)),
+        repo_gpgcheck=True,
+    )
+    return Candidate(packages=newest(_packages(baseurl, workspace / "metadata")), repository=repository)
+
+
+def newest(packages: Iterable[Nevra]) -> tuple[Nevra, ...]:
+    """Of each package's versions the newest, as rpm compares them."""
+    found: dict[tuple[str, str], Nevra] = {}
+    for nevra in sorted(packages, key=cmp_to_key(_compare)):
+        found[nevra.name, nevra.arch] = nevra
+    return tuple(sorted(found.values()))
+
+
+def show(examined: Examined) -> None:
+    """Print the transcript, the table, the advice and, last, the summary."""
+    console = output()
+    console.print(Text(examined.examination.transcript))
+    console.print(checks_table(examined.examination.checks))
+    for line in (*advice_lines(examined.examination.checks), *examined.examination.headline):
+        console.print(Text(line))
+    console.print(Text(examined.summary(), style="bold green" if examined.passed else "bold red"))
+
+
+def as_document(examined: Examined) -> dict[str, object]:
+    """The JSON document."""
+    return {
+        "version": DOCUMENT_VERSION,
+        "tool": f"backport {__version__}",
+        "started": examined.started.isoformat(timespec="seconds"),
+        "seconds": round(examined.seconds, 3),
+        "recipe": examined.recipe,
+        "target": examined.target,
+        "repository": examined.repository,
+        "passed": examined.passed,
+        "summary": examined.summary(),
+        "headline": list(examined.examination.headline),
+        "checks": [asdict(check) for check in examined.examination.checks],
+        "transcript": examined.examination.transcript.splitlines(),
+    }
+
+
+def as_junit(examined: Examined) -> str:
+    """JUnit XML, one test case a check."""
+    name = f"backport selftest {examined.recipe} for {examined.target}"
+    checks, started = examined.examination.checks, examined.started
+    return junit_document(name, checks, started=started, seconds=examined.seconds)
+
+
+def checked_url(url: str | None) -> str | None:
+    """A repository's URL as it was given. Raises UsageError for what is none."""
+    if url is not None and not url.startswith(("http://", "https://", "file:///")):
+        raise UsageError(f"no URL: {url!r}", hint="it begins with https://, http:// or file:///")
+    return url
+
+
+def _packages(baseurl: str, folder: Path) -> Iterator[Nevra]:
+    """Every package that the repository's metadata describes; dnf verifies it when it installs from it."""
+    base = baseurl.rstrip("/")
+    (folder / "repodata").mkdir(parents=True)
+    write_atomically(folder / "repodata" / "repomd.xml", _get(f"{base}/repodata/repomd.xml"))
+    for name in metadata_files(folder, error=FetchError):
+        path = folder / "repodata" / Path(name).name
+        if Path(name) != path.relative_to(folder):
+            raise FetchError(f"{base}: its metadata names a file outside of repodata: {name!r}")
+        write_atomically(path, _get(f"{base}/{name}"))
+    for package in read_packages(folder, error=FetchError).values():
+        yield Nevra(
+            name=package.name,
+            epoch=int(package.epoch or 0),
+            version=package.version,
+            release=package.release,
+            arch=package.arch,
+        )
+
+
+def _key(number: int, url: str, workspace: Path) -> Key:
+    file = workspace / f"key-{number}.asc"
+    write_atomically(file, _get(url))
+    found = fingerprints_in(file, error=FetchError)
+    if len(found) != 1:
+        raise FetchError(f"{url} holds {len(found)} keys, where a .repo file names one")
+    return Key(fingerprint=found[0], file=file)
+
+
+def _get(url: str) -> bytes:
+    """A file of the repository, at most `_LIMIT` octets. Raises FetchError."""
+    try:
+        if folder := folder_of(url):
+            with folder.open("rb") as stream:
+                content = stream.read(_LIMIT + 1)
+        else:
+            content = _download(url)
+    except (OSError, requests.RequestException) as problem:
+        raise FetchError(f"{url}: {problem}", hint=_NOT_PUBLISHED) from None
+    if len(content) > _LIMIT:
+        raise FetchError(f"{url} is larger than {_LIMIT} octets")
+    return content
+
+
+def _download(url: str) -> bytes:
+    with requests.get(url, timeout=_REQUEST_TIMEOUT, stream=True) as answer:
+        answer.raise_for_status()
+        content = b""
+        for chunk in answer.iter_content(64 * 1024):
+            content += chunk
+            if len(content) > _LIMIT:
+                break
+    return content
+
+
+def _compare(one: Nevra, other: Nevra) -> int:
+    return int(rpm.labelCompare(_label(one), _label(other)))
+
+
+def _label(nevra: Nevra) -> tuple[str, str, str]:
+    return str(nevra.epoch), nevra.version, nevra.release
