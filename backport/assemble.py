@@ -58,6 +58,8 @@ class Publication:
     """What is told of the packages in the target's own repository."""
     evidence: Evidence | None = None
     """Where the added packages come from, and what was tested."""
+    copy_of: Path | None = None
+    """The folder of the generation of another channel that this one is to be a copy of."""
     copied: list[Path] = field(default_factory=list)
     """What had to be copied for want of hard links."""
 
@@ -101,8 +103,8 @@ def basearch(target: Target) -> str:
     return expand_url("$basearch", target)
 
 
-def make_generation(publication: Publication, signing: Signing, progress: Progress) -> str:
-    """Make the generation, whole and on the disk, and give its id; no reader is led to it yet.
+def make_generation(publication: Publication, signing: Signing, progress: Progress) -> Generation:
+    """Make the generation, whole and on the disk, and give its record; no reader is led to it yet.
 
     Raises PublishError when it does not read back or a package changed, SignError when its metadata
     cannot be signed, OSError; nothing is left of it then.
@@ -114,27 +116,46 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
     ):
         _check_signer(signer, publication.record)
         progress.note(f"linking {len(publication.record.rpms)} packages into a new generation")
-        _place_packages(publication, scratch)
-        _describe(publication, scratch, signer)
-        place_evidence(
-            scratch, publication.evidence, before=publication.before_path, present=publication.present,
-            signer=signer, link=publication.link,
-        )  # fmt: skip
+        if publication.copy_of:
+            _take_over(publication, publication.copy_of, scratch)
+        else:
+            _fill(publication, scratch, signer)
         record = replace(
             publication.record,
-            id=generation_id(
-                publication.record.time, _content_digest(publication.record), folder.generations
-            ),
+            id=generation_id(publication.record.time, content_digest(publication.record), folder.generations),
             superseded=_keep_superseded(publication, scratch),
+            metadata=metadata_digests(scratch, publication.target),
         )
         write_atomically(scratch / RECORD, record.to_json())
+        signer.sign_file(scratch / RECORD)
         _read_back(publication, scratch)
-        _bring_to_disk(scratch, linked=publication.before_path)
+        _bring_to_disk(scratch, linked=publication.copy_of or publication.before_path)
         scratch.rename(folder.generations / record.id)
         sync_folder(folder.generations)
     if publication.copied:
         progress.note(f"copied {len(publication.copied)} files: the file system has no hard links")
-    return record.id
+    return record
+
+
+def _fill(publication: Publication, scratch: Path, signer: Signer) -> None:
+    _place_packages(publication, scratch)
+    _describe(publication, scratch, signer)
+    place_evidence(
+        scratch, publication.evidence, before=publication.before_path, present=publication.present,
+        signer=signer, link=publication.link,
+    )  # fmt: skip
+
+
+def _take_over(publication: Publication, origin: Path, scratch: Path) -> None:
+    """Packages, metadata and evidence as they are; not what only clients of the other channel knew."""
+    own = Generation.from_json((origin / RECORD).read_text(encoding="utf-8"))
+    left_out = {RECORD, f"{RECORD}.asc", *own.superseded}
+    for folder, _, names in os.walk(origin):
+        place = Path(folder).relative_to(origin)
+        (scratch / place).mkdir(exist_ok=True)
+        for name in names:
+            if (place / name).as_posix() not in left_out:
+                publication.link(origin / place / name, scratch / place / name)
 
 
 def _check_signer(signer: Signer, record: Generation) -> None:
@@ -145,7 +166,16 @@ def _check_signer(signer: Signer, record: Generation) -> None:
         )
 
 
-def _content_digest(record: Generation) -> str:
+def metadata_digests(generation: Path, target: Target) -> dict[str, str]:
+    """For each repository of a generation, the digest of its ``repomd.xml``. Raises OSError."""
+    return {
+        name: digest_of(generation / name / repodata.FOLDER / repodata.REPOMD)
+        for name in repositories_of(target)
+    }
+
+
+def content_digest(record: Generation) -> str:
+    """The digest over a generation's packages, whose beginning is the end of its id."""
     lines = [record.compression, *(f"{rpm.sha256} {rpm.path}" for rpm in record.rpms)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -132,6 +132,16 @@ def _carry_on(before: Path, generation: Path, present: Mapping[str, str] | None,
                 link(file, generation / FOLDER / file.name)
 
 
+def files(generation: Path) -> tuple[str, ...]:
+    """The files of a generation's evidence, without their signatures."""
+    names = [
+        path.relative_to(generation).as_posix()
+        for path in (generation / FOLDER).glob("*.json")
+        if path.name.endswith((PROVENANCE, TESTS, SBOM))
+    ]
+    return (*sorted(names), *(name for name in NEWEST if (generation / name).exists()))
+
+
 def statements(generation: Path) -> Iterator[tuple[str, ProvenanceStatement]]:
     """The provenance statements of a generation, the newest first, each with its set's name.
 

@@ -6,9 +6,12 @@
         current -> generations/<id>     switched by one rename(2), which is atomic (POSIX)
         generations/<id>/               never changed once its name is there
             <basearch>/  debug/<basearch>/  source/
-            generation.json
+            generation.json  generation.json.asc
         history.jsonl                   every switch and every proof, in order
         backport.repo  RPM-GPG-KEY-backport
+
+That is the channel ``stable``. Every other channel has a repository folder of its own inside of the
+first, with the same layout: ``<repository>/<channel>/<target>/``.
 
 Whatever begins with a dot is work in progress, or was when its process was killed.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +32,11 @@ from backport.errors import PublishError
 from backport.files import locked, remove_tree, write_atomically
 
 RECORD = "generation.json"
+STABLE = "stable"
+"""The channel that lies in the repository folder itself; the others have folders of their own in it."""
+Action = Literal["publish", "proof", "rollback", "promote"]
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}(\.\d+)?")
+_LISTED = "`backport repo list` names those that are there"
 _DAMAGED = "restore it from a copy, or point `current` at an earlier generation"
 
 
@@ -67,6 +74,8 @@ class Generation:
     rpms: tuple[PublishedRpm, ...] = ()
     superseded: Mapping[str, datetime] = field(default_factory=dict)
     """Metadata files of earlier generations that are still here, and since when nothing names them."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """For each of its repositories, the SHA-256 digest of ``repomd.xml``."""
 
     def to_json(self) -> str:
         """The record's text."""
@@ -89,10 +98,13 @@ class Event:
     """One change of what readers see, or the proof of what they see."""
 
     time: datetime
-    action: Literal["publish", "proof", "rollback"]
+    action: Action
     generation: str | None
     """What readers see since; None when nothing was left to see."""
     before: str | None = None
+    held: tuple[str, ...] = ()
+    """The inputs (see `Generation.inputs`) whose packages were rolled back, so that since this event they
+    are not published again until somebody wants it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +112,18 @@ class TargetFolder:
     """The published folder of one target. Only its lock's holder may change it."""
 
     path: Path
+    channel: str = STABLE
+
+    @classmethod
+    def of(cls, repository: Path, target: str, channel: str = STABLE) -> TargetFolder:
+        """The folder of a target's channel in a repository."""
+        place = repository if channel == STABLE else repository / channel
+        return cls(path=place / target, channel=channel)
+
+    @property
+    def repository(self) -> Path:
+        """The repository folder, which holds all channels."""
+        return self.path.parent if self.channel == STABLE else self.path.parent.parent
 
     @property
     def current(self) -> Path:
@@ -131,12 +155,12 @@ class TargetFolder:
         The parent of the repository folder must exist: a file system that is not mounted must not
         be taken for an empty repository. Raises PublishError, OSError.
         """
-        if not self.path.parent.parent.is_dir():
+        if not self.repository.parent.is_dir():
             raise PublishError(
-                f"{self.path.parent}: its parent folder does not exist",
+                f"{self.repository}: its parent folder does not exist",
                 hint="create it, mount it, or correct `paths.repository` in the site file",
             )
-        for folder in (self.path.parent, self.path, self.generations):
+        for folder in (self.repository, self.path.parent, self.path, self.generations):
             folder.mkdir(exist_ok=True)
 
     @contextmanager
@@ -166,7 +190,11 @@ class TargetFolder:
 
     def load(self, generation: str) -> Generation:
         """The record of a generation. Raises PublishError when there is none, or a damaged one."""
+        if not _ID.fullmatch(generation):
+            raise PublishError(f"{generation!r} is not the id of a generation", hint=_LISTED)
         path = self.generations / generation / RECORD
+        if not path.parent.is_dir():
+            raise PublishError(f"{self.path}: there is no generation {generation}", hint=_LISTED)
         try:
             record = Generation.from_json(path.read_text(encoding="utf-8"))
         except OSError as problem:
@@ -177,11 +205,20 @@ class TargetFolder:
             raise PublishError(f"{path}: is the record of {record.id}", hint=_DAMAGED)
         return record
 
-    def switch(self, generation: str | None, *, action: Literal["publish", "rollback"]) -> None:
+    def switch(
+        self,
+        generation: str | None,
+        *,
+        action: Action,
+        hold: Collection[str] = (),
+        release: Collection[str] = (),
+    ) -> None:
         """Let readers see a generation from now on, by one rename; None: nothing.
 
-        What they saw before stands until then, and stays in its folder. Raises OSError.
+        What they saw before stands until then, and stays in its folder. The inputs ``hold`` are held back
+        from now on, those in ``release`` no more. Raises PublishError, OSError.
         """
+        held = tuple(sorted((self.held() | set(hold)) - set(release)))
         before = self.current_id()
         if generation is None:
             self.current.unlink(missing_ok=True)
@@ -191,11 +228,25 @@ class TargetFolder:
             beside.symlink_to(Path("generations", generation))
             beside.replace(self.current)
         sync_folder(self.path)
-        self._remember(Event(time=datetime.now(UTC), action=action, generation=generation, before=before))
+        self._remember(
+            Event(time=datetime.now(UTC), action=action, generation=generation, before=before, held=held)
+        )
 
     def mark_proven(self, generation: str) -> None:
         """Remember that a client could install from a generation. Raises OSError."""
-        self._remember(Event(time=datetime.now(UTC), action="proof", generation=generation))
+        held = tuple(sorted(self.held()))
+        self._remember(Event(time=datetime.now(UTC), action="proof", generation=generation, held=held))
+
+    def held(self) -> frozenset[str]:
+        """The inputs that were rolled back and are not to be published again. Raises PublishError."""
+        history = self.history()
+        return frozenset(history[-1].held) if history else frozenset()
+
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all generations that are there, the oldest first. Raises OSError."""
+        if not self.generations.is_dir():
+            return ()
+        return tuple(sorted(path.name for path in self.generations.iterdir() if _ID.fullmatch(path.name)))
 
     def is_proven(self, generation: str) -> bool:
         """Whether a client could install from a generation. Raises PublishError."""
@@ -207,36 +258,57 @@ class TargetFolder:
         try:
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             entries = [json.loads(line) for line in lines]
-            return tuple(
-                Event(**{**entry, "time": datetime.fromisoformat(entry["time"])}) for entry in entries
-            )
+            return tuple(_event(entry) for entry in entries)
         except (ValueError, KeyError, TypeError) as problem:
             raise PublishError(f"{path}: is damaged: {problem}", hint="restore it from a copy") from None
 
-    def remove_leftovers(self) -> None:
-        """Remove what killed processes left: unfinished generations, and finished ones that no reader
-        ever saw. For the lock's holder alone. Raises PublishError, OSError."""
-        for file in self.path.glob(".*"):
-            if file.is_symlink() or (file.is_file() and file.name != ".lock"):
-                file.unlink()
-        for folder in self.generations.glob(".new-*"):
-            remove_tree(folder)
-        if not self._history_file.exists() and not any(self.generations.iterdir()):
+    def remove_leftovers(self) -> tuple[str, ...]:
+        """Remove what killed processes left: generations that are half made or half removed, and whole
+        ones that no reader ever saw. For the lock's holder alone. Gives what was removed, relative to this
+        folder. Raises PublishError, OSError."""
+        removed = [file for file in self.path.glob(".*") if _is_leftover(file)]
+        removed += self.generations.glob(".*")
+        if not self._history_file.exists() and not self.ids():
             write_atomically(self._history_file, "")
         history = self.history()
         current = self.current_id()
-        if current and current not in {event.generation for event in history}:
-            self._remember(Event(time=datetime.now(UTC), action="publish", generation=current))
+        if current and current != _seen_last(history):
+            self._remember_lost_switch(current, history)
         if self._history_file.exists():
-            self._remove_unseen(history)
+            removed += self._unseen(history)
+        for path in removed:
+            remove_tree(path)
+        return tuple(sorted(path.relative_to(self.path).as_posix() for path in removed))
 
-    def _remove_unseen(self, history: tuple[Event, ...]) -> None:
+    def remove(self, generation: str) -> None:
+        """Remove a generation; it is gone by one rename, its files follow. For the lock's holder alone.
+
+        Raises OSError.
+        """
+        aside = self.generations / f".old-{generation}"
+        (self.generations / generation).rename(aside)
+        sync_folder(self.generations)
+        remove_tree(aside)
+
+    def _remember_lost_switch(self, current: str, history: tuple[Event, ...]) -> None:
+        """A process was killed between its switch and its note of that. Where readers were led back from a
+        generation that had passed its proof, somebody wanted that: its inputs are held."""
+        before, held = _seen_last(history), self.held()
+        known = current in {event.generation for event in history}
+        if known and before in self.ids() and self.is_proven(before):
+            held |= set(self.load(before).inputs.values()) - set(self.load(current).inputs.values())
+        self._remember(
+            Event(
+                time=datetime.now(UTC), action="rollback" if known else "publish", generation=current,
+                before=before, held=tuple(sorted(held)),
+            )
+        )  # fmt: skip
+
+    def _unseen(self, history: tuple[Event, ...]) -> list[Path]:
         """Only what is younger than the last switch can be the work of a process that was killed."""
         seen = {event.generation for event in history} | {self.current_id()}
         last = history[-1].time.replace(microsecond=0) if history else datetime.min.replace(tzinfo=UTC)
-        for folder in self.generations.iterdir():
-            if _ID.fullmatch(folder.name) and folder.name not in seen and _time_of(folder.name) >= last:
-                remove_tree(folder)
+        return [self.generations / name for name in self.ids() if name not in seen and _time_of(name) >= last]
 
     def _remember(self, event: Event) -> None:
         path = self._history_file
@@ -256,6 +328,20 @@ def generation_id(time: datetime, content: str, taken: Path) -> str:
     while (taken / (name if number == 1 else f"{name}.{number}")).exists():
         number += 1
     return name if number == 1 else f"{name}.{number}"
+
+
+def _is_leftover(file: Path) -> bool:
+    return file.is_symlink() or (file.is_file() and file.name != ".lock")
+
+
+def _event(entry: dict[str, Any]) -> Event:
+    time, held = datetime.fromisoformat(entry["time"]), tuple(entry.get("held", ()))
+    return Event(**{**entry, "time": time, "held": held})
+
+
+def _seen_last(history: tuple[Event, ...]) -> str | None:
+    """What the last switch led readers to."""
+    return next((event.generation for event in reversed(history) if event.action != "proof"), None)
 
 
 def _time_of(generation: str) -> datetime:

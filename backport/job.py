@@ -14,7 +14,7 @@ from backport.errors import UsageError
 from backport.files import digest_of
 from backport.recipe import Recipe, load_recipe
 from backport.settings import Key, Settings, did_you_mean
-from backport.site import Site, apply_site, load_site
+from backport.site import Site, apply_site, check_channel, load_site
 from backport.target import Target, load_target
 
 
@@ -58,14 +58,21 @@ class Job:
     @property
     def base_url(self) -> str:
         """The URL under which clients see the repository folder."""
-        return self.site.base_url or self.site.paths.repository.resolve().as_uri()
+        return self.site.url
 
 
-def load_job(name: str, target_name: str, config: Path | None, *, builder: str | None = None) -> Job:
+def load_job(
+    name: str,
+    target_name: str,
+    config: Path | None,
+    *,
+    builder: str | None = None,
+    channel: str | None = None,
+) -> Job:
     """Load and validate recipe, target and site together. Raises UsageError."""
     site = load_site(config)
-    if builder:
-        site = site.model_copy(update={"builder": builder})
+    wishes = {"builder": builder, "channel": channel}
+    site = site.model_copy(update={name: value for name, value in wishes.items() if value})
     recipe = load_recipe(site.paths.recipes, name)
     target = load_target(site.paths.targets, target_name)
     if target_name not in recipe.targets:
@@ -74,6 +81,7 @@ def load_job(name: str, target_name: str, config: Path | None, *, builder: str |
             f"recipe {name!r} was not made for target {target_name!r}{guess}",
             hint=f"it is for: {', '.join(recipe.targets)}",
         )
+    check_channel(site.channel, site)
     recipe, target = apply_site(recipe, target, site)
     _require_patches(name, recipe, site.paths.patches)
     return Job(name=name, recipe=recipe, target=target, site=site)

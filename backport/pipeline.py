@@ -123,6 +123,10 @@ def _resolve(run: _Run) -> Resolved:
     if not run.force and is_published(run.job, resolved):
         run.record.outcome = "unchanged"
         raise _Enough
+    if not run.force and run.until is Stage.PUBLISH and is_held(run.job, resolved):
+        run.progress.note("readers were led back from what these inputs gave: nothing is published")
+        run.record.outcome = "held"
+        raise _Enough
     return resolved
 
 
@@ -206,7 +210,7 @@ def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
 def _gates(run: _Run, tested: TestedRpms) -> tuple[Check, ...]:
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.GATES):
-        published = publish.published_state(paths.repository, job.target)
+        published = publish.published_state(paths.repository, job.target, job.site.channel)
         checks = gates.examine(
             tested, job.recipe, job.target, candidate=run.workspace("self-test", "candidate"),
             # The target's rpmkeys has accepted every package while they were signed.
@@ -223,7 +227,7 @@ def _gates(run: _Run, tested: TestedRpms) -> tuple[Check, ...]:
 def _publish(run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], resolved: Resolved) -> None:
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.PUBLISH):
-        run.progress.note(f"publishing to {paths.repository / job.target.name}")
+        run.progress.note(f"publishing to {job.site.channel} in {paths.repository}")
 
         def prove(published: PublishedRepo) -> tuple[Check, ...]:
             checks = proof.prove(
@@ -236,14 +240,13 @@ def _publish(run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], res
         published = publish.publish(
             tested, target=job.target, repository=paths.repository, base_url=job.base_url,
             signing=job.site.signing, run=run.record.id, prove=prove, progress=run.progress,
-            inputs={job.name: resolved.key}, account=_account(run, tested, gates_passed, resolved),
+            channel=job.site.channel, force=run.force, inputs={job.name: resolved.key},
+            account=_account(run, tested, gates_passed, resolved),
         )  # fmt: skip
         run.record.published(published)
 
 
-def _account(
-    run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], resolved: Resolved
-) -> Account:
+def _account(run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], resolved: Resolved) -> Account:
     """What is told of the run's packages to those who take them."""
     job, now = run.job, datetime.now(UTC)
     origin = Origin(
@@ -300,14 +303,19 @@ def resolve_job(job: Job, builder: Builder) -> Resolved:
         builds=builds,
         inputs=inputs,
         key=key_of(inputs),
-        published=publish.published_state(job.site.paths.repository, job.target),
+        published=publish.published_state(job.site.paths.repository, job.target, job.site.channel),
     )
 
 
 def is_published(job: Job, resolved: Resolved) -> bool:
     """Whether what readers see now came from these very inputs, and a client could install it."""
     same = resolved.published is not None and resolved.published.inputs.get(job.name) == resolved.key
-    return same and publish.is_proven(job.site.paths.repository, job.target)
+    return same and publish.is_proven(job.site.paths.repository, job.target, job.site.channel)
+
+
+def is_held(job: Job, resolved: Resolved) -> bool:
+    """Whether readers were led back from what these very inputs gave; then only ``--force`` publishes it."""
+    return publish.is_held(job.site.paths.repository, job.target, resolved.key, job.site.channel)
 
 
 def fetch_all(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:

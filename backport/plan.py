@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backport.builders import choose_builder
 from backport.history import last_run
 from backport.job import Job
-from backport.pipeline import is_published, resolve_job
+from backport.pipeline import is_held, is_published, resolve_job
 from backport.report import changes
 
 
@@ -37,6 +37,8 @@ class Plan:
     builder: str
     published: bool
     """Whether these very inputs are what readers see now, so that nothing would be done."""
+    held: bool
+    """Whether readers were led back from what these inputs gave, so that it is not published again."""
     reasons: tuple[str, ...]
     """What differs from the last run's inputs."""
 
@@ -62,6 +64,7 @@ def plan(job: Job) -> Plan:
         packages=tuple(_planned(job, name, str(build.nevra)) for name, build in resolved.builds.items()),
         builder=builder.name,
         published=is_published(job, resolved),
+        held=is_held(job, resolved),
         reasons=changes(before.inputs, resolved.inputs) if before else ("there is no earlier run",),
     )
 

@@ -22,7 +22,7 @@ from backport.progress import Progress, Silent
 from backport.root import ExtraRepository, Root, clean_root
 from backport.settings import Key
 from backport.target import Target
-from backport.trust import nevra_of, read_header
+from backport.trust import fingerprints_in, nevra_of, read_header
 
 REPOSITORY_ID = "backport"
 _REQUEST_TIMEOUT = 30.0
@@ -103,7 +103,13 @@ class _Client:
         expected = "both signature checks are on, the key is the signing key, the URL goes through `current`"
         try:
             self.repository = self._fetch_settings()
-        except (requests.RequestException, configparser.Error, KeyError, ValueError) as problem:
+        except (
+            requests.RequestException,
+            configparser.Error,
+            PublishError,
+            LookupError,
+            ValueError,
+        ) as problem:
             return Check(
                 id="publish.client-files", title=title, verdict=Verdict.FAIL, expected=expected,
                 found=str(problem), advice="look at the .repo file and the key in the repository's folder",
@@ -159,14 +165,22 @@ class _Client:
         for option in ("enabled", "gpgcheck", "repo_gpgcheck"):
             if not section.getboolean(option):
                 raise ValueError(f"{option} is not on")
-        key = self.folder / "published-key.asc"
-        key.write_text(self._get(self._here(section["gpgkey"])), encoding="ascii")
+        keys = [self._fetch_key(number, url) for number, url in enumerate(section["gpgkey"].split())]
+        signer = self.published.tested.signed.fingerprint
+        if keys[0].fingerprint != signer:
+            raise ValueError(f"the first key is {keys[0].fingerprint}, not {signer}")
         return ExtraRepository(
             id=REPOSITORY_ID,
             baseurl=expand_url(self._here(section["baseurl"]), self.target),
-            keys=(Key(fingerprint=self.published.tested.signed.fingerprint, file=key),),
+            keys=tuple(keys),
             repo_gpgcheck=True,
         )
+
+    def _fetch_key(self, number: int, url: str) -> Key:
+        file = self.folder / f"published-key-{number}.asc"
+        file.write_text(self._get(self._here(url)), encoding="ascii")
+        (fingerprint,) = fingerprints_in(file, error=PublishError)
+        return Key(fingerprint=fingerprint, file=file)
 
     def _here(self, url: str) -> str:
         """A published URL with the host of the server on loopback."""

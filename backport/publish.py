@@ -6,9 +6,8 @@ rename any failure, even a power cut, leaves them what they had.
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +16,13 @@ import rpm as rpm_bindings
 
 from backport.artifacts import Check, PublishedRepo, Rpm, SignedRpms, TestedRpms
 from backport.assemble import SOURCE, Incoming, Publication, basearch, make_generation
-from backport.dnf import render
+from backport.clients import PublicKey, channel_url, reported, write_client_files
 from backport.documents import Account, advisories_for, evidence_for
 from backport.errors import BackportError, PublishError
-from backport.files import write_atomically
-from backport.generations import Generation, PublishedRpm, TargetFolder
+from backport.generations import STABLE, Generation, PublishedRpm, TargetFolder
 from backport.overview import write_page
 from backport.progress import Progress, Silent
+from backport.signing_key import other_keys
 from backport.site import Signing
 from backport.target import Target
 from backport.trust import read_header
@@ -31,15 +30,6 @@ from backport.trust import read_header
 LOCK_TIMEOUT = 600.0
 """How long another publisher is waited for, in seconds."""
 Prover = Callable[[PublishedRepo], tuple[Check, ...]]
-_HINTS = {
-    errno.ENOSPC: "make room on that file system",
-    errno.EDQUOT: "make room on that file system",
-    errno.EROFS: "mount that file system writable",
-    errno.EACCES: "run as the folder's owner, or change its owner",
-    errno.EPERM: "run as the folder's owner, or change its owner",
-    errno.ENOTDIR: "move away the file that is in the place of a folder",
-    errno.EEXIST: "move away the file that is in the place of a folder",
-}
 
 
 def publish(
@@ -55,33 +45,40 @@ def publish(
     prove: Prover | None = None,
     progress: Progress | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
+    channel: str = STABLE,
+    force: bool = False,
 ) -> PublishedRepo:
-    """Let readers of ``<repository>/<target>`` see the packages, besides all that were there.
+    """Let readers of a target's channel see the packages, besides all that were there.
 
     ``base_url`` is the URL of ``repository`` as clients see it. ``run`` goes into the generation's
     record, and so do ``inputs``, beside those of the generation before under other names. Packages
     that are there already are left alone; where all are, from the same inputs, nothing changes.
     ``account`` is what is told of the packages: signed evidence, an advisory.
     ``prove`` looks at the result (see `backport.proof`) before another publisher can; when it fails or
-    is interrupted, readers are led back to what they saw before.
+    is interrupted, readers are led back to what they saw before. Inputs whose packages were rolled back
+    are published again only with ``force``.
 
     Raises PublishError when the folder cannot be written to, another publisher holds it for
-    ``lock_timeout`` seconds, a package of the same NEVRA with other content is there, a package is
-    for another architecture or release, the new generation does not read back, or a check of ``prove``
-    fails; SignError when the metadata cannot be signed. Readers then see what they saw before.
+    ``lock_timeout`` seconds, the inputs were rolled back, a package of the same NEVRA with other content
+    is or was there, a package is for another architecture or release, the new generation does not read
+    back, or a check of ``prove`` fails; SignError when the metadata cannot be signed. Readers then see
+    what they saw before.
     """
-    folder = TargetFolder(path=repository / target.name)
+    folder = TargetFolder.of(repository, target.name, channel)
+    base_url = channel_url(base_url, channel)
+    released = frozenset((inputs or {}).values()) if force else frozenset()
     progress = progress or Silent()
-    with _reported(folder):
+    with reported(folder):
         folder.create()
         with folder.locked(timeout=lock_timeout):
             folder.remove_leftovers()
             before = folder.current_generation()
-            added = _new_ones(_incoming(tested.signed, target), before)
+            added = _new_ones(_incoming(tested.signed, target), before, folder)
             if before and not added and _is_as_wanted(before, tested.signed, target, inputs or {}):
                 progress.note("everything is published already")
-                generation = before.id
+                now = before
             else:
+                _require_not_held(folder, inputs or {}, released)
                 record = _record(tested.signed, before, added, target=target, run=run, inputs=inputs or {})
                 publication = Publication(
                     folder=folder, target=target, public_key=tested.signed.public_key, before=before,
@@ -91,14 +88,17 @@ def publish(
                         account, record, basearch(target), folder.generations / before.id if before else None
                     ),
                 )  # fmt: skip
-                generation = make_generation(publication, signing, progress)
+                now = make_generation(publication, signing, progress)
             # The key and the .repo file are there before anything that they are needed for.
-            _write_client_files(folder, tested.signed.public_key, target=target, base_url=base_url)
-            if before is None or generation != before.id:
-                folder.switch(generation, action="publish")
+            write_client_files(
+                folder, signer=_signing_key(tested.signed), others=other_keys(signing),
+                needed=now, before=before, target=target, base_url=base_url,
+            )  # fmt: skip
+            if before is None or now.id != before.id:
+                folder.switch(now.id, action="publish", release=released)
             write_page(folder, target, base_url)
             published = PublishedRepo(
-                tested=tested, folder=folder.path, generation=generation, repo_file=folder.repo_file,
+                tested=tested, folder=folder.path, generation=now.id, repo_file=folder.repo_file,
                 base_url=base_url, checks=(),
             )  # fmt: skip
             if prove is None:
@@ -111,17 +111,22 @@ def publish(
                 raise
 
 
-def published_state(repository: Path, target: Target) -> Generation | None:
+def published_state(repository: Path, target: Target, channel: str = STABLE) -> Generation | None:
     """What readers see now; None when nothing is published. Raises PublishError."""
-    return TargetFolder(path=repository / target.name).current_generation()
+    return TargetFolder.of(repository, target.name, channel).current_generation()
 
 
-def is_proven(repository: Path, target: Target) -> bool:
+def is_held(repository: Path, target: Target, inputs: str, channel: str = STABLE) -> bool:
+    """Whether the packages from these inputs were rolled back. Raises PublishError."""
+    return inputs in TargetFolder.of(repository, target.name, channel).held()
+
+
+def is_proven(repository: Path, target: Target, channel: str = STABLE) -> bool:
     """Whether what readers see now has passed its proof; a publisher may be killed before it does.
 
     Raises PublishError.
     """
-    folder = TargetFolder(path=repository / target.name)
+    folder = TargetFolder.of(repository, target.name, channel)
     current = folder.current_id()
     return current is not None and folder.is_proven(current)
 
@@ -133,13 +138,14 @@ def roll_back(
     failed: str,
     to: str | None,
     lock_timeout: float = LOCK_TIMEOUT,
+    channel: str = STABLE,
 ) -> None:
     """Let readers see the generation ``to`` again instead of ``failed`` (None: nothing, as before).
 
     Raises PublishError when ``to`` is not whole, or when readers see another generation by now.
     """
-    folder = TargetFolder(path=repository / target.name)
-    with _reported(folder), folder.locked(timeout=lock_timeout):
+    folder = TargetFolder.of(repository, target.name, channel)
+    with reported(folder), folder.locked(timeout=lock_timeout):
         if (now := folder.current_id()) != failed:
             raise PublishError(
                 f"{folder.current}: leads to {now}, no more to {failed}",
@@ -173,15 +179,14 @@ def _proven(
     return replace(published, checks=checks)
 
 
-@contextmanager
-def _reported(folder: TargetFolder) -> Iterator[None]:
-    """Any failure of the file system as a PublishError."""
-    try:
-        yield
-    except OSError as problem:
-        place = problem.filename or folder.path
-        hint = _HINTS.get(problem.errno or 0)
-        raise PublishError(f"{place}: {problem.strerror or problem}", hint=hint) from problem
+def _require_not_held(folder: TargetFolder, inputs: Mapping[str, str], released: Collection[str]) -> None:
+    for name, digest in inputs.items():
+        if digest in folder.held() - set(released):
+            raise PublishError(
+                f"{name}: what these inputs gave was rolled back from {folder.path}",
+                hint="change the inputs, lead readers to that generation by `backport repo rollback ID`, "
+                "or publish it again by --force",
+            )
 
 
 def _incoming(signed: SignedRpms, target: Target) -> list[Incoming]:
@@ -230,13 +235,16 @@ def _content_of(path: Path) -> str:
     return digest if isinstance(digest, str) else digest.decode("ascii")
 
 
-def _new_ones(incoming: Sequence[Incoming], before: Generation | None) -> list[Incoming]:
+def _new_ones(
+    incoming: Sequence[Incoming], before: Generation | None, folder: TargetFolder
+) -> list[Incoming]:
     """What is not there yet, or is there but signed by another key."""
     there = {rpm.path: rpm for rpm in before.rpms} if before else {}
     new = []
     for one in incoming:
         old = there.get(one.entry.path)
-        if old and old.content != one.entry.content:
+        contents = {old.content} if old else _earlier_contents(folder, one.entry.path)
+        if contents - {one.entry.content}:
             raise PublishError(
                 f"{one.entry.nevra}: is published already, with other content",
                 hint="raise `bump` in the recipe: clients never take another package of the same version",
@@ -246,23 +254,22 @@ def _new_ones(incoming: Sequence[Incoming], before: Generation | None) -> list[I
     return new
 
 
+def _earlier_contents(folder: TargetFolder, path: str) -> set[str]:
+    """What clients may have got under a package's name before readers were led back."""
+    places = (folder.generations / name / path for name in folder.ids())
+    return {_content_of(place) for place in places if place.is_file()}
+
+
+def _signing_key(signed: SignedRpms) -> PublicKey:
+    return PublicKey(fingerprint=signed.fingerprint, text=signed.public_key.read_text("ascii"))
+
+
 def _is_as_wanted(before: Generation, signed: SignedRpms, target: Target, inputs: Mapping[str, str]) -> bool:
     return (
         before.fingerprint == signed.fingerprint
         and before.compression == target.compression
         and inputs.items() <= before.inputs.items()
     )
-
-
-def _write_client_files(folder: TargetFolder, public_key: Path, *, target: Target, base_url: str) -> None:
-    """The key first: a client that has the .repo file must find what it names."""
-    repo_file = render(
-        "backport.repo.j2", summary=target.summary, public_key=folder.public_key.name,
-        base_url=f"{base_url.rstrip('/')}/{target.name}",
-    )  # fmt: skip
-    for path, content in ((folder.public_key, public_key.read_text("ascii")), (folder.repo_file, repo_file)):
-        if not path.is_file() or path.read_text("utf-8") != content:
-            write_atomically(path, content)
 
 
 def _record(

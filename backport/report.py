@@ -16,7 +16,7 @@ from backport.artifacts import Check, Verdict
 FORMAT = 1
 """Version of report.json; it is raised when a key changes its meaning or goes."""
 
-Outcome = Literal["published", "unchanged", "stopped", "failed", "interrupted"]
+Outcome = Literal["published", "unchanged", "held", "stopped", "failed", "interrupted"]
 
 
 @dataclass(frozen=True, kw_only=True)

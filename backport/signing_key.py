@@ -27,6 +27,9 @@ from backport.site import Signing
 Digest = str
 """A digest as gpg names it: ``sha256`` or ``sha512``."""
 
+STATE_FILE = "backport-signing-key"
+"""In the GNUPGHOME, once a second key was made: on the first line the fingerprint of the key that signs, on
+the others those of the keys that clients are to know besides."""
 _GPG_TIMEOUT = 60.0
 _STATUS_LIMIT = 64 * 1024
 _KEY_TIMEOUT = 600.0
@@ -128,14 +131,50 @@ def init_key(signing: Signing, packager: str) -> KeyInfo:
         if keys := _secret_keys(signing):
             raise SignError(
                 f"{home} holds the key {keys[0].fingerprint} already",
-                hint="use it, or name another folder as `signing.gnupghome` to make a new one",
+                hint="use it, or make another to take its place with `backport keys rollover`",
             )
-        _gpg(
-            signing, *_passphrase_arguments(signing, new=True), "--cert-digest-algo", "sha256",
-            "--default-preference-list", _PREFERENCES, "--quick-generate-key", "--", packager,
-            "rsa4096", "sign", "never", timeout=_KEY_TIMEOUT, accept=(0,), what="no key could be made",
-        )  # fmt: skip
+        _make_key(signing, packager)
         return _key_info(signing, _choose(_secret_keys(signing), signing))
+
+
+def add_key(signing: Signing, packager: str) -> tuple[KeyInfo, KeyInfo]:
+    """Make a second key, certified by the one that signs now; both, the one that signs first.
+
+    Raises SignError when a second key was made before, or the present one cannot certify.
+    """
+    _check_home(signing)
+    with _agent(signing):
+        keys = _secret_keys(signing)
+        now = _choose(keys, signing)
+        _make_key(signing, packager)
+        old = {key.fingerprint for key in keys}
+        (new,) = [key for key in _secret_keys(signing) if key.fingerprint not in old]
+        _gpg(
+            signing, *_passphrase_arguments(signing), "--cert-digest-algo", "sha256",
+            "--trust-model", "always", "--default-key", now.fingerprint,
+            "--quick-sign-key", new.fingerprint, accept=(0,), what="the new key could not be certified",
+        )  # fmt: skip
+        return _key_info(signing, now), _key_info(signing, new)
+
+
+def other_keys(signing: Signing) -> tuple[KeyInfo, ...]:
+    """The keys that clients are to know besides the one that signs. Raises SignError."""
+    if len(key_state(signing)) < 2:
+        return ()
+    _check_home(signing)
+    with _agent(signing):
+        keys = _secret_keys(signing)
+        signs = _choose(keys, signing).fingerprint
+        wanted = set(key_state(signing)) - {signs}
+        return tuple(_key_info(signing, key) for key in keys if key.fingerprint in wanted)
+
+
+def _make_key(signing: Signing, packager: str) -> None:
+    _gpg(
+        signing, *_passphrase_arguments(signing, new=True), "--cert-digest-algo", "sha256",
+        "--default-preference-list", _PREFERENCES, "--quick-generate-key", "--", packager,
+        "rsa4096", "sign", "never", timeout=_KEY_TIMEOUT, accept=(0,), what="no key could be made",
+    )  # fmt: skip
 
 
 def show_key(signing: Signing) -> KeyInfo:
@@ -283,14 +322,30 @@ def parse_secret_keys(text: str) -> list[_SecretKey]:
     ]
 
 
+def key_state(signing: Signing) -> tuple[str, ...]:
+    """The fingerprints of the key that signs and of those that clients are to know besides; see `STATE_FILE`.
+
+    Empty where there was only ever one key. Raises SignError.
+    """
+    path = signing.gnupghome / STATE_FILE
+    try:
+        lines = path.read_text("ascii").split() if path.exists() else []
+    except (OSError, ValueError) as problem:
+        raise SignError(f"{path}: cannot be read: {problem}") from None
+    if not all(re.fullmatch("[0-9A-F]{40}", line) for line in lines):
+        raise SignError(f"{path}: does not hold fingerprints", hint="restore it from a copy")
+    return tuple(lines)
+
+
 def _choose(keys: Sequence[_SecretKey], signing: Signing) -> _SecretKey:
     where = signing.gnupghome
-    if signing.key:
-        keys = [key for key in keys if key.fingerprint == signing.key]
+    wanted_one = signing.key or next(iter(key_state(signing)), None)
+    if wanted_one:
+        keys = [key for key in keys if key.fingerprint == wanted_one]
     if not keys:
-        wanted = f"the secret key {signing.key}" if signing.key else "no secret key"
+        wanted = f"the secret key {wanted_one}" if wanted_one else "no secret key"
         raise SignError(
-            f"{wanted} is not in {where}" if signing.key else f"there is {wanted} in {where}",
+            f"{wanted} is not in {where}" if wanted_one else f"there is {wanted} in {where}",
             hint="make a key with `backport keys init`, or correct `signing` in the site file",
         )
     if len(keys) > 1:
@@ -322,7 +377,7 @@ def _fault(key: _SecretKey) -> tuple[str, str] | None:
 
 def _key_info(signing: Signing, key: _SecretKey) -> KeyInfo:
     exported = _gpg(
-        signing, "--armor", "--no-emit-version", "--export-options", "export-minimal", "--export",
+        signing, "--armor", "--no-emit-version", "--export-options", "export-clean", "--export",
         key.fingerprint, accept=(0,), what="the public key cannot be exported",
     )  # fmt: skip
     return KeyInfo(

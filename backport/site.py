@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,8 @@ class Site(Settings):
     """Name and address in changelog entries and as signing key's user id."""
     base_url: Url | None = None
     """The URL under which clients see the repository folder; default: its file URL."""
+    channel: Name = "stable"
+    """The channel that builds are published to, such as ``testing``; see `backport repo promote`."""
     koji: Koji = Koji()
     paths: Paths = Paths()
     signing: Signing = Signing()
@@ -79,6 +82,11 @@ class Site(Settings):
     """Base URLs to use instead of a target's own: target, repository id, URL."""
     keys: dict[Name, Key] = {}
     """Public keys by name, for source packages and to replace a target's own."""
+
+    @property
+    def url(self) -> str:
+        """The URL under which clients see the repository folder."""
+        return self.base_url or self.paths.repository.resolve().as_uri()
 
     @field_validator("pins")
     @classmethod
@@ -107,6 +115,17 @@ def load_site(config: Path | None) -> Site:
             "keys": {name: _absolute(key, folder) for name, key in site.keys.items()},
         }
     )
+
+
+def check_channel(channel: str, site: Site) -> None:
+    """A channel's folder lies beside those of the targets: it must have a name of its own.
+
+    Raises UsageError.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", channel):
+        raise UsageError(f"channel: {channel!r} is no name for a folder", hint="use one such as testing")
+    if (site.paths.targets / f"{channel}.toml").exists():
+        raise UsageError(f"channel: {channel} is the name of a target", hint="use one such as testing")
 
 
 def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Target]:

@@ -9,8 +9,10 @@ with rpm's bindings, which run nothing of what the package brings.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from backport.settings import Key
 
 VERIFY_TIMEOUT = 600.0
 """Deadline in seconds for the verification of one package."""
+_BATCH = 100
+"""How many packages one rpmkeys is given."""
 _KEY_TIMEOUT = 60.0
 _SIGNATURE_TAGS = ("RSAHEADER", "DSAHEADER", "SIGPGP", "SIGGPG")
 _SHA1 = "2"
@@ -94,9 +98,37 @@ class Keyring:
         key, header changed, payload changed or cut short, signature void.
         """
         claimed = self._claimed_key(path)
-        if self._accepts(path, claimed, level="all", ignored=0):
+        if self._accepts(path, fingerprint=claimed):
             return claimed
         raise self.error(f"{path.name}: {self._why_not(path, claimed)}", hint=_CHANGED_HINT)
+
+    def verify_all(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """For each package that is not whole or not signed by a pinned key, why not; many at a time."""
+        wrong: dict[Path, str] = {}
+        by_key: dict[str, list[Path]] = {}
+        for path in paths:
+            try:
+                by_key.setdefault(self._claimed_key(path), []).append(path)
+            except self.error as problem:
+                wrong[path] = problem.message
+        batches = [
+            (key, found[start : start + _BATCH])
+            for key, found in by_key.items()
+            for start in range(0, len(found), _BATCH)
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            good = pool.map(lambda item: self._accepts(*item[1], fingerprint=item[0]), batches)
+        for (_, batch), accepted in zip(batches, good, strict=True):
+            for path in () if accepted else batch:
+                try:
+                    self.verify(path)
+                except self.error as problem:
+                    wrong[path] = problem.message
+        return wrong
+
+    def signer_of(self, path: Path) -> str:
+        """Fingerprint of the pinned key that the package says it is signed by. Raises as `verify` does."""
+        return self._claimed_key(path)
 
     def _claimed_key(self, path: Path) -> str:
         header = read_header(path, error=self.error)
@@ -119,23 +151,23 @@ class Keyring:
 
     def _why_not(self, path: Path, claimed: str) -> str:
         signatures, payload = rpm.RPMVSF_MASK_NOSIGNATURES, rpm.RPMVSF_MASK_NOPAYLOAD
-        if not self._accepts(path, claimed, level="none", ignored=signatures | payload):
+        if not self._accepts(path, fingerprint=claimed, level="none", ignored=signatures | payload):
             return "its header was changed after it was made"
-        if not self._accepts(path, claimed, level="none", ignored=signatures):
+        if not self._accepts(path, fingerprint=claimed, level="none", ignored=signatures):
             return "its payload was changed or cut short after it was made"
         return f"the signature that it bears by the key {claimed} is not valid"
 
-    def _accepts(self, path: Path, fingerprint: str, *, level: str, ignored: int) -> bool:
-        """Whether rpmkeys accepts the package: at level ``all`` digests and a signature must be there
+    def _accepts(self, *paths: Path, fingerprint: str, level: str = "all", ignored: int = 0) -> bool:
+        """Whether rpmkeys accepts the packages: at level ``all`` digests and a signature must be there
         and good, at ``none`` just what is there; ``ignored`` are rpm's RPMVSF_NO… flags."""
         completed = run(
             [
                 "rpmkeys", *_define("_dbpath", self.folder / fingerprint),
                 *_define("_pkgverify_level", level), *_define("_pkgverify_flags", hex(ignored)),
-                "--checksig", path.absolute(),
+                "--checksig", *(path.absolute() for path in paths),
             ],
             timeout=VERIFY_TIMEOUT, error=self.error, accept=None, env=self._environment(fingerprint),
-            what=f"verifying {path.name}",
+            what=f"verifying {paths[0].name}",
         )  # fmt: skip
         return completed.exit_code == 0
 

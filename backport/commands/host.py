@@ -22,6 +22,14 @@ class SchemaName(StrEnum):
     SITE = "site"
 
 
+class RolloverStep(StrEnum):
+    """The steps of a change of the signing key."""
+
+    BEGIN = "begin"
+    SWITCH = "switch"
+    FINISH = "finish"
+
+
 @app.command()
 def search(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Package name; * and ? match any text.")],
@@ -66,6 +74,38 @@ def keys_init(config: ConfigOption = None) -> None:
     site = load_site(config)
     key = sign.init_key(site.signing, site.packager)
     typer.echo(f"made key {key.fingerprint} ({key.user_id}) in {site.signing.gnupghome}")
+
+
+@keys_app.command("rollover")
+def keys_rollover(
+    step: Annotated[
+        RolloverStep, typer.Argument(metavar="[begin|switch|finish]", help="Which step of the change.")
+    ] = RolloverStep.BEGIN,
+    config: ConfigOption = None,
+) -> None:
+    """Change the signing key in three steps, with both keys published meanwhile.
+
+    begin makes the new key and lets the old one certify it; the next publication tells clients of both.
+    switch signs with the new key from then on. finish ends the change: clients are told of the old key as
+    long as something that it signed is published.
+
+    \b
+    Examples:
+        backport keys rollover
+        backport keys rollover switch
+        backport keys rollover finish
+    """
+    from backport import rollover
+    from backport.site import load_site
+
+    site = load_site(config)
+    if step is RolloverStep.BEGIN:
+        done = rollover.begin(site.signing, site.packager)
+    else:
+        done = rollover.switch(site.signing) if step is RolloverStep.SWITCH else rollover.finish(site.signing)
+    typer.echo(f"signs: {done.signs}")
+    for fingerprint in done.others:
+        typer.echo(f"clients are told of it, too: {fingerprint}")
 
 
 @keys_app.command("show")

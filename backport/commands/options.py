@@ -55,6 +55,12 @@ ConfigOption = Annotated[
         help="Site file; default: $BACKPORT_CONFIG, ./backport.toml, /etc/backport/backport.toml.",
     ),
 ]
+ChannelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--channel", metavar="CHANNEL", help="Channel of the repository; default: the site's, or stable."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 

@@ -1,24 +1,177 @@
-"""Commands about what is published: repo …, and verify-provenance."""
+"""Commands that read what is published: repo list, show, diff, verify, add-to-host; verify-provenance."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backport.commands.options import ConfigOption, JsonOption, TargetOption, print_json
+from backport.commands import repo_changes
+from backport.commands.options import ChannelOption, ConfigOption, JsonOption, TargetOption, print_json
+from backport.commands.published import place_of
 
 if TYPE_CHECKING:
     from backport.generations import Generation, TargetFolder
 
 app = typer.Typer()
 repo_app = typer.Typer(no_args_is_help=True, help="The published repository and its generations.")
+repo_app.add_typer(repo_changes.app)
 app.add_typer(repo_app, name="repo")
 
 GenerationArgument = Annotated[
     str | None, typer.Argument(metavar="[ID]", help="A generation; default: the one that readers see.")
 ]
+
+
+class HostTool(StrEnum):
+    """How a host gets the .repo file."""
+
+    CURL = "curl"
+    DNF4 = "dnf4"
+    DNF5 = "dnf5"
+
+
+@repo_app.command("list")
+def list_(
+    target: TargetOption,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """List the generations, the newest first; the one that readers see is marked.
+
+    \b
+    Examples:
+        backport repo list --target f28
+        backport repo list --target f28 --channel testing --json
+    """
+    from dataclasses import asdict
+
+    from backport.repository import list_generations
+    from backport.terminal import output, rows_table
+
+    found = list_generations(place_of(target, channel, config).folder)
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    rows = [
+        (
+            "*" if one.current else "", one.id, str(one.packages), f"+{one.added}",
+            one.note or ("proven" if one.proven else "not proven"), one.run,
+        )
+        for one in found
+    ]  # fmt: skip
+    output().print(rows_table(("", "generation", "packages", "new", "a client installed it", "run"), rows))
+
+
+@repo_app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A generation, or `current`.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another generation, or `current`.")],
+    target: TargetOption,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show what generation B has that A has not, and the other way round.
+
+    \b
+    Example:
+        backport repo diff 20261124T041000Z-0123456789ab current --target f28
+    """
+    from dataclasses import asdict
+
+    from backport.repository import compare
+
+    place = place_of(target, channel, config)
+    records = [place.generation(None if one == "current" else one) for one in (first, second)]
+    found = compare(*records)
+    if as_json:
+        print_json(asdict(found))
+        return
+    for sign, names in (("+", found.added), ("-", found.removed), ("~", found.changed)):
+        for name in names:
+            typer.echo(f"{sign} {name}")
+    for name in found.inputs:
+        typer.echo(f"inputs of {name} differ")
+    if not any(asdict(found).values()):
+        typer.echo("no difference")
+
+
+@repo_app.command()
+def verify(
+    target: TargetOption,
+    generation: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Generations; default: all of them.")
+    ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="The public key that must have signed; may be repeated. Default: those beside the "
+            "generations, which proves no more than that the folder fits together.",
+        ),
+    ] = None,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Read everything that is published again: digests, signatures, metadata, links.
+
+    \b
+    Examples:
+        backport repo verify --target f28
+        backport repo verify --target f28 --key RPM-GPG-KEY-backport --json
+    """
+    from dataclasses import asdict
+
+    from backport.verification import verify as read_again
+
+    place = place_of(target, channel, config)
+    found = read_again(place.folder, place.target, keys=key or (), ids=generation or ())
+    if as_json:
+        print_json(asdict(found))
+    else:
+        for fault in found.faults:
+            typer.echo(str(fault))
+        result = f"{len(found.faults)} faults" if found.faults else "all as it was published"
+        typer.echo(
+            f"{found.folder}: {len(found.generations)} generations, {found.files} files, "
+            f"{found.bytes} bytes: {result}"
+        )
+    raise typer.Exit(8 if found.faults else 0)
+
+
+@repo_app.command("add-to-host")
+def add_to_host(
+    target: TargetOption,
+    tool: Annotated[
+        HostTool, typer.Option("--with", help="What the host has to get the .repo file.")
+    ] = HostTool.CURL,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Print the lines by which an admin lets a host update from the repository.
+
+    \b
+    Examples:
+        backport repo add-to-host --target f28
+        backport repo add-to-host --target f28 --with dnf5
+    """
+    from backport.clients import host_lines
+
+    place = place_of(target, channel, config)
+    record = place.generation(None)
+    lines = host_lines(place.folder, tool=tool.value, target=place.target, base_url=place.site.url)
+    if as_json:
+        print_json({"lines": lines, "fingerprint": record.fingerprint})
+        return
+    typer.echo("\n".join(lines))
+    typer.echo(f"the key's fingerprint: {record.fingerprint}", err=True)
 
 
 @repo_app.command()
@@ -34,7 +187,10 @@ def show(
             "signed what, and what was tested.",
         ),
     ] = None,
-    diff: Annotated[bool, typer.Option(help="With --why: show the change itself.")] = True,
+    with_diff: Annotated[
+        bool, typer.Option("--diff/--no-diff", help="With --why: show the change itself.")
+    ] = True,
+    channel: ChannelOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -52,7 +208,8 @@ def show(
     from backport.why import to_text
     from backport.why import why as explain
 
-    folder, record = _published(target, generation, config)
+    place = place_of(target, channel, config)
+    folder, record = place.folder, place.generation(generation)
     if why is not None:
         explanations = explain(folder.generations / record.id, why)
         if as_json:
@@ -60,8 +217,8 @@ def show(
             return
         for number, one in enumerate(explanations):
             # The change is that of the source package: once is enough.
-            with_diff = diff and one.source not in {other.source for other in explanations[:number]}
-            text = "\n".join(to_text(one, with_diff=with_diff))
+            told = one.source in {other.source for other in explanations[:number]}
+            text = "\n".join(to_text(one, with_diff=with_diff and not told))
             typer.echo("\n" * bool(number) + readable(text.encode("utf-8", "surrogateescape")))
     elif as_json:
         print_json(asdict(record))
@@ -108,28 +265,6 @@ def verify_provenance(
             if check.stops:
                 console.print(check.evidence, markup=False)
     raise typer.Exit(8 if any(check.stops for check in checks) else 0)
-
-
-def _published(
-    target_name: str, generation: str | None, config: Path | None
-) -> tuple[TargetFolder, Generation]:
-    """A target's folder and one of its generations. Raises UsageError, PublishError."""
-    from backport.errors import PublishError
-    from backport.generations import TargetFolder
-    from backport.site import load_site
-    from backport.target import load_target
-
-    site = load_site(config)
-    folder = TargetFolder(path=site.paths.repository / load_target(site.paths.targets, target_name).name)
-    if generation is not None and Path(generation).name != generation:
-        raise PublishError(f"{generation!r} is not the id of a generation")
-    record = folder.load(generation) if generation else folder.current_generation()
-    if record is None:
-        raise PublishError(
-            f"{folder.path}: nothing is published for {target_name}",
-            hint=f"`backport build RECIPE --target {target_name}` publishes",
-        )
-    return folder, record
 
 
 def _show_generation(folder: TargetFolder, record: Generation) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backport.commands.options import ConfigOption, JsonOption, RecipeArgument, TargetOption, print_json
+from backport.commands.options import (
+    ChannelOption,
+    ConfigOption,
+    JsonOption,
+    RecipeArgument,
+    TargetOption,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from backport.report import RunReport
@@ -46,8 +53,10 @@ def build(
     ] = None,
     until: Annotated[UntilStage, typer.Option(help="The last stage to run.")] = UntilStage.PUBLISH,
     force: Annotated[
-        bool, typer.Option("--force", help="Build again although the inputs are unchanged.")
+        bool,
+        typer.Option("--force", help="Build again although the inputs are unchanged or were rolled back."),
     ] = False,
+    channel: ChannelOption = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what changed since the run before.")
     ] = False,
@@ -63,12 +72,13 @@ def build(
         backport build openssl --target f28
         backport build openssl --target f28 --until self-test --json
         backport build openssl --target f28 --builder mock --explain
+        backport build openssl --target f28 --channel testing
     """
     from backport import pipeline
     from backport.job import Stage, load_job
     from backport.terminal import TerminalProgress
 
-    job = load_job(recipe, target, config, builder=builder)
+    job = load_job(recipe, target, config, builder=builder, channel=channel)
     with TerminalProgress() as progress:
         report = pipeline.build(job, until=Stage(until), force=force, progress=progress)
     _show_run(report, as_json=as_json, explain=explain)
@@ -99,6 +109,9 @@ def plan(
     console.print(rows_table(("package", "from", "suffix", "changes", "%check"), planned.rows()))
     if planned.published:
         console.print("nothing to do: the same inputs are published already")
+        return
+    if planned.held:
+        console.print("nothing to do: what these inputs gave was rolled back; --force builds it")
         return
     console.print(f"to be built with {planned.builder}, in this order", markup=False)
     for line in planned.reasons:

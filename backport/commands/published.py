@@ -1,0 +1,56 @@
+"""What the commands about a target's published folder start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backport.generations import Generation, TargetFolder
+    from backport.site import Site
+    from backport.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A target's folder in one channel, with the settings that it belongs to."""
+
+    site: Site
+    target: Target
+    folder: TargetFolder
+
+    def other(self, channel: str) -> TargetFolder:
+        """The same target's folder in another channel. Raises UsageError."""
+        from backport.generations import TargetFolder
+        from backport.site import check_channel
+
+        check_channel(channel, self.site)
+        return TargetFolder.of(self.site.paths.repository, self.target.name, channel)
+
+    def generation(self, generation: str | None) -> Generation:
+        """A generation's record; default: of the one that readers see. Raises PublishError."""
+        from backport.errors import PublishError
+
+        record = self.folder.load(generation) if generation else self.folder.current_generation()
+        if record is None:
+            raise PublishError(
+                f"{self.folder.path}: nothing is published for {self.target.name}",
+                hint=f"`backport build RECIPE --target {self.target.name}` publishes",
+            )
+        return record
+
+
+def place_of(target: str, channel: str | None, config: Path | None) -> Place:
+    """The folder that the options name. Raises UsageError."""
+    from backport.generations import TargetFolder
+    from backport.site import check_channel, load_site
+    from backport.target import load_target
+
+    site = load_site(config)
+    channel = channel or site.channel
+    check_channel(channel, site)
+    loaded = load_target(site.paths.targets, target)
+    return Place(
+        site=site, target=loaded, folder=TargetFolder.of(site.paths.repository, loaded.name, channel)
+    )

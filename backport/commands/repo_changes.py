@@ -1,0 +1,133 @@
+"""Commands that change what is published without building: rollback, promote, prune and gc."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from backport.commands.options import ChannelOption, ConfigOption, JsonOption, TargetOption, print_json
+from backport.commands.published import place_of
+
+app = typer.Typer()
+
+
+@app.command()
+def rollback(
+    target: TargetOption,
+    generation: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="A generation; default: the one before the present one."),
+    ] = None,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Let readers see another generation again, by one rename.
+
+    What the generation that readers leave was built from is held: `backport build` does not publish it
+    again before its inputs change, or --force is given. The way forward again is the same command with
+    the later generation's id.
+
+    \b
+    Examples:
+        backport repo rollback --target f28
+        backport repo rollback --target f28 20261124T041000Z-0123456789ab
+    """
+    from dataclasses import asdict
+
+    from backport.repository import lead_back
+
+    place = place_of(target, channel, config)
+    moved = lead_back(place.folder, generation, target=place.target, base_url=place.site.url)
+    if as_json:
+        print_json(asdict(moved))
+        return
+    typer.echo(f"readers of {moved.folder} see {moved.generation} now, before: {moved.before or 'nothing'}")
+    for name in moved.held:
+        typer.echo(f"{name} is not published again until its inputs change, or with --force")
+
+
+@app.command()
+def promote(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The channel to take from.")],
+    destination: Annotated[str, typer.Argument(metavar="TO", help="The channel to give to.")],
+    target: TargetOption,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what was rolled back from that channel.")
+    ] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Let readers of a channel see what those of another see: the same files, nothing is built anew.
+
+    \b
+    Examples:
+        backport repo promote testing stable --target f28
+        backport repo promote stable testing --target f28
+    """
+    from dataclasses import asdict
+
+    from backport.repository import promote as promote_generation
+    from backport.signing_key import other_keys
+    from backport.terminal import TerminalProgress
+
+    place = place_of(target, source, config)
+    with TerminalProgress() as progress:
+        moved = promote_generation(
+            place.folder, place.other(destination), target=place.target, base_url=place.site.url,
+            signing=place.site.signing, others=other_keys(place.site.signing), force=force, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print_json(asdict(moved))
+        return
+    typer.echo(f"readers of {moved.folder} see {moved.generation} now, before: {moved.before or 'nothing'}")
+
+
+@app.command()
+def prune(
+    target: TargetOption,
+    keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest stay.")],
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Remove old generations; never what readers see, nor the newest build of a package.
+
+    \b
+    Example:
+        backport repo prune --target f28 --keep 10
+    """
+    from backport.repository import prune as prune_generations
+
+    gone = prune_generations(place_of(target, channel, config).folder, keep)
+    _tell_removed(gone, as_json=as_json)
+
+
+@app.command()
+def gc(
+    target: TargetOption,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Remove what killed processes left behind. The next `backport build` does that, too.
+
+    \b
+    Example:
+        backport repo gc --target f28
+    """
+    from backport.repository import collect_garbage
+
+    gone = collect_garbage(place_of(target, channel, config).folder)
+    _tell_removed(gone, as_json=as_json)
+
+
+def _tell_removed(names: tuple[str, ...], *, as_json: bool) -> None:
+    if as_json:
+        print_json(list(names))
+        return
+    for name in names:
+        typer.echo(f"removed {name}")
+    if not names:
+        typer.echo("nothing to remove")
