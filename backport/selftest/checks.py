@@ -5,12 +5,16 @@ Everything here is pure; the observations come from the client, the daemon and t
 
 from __future__ import annotations
 
-from backport.artifacts import Verdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from backport.artifacts import Check, Verdict
 from backport.recipe import Command, Handshake, SelfTest
-from backport.selftest import mail_checks
+from backport.selftest import mail_checks, outside
 from backport.selftest.certificates import dns_names, explain, is_named
 from backport.selftest.client import Conversation, NotSmtp, Refused
 from backport.selftest.ledger import Finding, Ledger
+from backport.selftest.outside import transport
 from backport.selftest.policy import CryptoPolicy
 from backport.selftest.tls import Session
 from backport.selftest.trouble import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
@@ -54,6 +58,7 @@ def plan(self_test: SelfTest) -> dict[str, str]:
             "library.owner": "the mapped library belongs to the candidate's package",
             "library.runtime-version": "Exim runs with the candidate's version of the library",
             "after.s-client": "the updated openssl s_client agrees",
+            **outside.plan(),
             **mail_checks.PLAN,
         }
     return planned | {command_id(command): " ".join(command.run) for command in self_test.commands}
@@ -181,6 +186,21 @@ def judge_refusal(
     else:
         advice = next(text for kind, text in _TROUBLE_ADVICE if isinstance(outcome, kind))
         ledger.error(check_id, expected=_REFUSED, found=outcome.message, advice=advice)
+
+
+def adopt_outside(ledger: Ledger, found: Sequence[Check], policy: CryptoPolicy | None) -> None:
+    """What was seen from outside, where nobody can tell which policy is in force.
+
+    An old protocol that the policy permits is but a warning there, too.
+    """
+    permitted = {
+        transport.refusal_id(version)
+        for version in transport.OLD_PROTOCOLS
+        if policy and policy.permits(version)
+    }
+    for check in found:
+        excused = check.verdict is Verdict.FAIL and check.id in permitted
+        ledger.adopt(replace(check, verdict=Verdict.WARN) if excused else check)
 
 
 def _accepted(protocol: str, session: Session, policy: CryptoPolicy | None) -> Finding:

@@ -13,7 +13,7 @@ from backport.artifacts import Nevra
 from backport.errors import SelfTestError
 from backport.recipe import Command, Handshake, SelfTest, Starttls
 from backport.root import Daemon, ExtraRepository, Root
-from backport.selftest import checks, inside, mail, mail_checks
+from backport.selftest import checks, inside, mail, mail_checks, outside
 from backport.selftest.client import Conversation, converse
 from backport.selftest.configuration import Policy
 from backport.selftest.exim import (
@@ -28,6 +28,7 @@ from backport.selftest.exim import (
 )
 from backport.selftest.inside import ProgramResult
 from backport.selftest.ledger import Ledger
+from backport.selftest.outside.revocation import load_crls
 from backport.selftest.policy import CryptoPolicy, judge_policy, read_policy
 from backport.selftest.reading import read_inside
 from backport.selftest.tls import Offer, Session
@@ -35,6 +36,8 @@ from backport.selftest.transcript import Transcript
 from backport.selftest.trouble import WireError
 
 HELO = mail.HELO
+_WORKERS = 4
+"""Connections at a time of the examination from outside; Exim takes 20 (smtp_accept_max)."""
 COMMAND_TIMEOUT = 120.0
 """Deadline in seconds of each program that runs inside the root."""
 
@@ -82,7 +85,7 @@ class Examiner:
         with self.ledger.step(
             "update.installed",
             expected="dnf updates from the candidate repository",
-            bars=("policy.", "after.", "library.", "mail.", "command."),
+            bars=("policy.", "after.", "library.", "transport.", "certificate.", "mail.", "command."),
             advice="Read dnf's log: it tells which package could not be updated, or verified, and why.",
         ):
             names = {nevra.name for nevra in candidates}
@@ -102,10 +105,11 @@ class Examiner:
         """
         policy = read_policy(self._read)
         judge_policy(self.ledger, policy)
-        bars = ("after.", "library.", "mail.")
+        bars = ("after.", "library.", "transport.", "certificate.", "mail.")
         with self._step("after", bars=bars), self._exim("after") as exim:
             conversation = self._talk(exim, "after", tls.after, tls.library)
             tasks: list[Callable[[], None]] = [
+                partial(self._from_outside, exim, tls.after, policy),
                 partial(self._library, exim, tls.library),
                 partial(self._botnet_rules, exim),
                 partial(self._coarse_rule, exim),
@@ -163,6 +167,24 @@ class Examiner:
             for future in [pool.submit(task) for task in tasks]:
                 future.result()
         self.transcripts[kept:] = sorted(self.transcripts[kept:])
+
+    def _from_outside(self, exim: Exim, expected: Handshake, policy: CryptoPolicy | None) -> None:
+        """Everything that can be seen without access to the server, with as many connections as it takes."""
+        subject = outside.Subject(
+            dial=exim.dial,
+            host=HOST,
+            servername=HOST,
+            helo=HELO,
+            expectation=outside.Expectation(protocol=expected.protocol, cipher=expected.cipher),
+            trust=self.files.trust,
+            crls=load_crls(self.files.revocation_list),
+            staple=True,
+            connections=None,
+            workers=_WORKERS,
+        )
+        report = outside.examine(subject)
+        checks.adopt_outside(self.ledger, report.checks, policy)
+        self.transcripts.append(f"from outside: {report.transcript}")
 
     def _botnet_rules(self, exim: Exim) -> None:
         greeting = mail.greet_as_botnet(exim)

@@ -78,8 +78,8 @@ class ServerFiles:
     ) -> ServerFiles:
         """Files of a server that is right in every respect, save where ``contents`` has another one.
 
-        Their names are ``exim.conf``, ``chain.pem``, ``key.pem`` and, for clients, ``root.pem``;
-        ``sink.pem`` is for the servers that it sends mail to.
+        Their names are ``exim.conf``, ``chain.pem``, ``key.pem``, ``ocsp.der`` and, for clients,
+        ``root.pem`` and ``crl.pem``; ``sink.pem`` is for the servers that it sends mail to.
         """
         trial = new_trial()
         leaf = authority.issue([HOST])
@@ -88,6 +88,7 @@ class ServerFiles:
             host=HOST,
             certificate=f"{_FILES}/chain.pem",
             private_key=f"{_FILES}/key.pem",
+            ocsp_answer=f"{_FILES}/ocsp.der",
             trial=trial,
         )
         configuration = render_configuration(policies, server, purpose="for a self-test")
@@ -95,7 +96,9 @@ class ServerFiles:
             "exim.conf": configuration.encode(),
             "chain.pem": authority.chain(leaf),
             "key.pem": leaf.key_pem,
+            "ocsp.der": authority.ocsp_answer(leaf),
             "root.pem": authority.root.pem,
+            "crl.pem": authority.crl(),
             "sink.pem": authority.chain(peer) + peer.key_pem,
             **(contents or {}),
         }
@@ -124,6 +127,11 @@ class ServerFiles:
     def trust(self) -> Path:
         """The root certificate that clients trust, on the host."""
         return self.folder / "root.pem"
+
+    @property
+    def revocation_list(self) -> bytes:
+        """The list of the certificate's issuer, in PEM."""
+        return (self.folder / "crl.pem").read_bytes()
 
     @property
     def trust_inside(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backport.artifacts import Check, Verdict
@@ -72,6 +72,10 @@ class Ledger:
             evidence=printable(finding.evidence, EVIDENCE_LIMIT),
             advice="" if finding.verdict is Verdict.PASS else printable(finding.advice),
         )
+
+    def adopt(self, check: Check) -> None:
+        """Take over what another examination came to, as it is."""
+        self._checks[check.id] = replace(check, title=self._plan[check.id])
 
     def bar(self, prefixes: tuple[str, ...], reason: str) -> None:
         """From now on, checks whose ids begin with one of ``prefixes`` cannot be done, and why."""

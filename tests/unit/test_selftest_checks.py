@@ -8,7 +8,7 @@ from cryptography import x509
 from backport.artifacts import Check, Nevra, Verdict
 from backport.errors import HostError, SelfTestError
 from backport.recipe import Command, Handshake, SelfTest, Starttls
-from backport.selftest import checks, inside
+from backport.selftest import checks, inside, outside
 from backport.selftest.authority import Authority
 from backport.selftest.client import Conversation, NotSmtp, Refused, Reply
 from backport.selftest.inside import MappedFile, ProgramResult
@@ -100,6 +100,7 @@ def test_plan_has_every_id_in_order(ledger: Ledger) -> None:
         "library.owner",
         "library.runtime-version",
         "after.s-client",
+        *outside.plan(),
         "mail.helo-botnet",
         "mail.sender-botnet.coarse",
         "mail.sender-botnet.refined",

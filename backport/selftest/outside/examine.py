@@ -71,21 +71,21 @@ class Report:
     connections: int
 
 
-def plan(subject: Subject) -> dict[str, str]:
+def plan(*, direct_tls: bool = False) -> dict[str, str]:
     """Every check, id to title, in the order of the report."""
-    steps = transport.steps(direct_tls=subject.direct_tls)
+    steps = transport.steps(direct_tls=direct_tls)
     return {
         **{transport.STEPS[stage][0]: transport.TITLES[stage] for stage in steps},
         "transport.protocol": "protocol of a default client",
         "transport.cipher": "suite of a default client",
-        **titles(direct_tls=subject.direct_tls),
+        **titles(direct_tls=direct_tls),
         **standing.TITLES,
     }
 
 
 def examine(subject: Subject) -> Report:
     """Examine a server. What goes wrong on the way is in the checks; nothing is raised for it."""
-    ledger, transcript = Ledger(plan(subject)), Transcript()
+    ledger, transcript = Ledger(plan(direct_tls=subject.direct_tls)), Transcript()
     first = _meet(subject, Offer(), transcript)
     pages = [("a default client", transcript)]
     whole = transport.judge_steps(ledger, first, direct_tls=subject.direct_tls)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from backport.errors import UsageError
+from backport.selftest.configuration import ALL_POLICIES, Policy, Server, Trial, render_configuration
+
+MARKS = {
+    Policy.HELO_BOTNET: "{ylmf-pc}",
+    Policy.SENDER_BOTNET: r"\N^Anastasia.{2,5}@\N",
+    Policy.SENDER_BOTNET_COARSE: r"\N^Anastasia.*\N",
+    Policy.REQUIRE_TLS_INBOUND: "!encrypted = *",
+    Policy.REQUIRE_TLS_OUTBOUND: "hosts_require_tls = *",
+}
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_a_policy_brings_its_rule_with_an_explanation_and_no_other(policy: Policy) -> None:
+    text = render_configuration({policy}, Server(), purpose="for a test")
+    assert {one for one, mark in MARKS.items() if mark in text} == {policy}
+    assert f"# {policy}: " in text
+
+
+def test_all_rules_go_together() -> None:
+    text = render_configuration(ALL_POLICIES, Server(host="mx.example.org"), purpose="for a test")
+    assert {one for one, mark in MARKS.items() if mark in text} == ALL_POLICIES
+    assert text.startswith("# Exim for a test.\n")
+    assert "primary_hostname = mx.example.org\n" in text
+    assert "deliver_drop_privilege" not in text
+
+
+def test_without_policies_there_is_still_a_server() -> None:
+    text = render_configuration((), Server(ocsp_answer="/etc/ocsp.der"), purpose="for a test")
+    assert not any(mark in text for mark in MARKS.values())
+    assert "tls_ocsp_file = /etc/ocsp.der\n" in text
+
+
+def test_the_two_forms_of_the_sender_rule_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="two forms"):
+        render_configuration({Policy.SENDER_BOTNET, Policy.SENDER_BOTNET_COARSE}, Server(), purpose="x")
+
+
+@pytest.mark.parametrize("value", ["", " ", "a\nperl_startup = do_evil"])
+def test_a_value_cannot_bring_settings_of_its_own(value: str) -> None:
+    with pytest.raises(UsageError, match="cannot stand"):
+        render_configuration((), Server(host=value), purpose="x")
+
+
+def test_a_trial_keeps_to_its_own_places() -> None:
+    trial = Trial(
+        address="127.0.0.1", port=26, spool="/var/spool/t", trust="/t.pem", routes={"a.example": "127.0.0.9"}
+    )
+    text = render_configuration(ALL_POLICIES, Server(trial=trial), purpose="for a test")
+    assert "spool_directory = /var/spool/t\n" in text
+    assert "route_list = a.example 127.0.0.9\n" in text
+    assert "dnslookup" not in text
+    assert (trial.log, trial.mailbox) == ("/var/spool/t/log/mainlog", "/var/spool/t/mailbox")
