@@ -20,6 +20,7 @@ _ARCHIVE = re.compile(
     r"\.(tar(\.\w+)?|t[gbx]z2?|zip|tlz|gem|crate|7z|jar|cpio)\b[ \t\r]*$|%\{(pypi|crates)_source\b", re.ASCII
 )
 _SOURCE_TAG = re.compile(r"[ \t]*source0?[ \t]*:(.*)", re.IGNORECASE | re.ASCII)
+_PATCH_MACRO = re.compile(r"%(define|global)[ \t]+patch[ \t(]", re.ASCII)
 _BUILD_SYSTEM = re.compile(r"[ \t]*buildsystem[ \t]*:", re.IGNORECASE | re.ASCII)
 #: What rpm 4.20 adds to a BuildSystem's own section: ``%prep -a`` behind it, ``%prep -p`` before it.
 _ADDITION = re.compile(r"-[ap]\b(?![ \t]+[/<])", re.ASCII)
@@ -91,7 +92,7 @@ def _in_section(
     automatic = [step for step in steps if step.automatic]
     base = spec.lines[section.first].after
     times = _times(spec, [(step.line.before, step.certain) for step in automatic], base)
-    commands = [f"%patch -P {number} -p{strip}" for number, strip in patches]
+    commands = [_command(spec, number, strip) for number, strip in patches]
     layout = lay_out(spec, section, steps)
     place = layout.place()
     if times == (1, 1) and all(_is_right_there(layout, step, place) for step in automatic):
@@ -101,6 +102,13 @@ def _in_section(
         raise spec.refuse(f"{reason} whose directory is known", steps[-1].line, hint=_HINT)
     limits = [splice for step in automatic for splice in _limit(spec, step, tags, patches[0][0] - 1)]
     return [*limits, spec.insert_after(place.line, *commands)]
+
+
+def _command(spec: Spec, number: int, strip: int) -> str:
+    """``%patch -P N`` is right from rpm 4.14 on, unless the spec has a macro of the name patch."""
+    if _PATCH_MACRO.search(spec.text):
+        return f"patch -p{strip} --fuzz=0 < %{{PATCH{number}}}"
+    return f"%patch -P {number} -p{strip}"
 
 
 def _is_right_there(layout: Layout, step: Step, place: Place | None) -> bool:

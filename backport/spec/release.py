@@ -71,7 +71,7 @@ def _bump(spec: Spec, line: Line, bump: int) -> list[Splice]:
     if bumped := _BUMPED.search(value):
         raised = max(bump, int(bumped[1]) + 1)
         return [Splice(start=start + bumped.start(1), end=end, text=str(raised))]
-    if _OWN_RELEASE.search(value):
+    if spec.sections[line.section].name == "package" and _OWN_RELEASE.search(value):
         return []
     suffix = f".bp{bump}"
     if macro := _BARE_MACRO.search(value):

@@ -14,6 +14,8 @@ _MACRO = re.compile(
 )
 _ALL_PATCHES = re.compile(r"%(?:\{[?!]*)?(patches|PATCHES)\b", re.ASCII)
 _LEVEL = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(%\{[^}]*\}|\w+)", re.ASCII)
+_LUA_PATCHES = re.compile(r"\bi?pairs[ \t]*\([ \t]*patches[ \t]*\)", re.ASCII)
+_CONDITIONAL_MACRO = re.compile(r"[ \t]*%\{!?\?", re.ASCII)
 _NAME = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*n[ \t]*(\S+)", re.ASCII)
 _LOOP = re.compile(r"[ \t]*for\b", re.ASCII)
 _LOOP_END = re.compile(r"^[ \t]*done\b|;[ \t]*done\b", re.ASCII | re.MULTILINE)
@@ -77,8 +79,8 @@ def uses_source(text: str) -> bool:
 
 
 def _read(spec: Spec, section: Section, line: Line, text: str) -> Step | None:
-    if _ALL_PATCHES.search(text):
-        return _over_all_patches(spec, section, line)
+    if _ALL_PATCHES.search(text) or _LUA_PATCHES.search(text):
+        return None if line.inner else _over_all_patches(spec, section, line)
     if match := _MACRO.search(text):
         options = _within_braces(text[match.end() :]).rstrip(" \t\r\n")
         step = _from_macro(line, match["name"], options, line.start + match.end())
@@ -88,15 +90,20 @@ def _read(spec: Spec, section: Section, line: Line, text: str) -> Step | None:
 
 
 def _over_all_patches(spec: Spec, section: Section, line: Line) -> Step | None:
-    """A command on %{patches}, or a loop over them, which may also do other things than patch."""
-    text = spec.group_text(line)
-    if _LOOP.match(text):
-        rest = spec.text[line.start : spec.lines[section.stop - 1].end]
+    """A command on %{patches}, or a loop over them, which may also do other things than patch.
+
+    Lua hands its table of patches to whatever comes later in the section.
+    """
+    text, rest = spec.group_text(line), spec.text[line.start : spec.lines[section.stop - 1].end]
+    if _LUA_PATCHES.search(text):
+        text = rest
+    elif _LOOP.match(text):
         text = rest[: match.end()] if (match := _LOOP_END.search(rest)) else rest
     if not _APPLY.search(_ALL_PATCHES.sub("", text)):
         return None
     strip = level(text, default=1 if _GIT.search(text) else None)
-    return Step(line=line, applies=True, automatic=True, strip=strip)
+    certain = _CONDITIONAL_MACRO.match(line.text) is None
+    return Step(line=line, applies=True, automatic=True, certain=certain, strip=strip)
 
 
 def _from_macro(line: Line, macro: str, options: str, position: int) -> Step:

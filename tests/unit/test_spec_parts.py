@@ -240,6 +240,19 @@ def test_patch_tags(tags: str, expected: str) -> None:
     assert expected in edit(tags=tags, patches=OURS)
 
 
+def test_a_spec_s_own_macros_release_and_patch_are_seen_through() -> None:
+    text = edit(release="%{release}%{?dist}", tags="%global release 6\n%global patch 2", patches=OURS)
+    assert "Release: %{release}%{?dist}.bp1" in text
+    assert prep_of(text) == "%setup -q\npatch -p1 --fuzz=0 < %{PATCH0}"
+
+
+def test_lua_that_lists_the_patches_for_git_applies_ours_too() -> None:
+    prep = "%setup -q\n%{lua:\nfor i, p in ipairs(patches) do print(p) end\n}\nxargs git am < list"
+    assert prep_of(edit(prep=prep, patches=OURS)) == prep
+    with pytest.raises(PatchError, match="another strip level"):
+        edit(prep=prep, patches=(SpecPatch(name="x.patch", strip=0),))
+
+
 def test_a_number_lies_beyond_every_range_of_autopatch() -> None:
     text = edit(tags="Patch3: three.patch", prep="%setup -q\n%autopatch -p1 -m 0 -M 99", patches=OURS)
     assert "Patch100: ours.patch" in text
