@@ -130,7 +130,8 @@ class Starttls(Settings):
     """The negative control: what the target's own packages negotiate."""
     after: Handshake
     refused: tuple[Literal["TLSv1", "TLSv1.1", "TLSv1.2"], ...] = ("TLSv1",)
-    """Protocol versions that the updated server must refuse."""
+    """Old protocol versions that are tried, each alone. Those that the crypto policy in force forbids must
+    be refused, and all of them where there is none; what it permits is a warning when it is accepted."""
 
 
 class Command(Settings):

@@ -132,7 +132,7 @@ def exim_config(
         Path | None, typer.Option(metavar="FILE", help="The OCSP response to staple, in DER; default: none.")
     ] = None,
 ) -> None:
-    r"""Print a configuration for Exim 4.91 or later, each rule with a comment that explains it.
+    """Print a configuration for Exim 4.91 or later, each rule with a comment that explains it.
 
     It is the one that the self-test proves rule by rule.
 
@@ -176,7 +176,7 @@ def selftest(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    r"""Examine what is published, in a clean root of the target: handshakes, library, policy, mail.
+    """Examine what is published, in a clean root of the target: handshakes, library, policy, mail.
 
     Exit code 7: a check failed.
 

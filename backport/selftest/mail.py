@@ -6,8 +6,7 @@ What is said is data; what came of it is returned to be judged, and nothing is r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from backport.selftest.client import TIMEOUT, Refused, Reply, SmtpClient
@@ -99,21 +98,25 @@ def recipient(behaviour: Behaviour) -> str:
 def greet_as_botnet(exim: Exim) -> Dialogue:
     """Greet with the botnet's name, and see whether the server closes the connection."""
     dialogue = Dialogue()
-    with _speaking(exim, dialogue, timeout=_DROP_TIMEOUT) as client:
+
+    def say(client: SmtpClient) -> None:
         try:
             dialogue.replies["EHLO"] = client.command(f"EHLO {BOTNET_HELO}")
             client.reply("anything more")
         except WireError as problem:
             dialogue.closed = isinstance(problem, Closed)
             dialogue.transcript.note(problem.message)
-    dialogue.log = exim.wait_for_log(f"rejected EHLO or HELO {BOTNET_HELO}", timeout=LOG_TIMEOUT)
+
+    _speak(exim, dialogue, say, timeout=_DROP_TIMEOUT)
+    _read_log(exim, dialogue, f"rejected EHLO or HELO {BOTNET_HELO}")
     return dialogue
 
 
 def offer_senders(exim: Exim, rule: SenderRule) -> Dialogue:
     """Offer every sender of a rule, in clear."""
     dialogue = Dialogue()
-    with _speaking(exim, dialogue) as client:
+
+    def say(client: SmtpClient) -> None:
         _greet(client)
         for local_part in (*rule.refused, *rule.passed):
             reply = client.command(f"MAIL FROM:<{address(local_part)}>")
@@ -121,20 +124,24 @@ def offer_senders(exim: Exim, rule: SenderRule) -> Dialogue:
             if reply.code == 250:
                 client.command("RSET")
         client.command("QUIT")
-    last = re.escape(address(rule.refused[-1]))
-    dialogue.log = exim.wait_for_log(f"rejected MAIL <{last}>", timeout=LOG_TIMEOUT)
+
+    _speak(exim, dialogue, say)
+    _read_log(exim, dialogue, f"rejected MAIL <{re.escape(address(rule.refused[-1]))}>")
     return dialogue
 
 
 def ask_in_clear(exim: Exim) -> Dialogue:
     """Name a recipient without TLS."""
     dialogue = Dialogue()
-    with _speaking(exim, dialogue) as client:
+
+    def say(client: SmtpClient) -> None:
         _greet(client)
         client.command(f"MAIL FROM:<{SENDER}>")
         dialogue.replies["RCPT"] = client.command(f"RCPT TO:<{LOCAL}>")
         client.command("QUIT")
-    dialogue.log = exim.wait_for_log(f"rejected RCPT <{re.escape(LOCAL)}>", timeout=LOG_TIMEOUT)
+
+    _speak(exim, dialogue, say)
+    _read_log(exim, dialogue, f"rejected RCPT <{re.escape(LOCAL)}>")
     return dialogue
 
 
@@ -143,8 +150,7 @@ def transfer(exim: Exim) -> Transfer:
     found = Transfer(sinks={sink.behaviour: sink for sink in new_sinks()})
     recipients = [LOCAL, *map(recipient, found.sinks)]
     with listening(tuple(found.sinks.values()), exim.network, exim.files.folder / "sink.pem"):
-        with _speaking(exim, found.dialogue) as client:
-            _submit(client, found, recipients)
+        _speak(exim, found.dialogue, lambda client: _submit(client, found, recipients))
         for message_id in found.ids.values():
             # A deferred message stays; all others are done with, a bounced one after its bounce is made.
             found.dialogue.log = exim.wait_for_log(_settled(message_id), timeout=LOG_TIMEOUT)
@@ -177,18 +183,24 @@ def _submit(client: SmtpClient, found: Transfer, recipients: Sequence[str]) -> N
     client.command("QUIT")
 
 
-@contextmanager
-def _speaking(exim: Exim, dialogue: Dialogue, *, timeout: float = TIMEOUT) -> Iterator[SmtpClient]:
-    """A client that has been welcomed; what goes wrong from here on is the dialogue's trouble."""
+def _speak(
+    exim: Exim, dialogue: Dialogue, say: Callable[[SmtpClient], None], *, timeout: float = TIMEOUT
+) -> None:
+    """Connect and, once welcomed, ``say`` something; what goes wrong is the dialogue's trouble."""
     deadline = Deadline(timeout)
     try:
         with Wire(exim.dial(deadline), deadline) as wire:
             client = SmtpClient(wire, dialogue.transcript)
             _demand(220, client.reply("the banner"))
-            yield client
+            say(client)
     except WireError as problem:
         dialogue.trouble = problem
         dialogue.transcript.note(problem.message)
+
+
+def _read_log(exim: Exim, dialogue: Dialogue, pattern: str) -> None:
+    """Keep the server's log; where the dialogue came to its end, once it holds ``pattern``."""
+    dialogue.log = exim.wait_for_log(pattern, timeout=0 if dialogue.trouble else LOG_TIMEOUT)
 
 
 def _greet(client: SmtpClient) -> None:
