@@ -246,7 +246,7 @@ def probe(
         Path | None, typer.Option(metavar="FILE", help="Write the transcript to a file.")
     ] = None,
 ) -> None:
-    r"""Examine a mail server's TLS from outside: transport and certificates.
+    """Examine a mail server's TLS from outside: transport and certificates.
 
     It opens at most five connections, waits for every reply and sends no mail. Exit code 1: a check
     failed; 2: a name, port or file that was given is wrong.
