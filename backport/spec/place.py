@@ -74,8 +74,13 @@ class Layout:
         for point in self.points:
             blank = point.start.comment or not point.start.text.strip(" \t\r")
             if point.start.index > step.line.index and not blank:
-                return point.after.directory if point.open else shell.TOP
+                return point.after.directory if point.open and _is_below_top(point) else shell.TOP
         return shell.TOP
+
+
+def _is_below_top(point: _Point) -> bool:
+    outside = ("..", "%{_builddir}", "%_builddir", "$RPM_BUILD_DIR")
+    return point.after.directory is not None and not set(point.after.directory[:1]) & set(outside)
 
 
 def lay_out(spec: Spec, section: Section, steps: Sequence[Step]) -> Layout:

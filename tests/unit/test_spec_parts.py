@@ -109,6 +109,7 @@ def test_every_release_tag_of_the_spec_is_raised() -> None:
         ("%setup -q\n%setup -q -T -D -a 1", "%setup -q\n%setup -q -T -D -a 1\n%patch -P 0 -p1"),
         ("%setup -qcT\ncp %{SOURCE0} .\ntrue", "%setup -qcT\ncp %{SOURCE0} .\n%patch -P 0 -p1\ntrue"),
         ("%setup -q -c\n\n# in\ncd a-1\ntrue", "%setup -q -c\n\n# in\ncd a-1\n%patch -P 0 -p1\ntrue"),
+        ("%setup -q -c\ncd ..\ntrue", "%setup -q -c\n%patch -P 0 -p1\ncd ..\ntrue"),
         ("%setup -q -c\nmv x y\ncd y", "%setup -q -c\n%patch -P 0 -p1\nmv x y\ncd y"),
         ("%setup -q\ncd a-1", "%setup -q\n%patch -P 0 -p1\ncd a-1"),
         (
