@@ -22,8 +22,9 @@ from pathlib import Path
 
 from backport.errors import BuildError
 from backport.job import Job, load_job
-from backport.root import clean_root
+from backport.root import Root, clean_root
 from backport.trust import read_header
+from tests.e2e.examined import Parts, make_parts
 from tests.lab.build import ensure
 from tests.lab.serve import Served, served
 from tests.maillog import generated_log
@@ -135,11 +136,27 @@ def maillog_lines() -> Iterator[Figure]:
     yield Figure(name="maillog of a gzipped log", values=tuple(packed), unit="line/s", bound="none")
 
 
+def examination() -> Iterator[Figure]:
+    """The whole examination of an installed root: stock server, then the updated one; not dnf's update."""
+    seconds = []
+    with _place() as place, tempfile.TemporaryDirectory() as scratch:
+        job, folder = load_job("openssl", "f28", place.site), Path(scratch)
+        cache, packages = folder / "cache", job.recipe.self_test.install
+        parts = make_parts(place.lab, job.target, cache=cache, folder=folder)
+        for number in range(RUNS):
+            workspace = folder / str(number)
+            workspace.mkdir()
+            with clean_root(job.target, packages=packages, cache=cache, workspace=workspace) as root:
+                seconds.append(_examining(parts, root, workspace))
+    yield Figure(name="whole examination of an installed root", values=tuple(seconds), unit="s", bound="3")
+
+
 FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_over_python,
     "unchanged": unchanged_run,
     "pipeline": pipeline_over_rpmbuild,
     "maillog": maillog_lines,
+    "examination": examination,
 }
 
 
@@ -180,6 +197,21 @@ def _bare_rpmbuild(job: Job, place: Served) -> float:
                     log=Path(workspace) / "bare.log",
                 )
                 seconds += time.monotonic() - started
+    return seconds
+
+
+def _examining(parts: Parts, root: Root, workspace: Path) -> float:
+    examiner = parts.examiner(root, workspace)
+    started = time.monotonic()
+    examiner.before(parts.tls)
+    before = time.monotonic() - started
+    assert examiner.update()
+    started = time.monotonic()
+    examiner.after(parts.tls)
+    examiner.commands()
+    seconds = before + time.monotonic() - started
+    failed = [check.id for check in examiner.ledger.checks() if check.stops and check.id != "root.installed"]
+    assert not failed, failed
     return seconds
 
 
