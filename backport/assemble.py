@@ -28,6 +28,7 @@ from backport.generations import RECORD, Generation, PublishedRpm, TargetFolder,
 from backport.progress import Progress
 from backport.signing_key import Signer, open_key, verify_file
 from backport.site import Signing
+from backport.splice import extend_repodata
 from backport.target import Target
 
 GRACE = timedelta(days=3)
@@ -77,9 +78,26 @@ class Publication:
             and (path / name).is_dir()
             and before.fingerprint == self.record.fingerprint
             and before.compression == self.record.compression
-            and not any(one.entry.path.startswith(f"{name}/") for one in self.added)
+            and not self.added_to(name)
             and (name != basearch(self.target) or read_advisories(path / name) == self.advisories)
         )
+
+    def is_extended(self, name: str) -> bool:
+        """Whether packages come to a repository, and none goes or changes, so that the metadata of the
+        generation before is a part of the new."""
+        before, path = self.before, self.before_path
+        if before is None or path is None or not (path / name).is_dir():
+            return False
+        old, new = paths_in(name, before), {one.entry.path for one in self.added_to(name)}
+        return (
+            before.compression == self.record.compression == "gz"
+            and not old & new
+            and len(old) + len(new) == len(paths_in(name, self.record))
+        )
+
+    def added_to(self, name: str) -> list[Incoming]:
+        """What comes to one of the repositories."""
+        return [one for one in self.added if one.entry.path.startswith(f"{name}/")]
 
     @property
     def present(self) -> Mapping[str, str] | None:
@@ -96,6 +114,11 @@ class Publication:
 def repositories_of(target: Target) -> tuple[str, ...]:
     """The folders of a generation that are dnf repositories: packages, their debuginfo, sources."""
     return basearch(target), f"debug/{basearch(target)}", SOURCE
+
+
+def paths_in(repository: str, record: Generation | None) -> set[str]:
+    """The packages of one of a generation's repositories."""
+    return {rpm.path for rpm in record.rpms if rpm.path.startswith(f"{repository}/")} if record else set()
 
 
 def basearch(target: Target) -> str:
@@ -183,39 +206,46 @@ def content_digest(record: Generation) -> str:
 def _place_packages(publication: Publication, scratch: Path) -> None:
     for name in repositories_of(publication.target):
         (scratch / name).mkdir(parents=True)
-    added = {one.entry.path: one for one in publication.added}
+    added, before = {one.entry.path: one for one in publication.added}, publication.before_path
     for entry in publication.record.rpms:
-        destination = scratch / entry.path
-        destination.parent.mkdir(parents=True, exist_ok=True)
         if one := added.get(entry.path):
+            destination = scratch / entry.path
             shutil.copyfile(one.rpm.path, destination)
             destination.chmod(0o644)
             if digest_of(destination) != entry.sha256:
                 raise PublishError(f"{one.rpm.path}: changed since it was tested", hint="build it again")
-        elif publication.before_path:
-            _link(publication.before_path / entry.path, destination, publication.copied)
+        elif before:
+            # Joined as text: a large repository has many packages.
+            _link(f"{before}/{entry.path}", f"{scratch}/{entry.path}", publication.copied)
 
 
-def _link(source: Path, destination: Path, copied: list[Path]) -> None:
+def _link(source: Path | str, destination: Path | str, copied: list[Path]) -> None:
     try:
-        destination.hardlink_to(source)
+        os.link(source, destination)
     except OSError as problem:
         if problem.errno not in _NO_HARD_LINKS:
             raise
         shutil.copy2(source, destination)
-        copied.append(destination)
+        copied.append(Path(destination))
 
 
 def _describe(publication: Publication, scratch: Path, signer: Signer) -> None:
     """Signed metadata; a repository to which nothing was added keeps that which clients know."""
     for name in repositories_of(publication.target):
-        if publication.before_path and publication.is_unchanged(name):
-            _link_metadata(publication.before_path / name, scratch / name, publication.copied)
+        before = publication.before_path / name if publication.before_path else None
+        if before and publication.is_unchanged(name):
+            _link_metadata(before, scratch / name, publication.copied)
             continue
-        repodata.write_repodata(
-            scratch / name, compression=publication.target.compression, known=_known(publication, name),
-            rpms=[scratch / rpm.path for rpm in publication.record.rpms if rpm.path.startswith(f"{name}/")],
-        )  # fmt: skip
+        if before and publication.is_extended(name):
+            extend_repodata(
+                scratch / name, before, known=len(paths_in(name, publication.before)),
+                rpms=[scratch / one.entry.path for one in publication.added_to(name)],
+            )  # fmt: skip
+        else:
+            repodata.write_repodata(
+                scratch / name, compression=publication.target.compression, known=_known(publication, name),
+                rpms=[scratch / path for path in paths_in(name, publication.record)],
+            )  # fmt: skip
         if name == basearch(publication.target):
             compression = publication.target.compression
             add_updateinfo(scratch / name, publication.advisories, compression=compression)
@@ -259,22 +289,30 @@ def _keep_superseded(publication: Publication, scratch: Path) -> dict[str, datet
 
 
 def _read_back(publication: Publication, scratch: Path) -> None:
-    """Read the new generation as a client would: every signature, digest and file."""
-    added = {one.entry.path for one in publication.added}
-    described: dict[str, str] = {}
+    """Read what is new in a generation as a client would: every signature, digest and file.
+
+    What is linked from the generation before was read back when that was made.
+    """
     for name in repositories_of(publication.target):
         folder = scratch / name
         verify_file(
             folder / repodata.FOLDER / repodata.REPOMD, public_key=publication.public_key,
             fingerprint=publication.record.fingerprint, error=PublishError,
         )  # fmt: skip
-        new_here = {path.removeprefix(f"{name}/") for path in added if path.startswith(f"{name}/")}
-        if problems := repodata.check_repodata(folder, digests=new_here):
+        if publication.copy_of is None and (publication.is_unchanged(name) or publication.is_extended(name)):
+            problems = repodata.check_metadata_files(folder)
+        else:
+            new_here = {one.entry.path.removeprefix(f"{name}/") for one in publication.added_to(name)}
+            problems = repodata.check_repodata(folder, digests=new_here)
+            _require_described(publication.record, name, folder)
+        if problems:
             raise _not_whole(f"{name}/{problems[0]}")
-        described |= {
-            f"{name}/{place}": package.pkgId for place, package in repodata.read_packages(folder).items()
-        }
-    if described != {rpm.path: rpm.sha256 for rpm in publication.record.rpms}:
+
+
+def _require_described(record: Generation, name: str, folder: Path) -> None:
+    packages = repodata.read_packages(folder)
+    described = {f"{name}/{place}": package.pkgId for place, package in packages.items()}
+    if described != {rpm.path: rpm.sha256 for rpm in record.rpms if rpm.path.startswith(f"{name}/")}:
         raise _not_whole("the metadata and the generation's record describe other packages")
 
 
@@ -287,11 +325,11 @@ def _not_whole(reason: str) -> PublishError:
 
 def _bring_to_disk(scratch: Path, *, linked: Path | None) -> None:
     """Fsync everything that is new; what is linked from the generation before is on the disk already."""
-    for folder, _, names in os.walk(scratch):
-        for name in names:
-            path = Path(folder, name)
-            if linked is None or path.stat().st_nlink == 1:
-                _sync_file(path)
+    for folder, _, _ in os.walk(scratch):
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file() and (linked is None or entry.stat().st_nlink == 1):
+                    _sync_file(Path(entry.path))
         Path(folder).chmod(0o755)
         sync_folder(Path(folder))
 

@@ -78,8 +78,11 @@ class Generation:
     """For each of its repositories, the SHA-256 digest of ``repomd.xml``."""
 
     def to_json(self) -> str:
-        """The record's text."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True, default=datetime.isoformat) + "\n"
+        """The record's text: a package a line, since there may be many."""
+        rest = {name: value for name, value in vars(self).items() if name != "rpms"}
+        text = json.dumps(rest, indent=2, sort_keys=True, default=_plain)
+        packages = ",\n    ".join(json.dumps(vars(rpm)) for rpm in self.rpms)
+        return text.removesuffix("\n}") + f',\n  "rpms": [\n    {packages}\n  ]\n}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> Generation:
@@ -328,6 +331,10 @@ def generation_id(time: datetime, content: str, taken: Path) -> str:
     while (taken / (name if number == 1 else f"{name}.{number}")).exists():
         number += 1
     return name if number == 1 else f"{name}.{number}"
+
+
+def _plain(value: datetime | Mapping[str, object]) -> object:
+    return value.isoformat() if isinstance(value, datetime) else dict(value)
 
 
 def _is_leftover(file: Path) -> bool:

@@ -297,5 +297,5 @@ def _record(
         fingerprint=signed.fingerprint,
         run=run,
         inputs={**(before.inputs if before else {}), **inputs},
-        rpms=tuple(sorted(rpms.values())),
+        rpms=tuple(rpms[path] for path in sorted(rpms)),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,19 +65,25 @@ def write_repodata(
     """
     createrepo_c = bindings()
     paths = sorted(folder.rglob("*.rpm") if rpms is None else rpms)
-    packages = _packages(folder, paths, known=known or {}, workers=workers, error=error)
+    packages = parse_packages(folder, paths, known=known or {}, workers=workers, error=error)
+    with scratch_folder(folder, f".{FOLDER}.") as scratch:
+        try:
+            records = [_write_file(kind, packages, scratch, compression) for kind in KINDS]
+        except (createrepo_c.CreaterepoCError, OSError) as problem:
+            raise error(f"{folder / FOLDER}: the metadata cannot be written: {problem}") from None
+        place_files(folder, scratch, records)
+
+
+def place_files(folder: Path, scratch: Path, records: Iterable[Any]) -> None:
+    """Move new metadata files from ``scratch`` to their place, then name them by a new ``repomd.xml``."""
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
-    with scratch_folder(folder, f".{FOLDER}.") as scratch:
-        repomd = createrepo_c.Repomd()
-        repomd.set_revision(str(int(time.time())))
-        for kind in KINDS:
-            try:
-                repomd.set_record(_write_file(kind, packages, scratch, compression))
-            except (createrepo_c.CreaterepoCError, OSError) as problem:
-                raise error(f"{target}: {kind} cannot be written: {problem}") from None
-        for file in scratch.iterdir():
-            file.replace(target / file.name)
+    repomd = bindings().Repomd()
+    repomd.set_revision(str(int(time.time())))
+    for record in records:
+        repomd.set_record(record)
+    for file in scratch.iterdir():
+        file.replace(target / file.name)
     (target / f"{REPOMD}.asc").unlink(missing_ok=True)
     write_atomically(target / REPOMD, repomd.xml_dump())
     _remove_unnamed(target, {Path(record.location_href).name for record in repomd.records})
@@ -112,7 +118,7 @@ def check_repodata(
     Sizes and presence are compared for all packages, digests for the locations in ``digests``
     (default: all). Raises ``error`` when ``repomd.xml`` itself cannot be read.
     """
-    found = _check_metadata_files(folder, error)
+    found = list(check_metadata_files(folder, error=error))
     if found:
         return tuple(found)
     packages, problems = _parse(folder, error)
@@ -142,13 +148,13 @@ def bindings() -> Any:
         ) from None
 
 
-def _packages(
+def parse_packages(
     folder: Path,
-    paths: list[Path],
+    paths: Sequence[Path],
     *,
     known: Mapping[str, Package],
-    workers: int | None,
-    error: type[BackportError],
+    workers: int | None = None,
+    error: type[BackportError] = PublishError,
 ) -> list[Package]:
     """The packages in the order of ``paths``. The bindings parse and hash outside of Python's lock."""
     createrepo_c = bindings()
@@ -225,7 +231,13 @@ def _records(folder: Path, error: type[BackportError]) -> list[Any]:
     return records
 
 
-def _check_metadata_files(folder: Path, error: type[BackportError]) -> list[Discrepancy]:
+def check_metadata_files(
+    folder: Path, *, error: type[BackportError] = PublishError
+) -> tuple[Discrepancy, ...]:
+    """Every metadata file that is missing, or is not what ``repomd.xml`` names; packages are not looked at.
+
+    Raises ``error`` when ``repomd.xml`` itself cannot be read.
+    """
     records = {record.type: record for record in _records(folder, error)}
     found = [
         Discrepancy(kind="metadata", path=f"{FOLDER}/{REPOMD}", detail=f"names no {kind}")
@@ -240,7 +252,7 @@ def _check_metadata_files(folder: Path, error: type[BackportError]) -> list[Disc
             found.append(
                 Discrepancy(kind="digest", path=record.location_href, detail=f"is not what {REPOMD} names")
             )
-    return found
+    return tuple(found)
 
 
 def _parse(folder: Path, error: type[BackportError]) -> tuple[dict[str, Package], list[str]]:

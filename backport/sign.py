@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from backport import trust
@@ -118,8 +116,7 @@ def _macros(signer: Signer) -> tuple[str, ...]:
 
 def _verify_all(rpms: Sequence[Rpm], fingerprint: str, public_key: Path, workspace: Path) -> None:
     key = Key(fingerprint=fingerprint, file=public_key)
-    with scratch_folder(workspace, "keyring-") as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with scratch_folder(workspace, "keyring-") as folder:
         keyring = trust.pinned_keyring((key,), folder, error=SignError)
-        for signed_by in pool.map(lambda rpm: keyring.verify(rpm.path), rpms):
-            if signed_by != fingerprint:
-                raise SignError(f"a package is signed by {signed_by}, not by {fingerprint}")
+        for reason in keyring.verify_all([rpm.path for rpm in rpms]).values():
+            raise SignError(reason)

@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,20 @@ class Arguments:
 
 
 def publish_until(arguments: Arguments, step: int) -> int:
-    """Publish in a child that is killed before its change number ``step``; its wait status.
+    """Publish in a child that is killed before its change number ``step``; its wait status."""
+    return run_until(arguments.publish, arguments.repository, step)
+
+
+def run_until(action: Callable[[], object], repository: Path, step: int) -> int:
+    """Do something in a child that is killed before its change number ``step``; its wait status.
 
     Python's audit events (PEP 578) come before the change that they tell of.
     """
     child = os.fork()
     if child == 0:
         try:
-            sys.addaudithook(_Killer(arguments.repository, step))
-            arguments.publish()
+            sys.addaudithook(_Killer(repository, step))
+            action()
         except BaseException:  # noqa: BLE001  # a child must never go on as a second parent
             os._exit(1)
         os._exit(0)

@@ -10,20 +10,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from backport import repodata, sign
-from backport.artifacts import BuiltRpms, PublishedRepo, SignedRpms, TestedRpms
-from backport.assemble import GRACE, repositories_of
+from backport.artifacts import SignedRpms, TestedRpms
+from backport.assemble import GRACE
 from backport.errors import PublishError, SignError
 from backport.files import digest_of
-from backport.generations import RECORD, Generation, TargetFolder
+from backport.generations import RECORD, Generation
 from backport.publish import publish, published_state, roll_back
 from backport.settings import Key
 from backport.signing_key import verify_file
@@ -32,37 +31,9 @@ from backport.target import Target, load_target
 from backport.trust import verify_rpm
 from tests.e2e import tiny
 from tests.e2e.publisher import Arguments, publish_until
+from tests.e2e.shelf import URL, Publisher, Shelf, seen_by_reader, small_key, snapshot
 
-URL = "http://repo.example.org/"
 CHECKOUT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Publisher:
-    """Everything that a publication needs besides the packages."""
-
-    repository: Path
-    signing: Signing
-    target: Target
-    notes: list[str]
-
-    @property
-    def folder(self) -> TargetFolder:
-        return TargetFolder(path=self.repository / self.target.name)
-
-    def publish(
-        self, tested: TestedRpms, *, run: str = "", inputs: dict[str, str] | None = None
-    ) -> PublishedRepo:
-        return publish(
-            tested, target=self.target, repository=self.repository, signing=self.signing, base_url=URL,
-            progress=self, run=run, inputs=inputs,
-        )  # fmt: skip
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def transfer(self, what: str, done: int, total: int | None) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -77,47 +48,6 @@ def signing(tmp_path_factory: pytest.TempPathFactory) -> Signing:
     return signing
 
 
-def small_key(signing: Signing) -> None:
-    """A key that is made, and signs, quickly."""
-    signing.gnupghome.mkdir(mode=0o700, exist_ok=True)
-    signing.gnupghome.chmod(0o700)
-    for command in (
-        [
-            "gpg",
-            "--batch",
-            "--passphrase",
-            "",
-            "--quick-generate-key",
-            "a <a@example.org>",
-            "rsa2048",
-            "sign",
-        ],
-        ["gpgconf", "--kill", "all"],
-    ):
-        environment = {"PATH": "/usr/bin", "GNUPGHOME": str(signing.gnupghome)}
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
-
-
-class Shelf:
-    """Signed packages, each built once."""
-
-    def __init__(self, folder: Path, signing: Signing, target: Target) -> None:
-        self.folder, self.signing, self.target = folder, signing, target
-        self.made: dict[str, TestedRpms] = {}
-
-    def __call__(
-        self, name: str, version: str = "1", *, content: str = "content", more: Sequence[str] = ()
-    ) -> TestedRpms:
-        label = f"{name}-{version}-{content}"
-        if label not in self.made:
-            built = tiny.build(self.folder / label, name, version=version, content=content, subpackages=more)
-            self.made[label] = tiny.tested(self.sign_again(built, self.folder / f"{label}-signed"))
-        return self.made[label]
-
-    def sign_again(self, built: BuiltRpms, workspace: Path) -> SignedRpms:
-        return sign.sign([built], signing=self.signing, target=self.target, workspace=workspace)
-
-
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory, signing: Signing, f28: Target) -> Shelf:
     return Shelf(tmp_path_factory.mktemp("shelf"), signing, f28)
@@ -126,38 +56,6 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, signing: Signing, f28: Targe
 @pytest.fixture
 def publisher(tmp_path: Path, signing: Signing, f28: Target) -> Publisher:
     return Publisher(repository=tmp_path / "repository", signing=signing, target=f28, notes=[])
-
-
-def look(folder: TargetFolder, target: Target, key: Path, fingerprint: str) -> set[str]:
-    """The packages that a reader finds, after every signature, digest and file has been checked."""
-    generation = Path(os.path.realpath(folder.current))
-    record = Generation.from_json((generation / RECORD).read_text())
-    found = set()
-    for name in repositories_of(target):
-        repomd = generation / name / repodata.FOLDER / repodata.REPOMD
-        verify_file(repomd, public_key=key, fingerprint=fingerprint)
-        assert repodata.check_repodata(generation / name) == ()
-        found |= {f"{name}/{place}" for place in repodata.read_packages(generation / name)}
-    assert found == {rpm.path for rpm in record.rpms}
-    for superseded in record.superseded:
-        assert (generation / superseded).is_file()
-    return {path.rsplit("/", 1)[1] for path in found}
-
-
-def seen_by_reader(publisher: Publisher, tested: TestedRpms) -> set[str]:
-    signed = tested.signed
-    return look(publisher.folder, publisher.target, signed.public_key, signed.fingerprint)
-
-
-def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
-    """Every file and link of a folder with its content, except the lock."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.name == ".lock" or (path.is_dir() and not path.is_symlink()):
-            continue
-        content = str(path.readlink()) if path.is_symlink() else digest_of(path)
-        found[str(path.relative_to(folder))] = (content, path.lstat().st_mtime_ns)
-    return found
 
 
 def test_a_first_publication_is_a_whole_repository(publisher: Publisher, shelf: Shelf) -> None:

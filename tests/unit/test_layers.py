@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("gates",),
         (
             "selftest",
-            "publish assemble clients documents overview generations proof repository verification",
+            "publish assemble splice clients documents overview generations proof repository verification",
             "sign",
             "builders",
             "sources resolve download hub net lock order",

@@ -1,0 +1,124 @@
+"""Signed packages from a shelf, a publisher for them, and what a careful reader finds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backport import repodata, sign
+from backport.artifacts import BuiltRpms, PublishedRepo, SignedRpms, TestedRpms
+from backport.assemble import repositories_of
+from backport.files import digest_of
+from backport.generations import RECORD, STABLE, Generation, TargetFolder
+from backport.publish import publish
+from backport.signing_key import verify_file
+from backport.site import Signing
+from backport.target import Target
+from tests.e2e import tiny
+
+URL = "http://repo.example.org/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publisher:
+    """Everything that a publication needs besides the packages."""
+
+    repository: Path
+    signing: Signing
+    target: Target
+    notes: list[str]
+    channel: str = STABLE
+
+    @property
+    def folder(self) -> TargetFolder:
+        return TargetFolder.of(self.repository, self.target.name, self.channel)
+
+    def publish(
+        self, tested: TestedRpms, *, run: str = "", inputs: dict[str, str] | None = None, force: bool = False
+    ) -> PublishedRepo:
+        return publish(
+            tested, target=self.target, repository=self.repository, signing=self.signing, base_url=URL,
+            progress=self, run=run, inputs=inputs, channel=self.channel, force=force,
+        )  # fmt: skip
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def transfer(self, what: str, done: int, total: int | None) -> None:
+        pass
+
+
+def small_key(signing: Signing) -> None:
+    """A key that is made, and signs, quickly."""
+    signing.gnupghome.mkdir(mode=0o700, exist_ok=True)
+    signing.gnupghome.chmod(0o700)
+    for command in (
+        [
+            "gpg",
+            "--batch",
+            "--passphrase",
+            "",
+            "--quick-generate-key",
+            "a <a@example.org>",
+            "rsa2048",
+            "sign",
+        ],
+        ["gpgconf", "--kill", "all"],
+    ):
+        environment = {"PATH": "/usr/bin", "GNUPGHOME": str(signing.gnupghome)}
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+
+
+class Shelf:
+    """Signed packages, each built once."""
+
+    def __init__(self, folder: Path, signing: Signing, target: Target) -> None:
+        self.folder, self.signing, self.target = folder, signing, target
+        self.made: dict[str, TestedRpms] = {}
+
+    def __call__(
+        self, name: str, version: str = "1", *, content: str = "content", more: Sequence[str] = ()
+    ) -> TestedRpms:
+        label = f"{name}-{version}-{content}"
+        if label not in self.made:
+            built = tiny.build(self.folder / label, name, version=version, content=content, subpackages=more)
+            self.made[label] = tiny.tested(self.sign_again(built, self.folder / f"{label}-signed"))
+        return self.made[label]
+
+    def sign_again(self, built: BuiltRpms, workspace: Path) -> SignedRpms:
+        return sign.sign([built], signing=self.signing, target=self.target, workspace=workspace)
+
+
+def look(folder: TargetFolder, target: Target, key: Path, fingerprint: str) -> set[str]:
+    """The packages that a reader finds, after every signature, digest and file has been checked."""
+    generation = Path(os.path.realpath(folder.current))
+    record = Generation.from_json((generation / RECORD).read_text())
+    found = set()
+    for name in repositories_of(target):
+        repomd = generation / name / repodata.FOLDER / repodata.REPOMD
+        verify_file(repomd, public_key=key, fingerprint=fingerprint)
+        assert repodata.check_repodata(generation / name) == ()
+        found |= {f"{name}/{place}" for place in repodata.read_packages(generation / name)}
+    assert found == {rpm.path for rpm in record.rpms}
+    for superseded in record.superseded:
+        assert (generation / superseded).is_file()
+    return {path.rsplit("/", 1)[1] for path in found}
+
+
+def seen_by_reader(publisher: Publisher, tested: TestedRpms) -> set[str]:
+    signed = tested.signed
+    return look(publisher.folder, publisher.target, signed.public_key, signed.fingerprint)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
+    """Every file and link of a folder with its content, except the lock."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name == ".lock" or (path.is_dir() and not path.is_symlink()):
+            continue
+        content = str(path.readlink()) if path.is_symlink() else digest_of(path)
+        found[str(path.relative_to(folder))] = (content, path.lstat().st_mtime_ns)
+    return found

@@ -1,0 +1,553 @@
+"""What is done with real generations: led back, promoted, pruned, verified; and the key that changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from backport import repodata, rollover, sign
+from backport.errors import PublishError, SignError
+from backport.generations import RECORD, Generation
+from backport.repository import (
+    Moved,
+    collect_garbage,
+    compare,
+    lead_back,
+    list_generations,
+    promote,
+    prune,
+)
+from backport.signing_key import other_keys
+from backport.site import Signing
+from backport.target import Target, load_target
+from backport.verification import verify
+from tests.e2e import tiny
+from tests.e2e.publisher import run_until
+from tests.e2e.shelf import URL, Publisher, Shelf, seen_by_reader, small_key, snapshot
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def f28() -> Target:
+    return load_target(CHECKOUT / "mock-configs", "f28")
+
+
+@pytest.fixture(scope="module")
+def signing(tmp_path_factory: pytest.TempPathFactory) -> Signing:
+    signing = Signing(gnupghome=tmp_path_factory.mktemp("gnupg"))
+    small_key(signing)
+    return signing
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory, signing: Signing, f28: Target) -> Shelf:
+    return Shelf(tmp_path_factory.mktemp("shelf"), signing, f28)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path, signing: Signing, f28: Target) -> Publisher:
+    return Publisher(repository=tmp_path / "repository", signing=signing, target=f28, notes=[])
+
+
+@pytest.fixture
+def testing(publisher: Publisher) -> Publisher:
+    return replace(publisher, channel="testing")
+
+
+def back(publisher: Publisher, generation: str | None = None) -> Moved:
+    return lead_back(publisher.folder, generation, target=publisher.target, base_url=URL, lock_timeout=0)
+
+
+def promoted(source: Publisher, destination: Publisher, *, force: bool = False) -> Moved:
+    return promote(
+        source.folder, destination.folder, target=source.target, base_url=URL, signing=source.signing,
+        force=force, progress=source, lock_timeout=0,
+    )  # fmt: skip
+
+
+def faults(publisher: Publisher) -> list[str]:
+    return [str(fault) for fault in verify(publisher.folder, publisher.target).faults]
+
+
+def test_generations_are_listed_and_compared(publisher: Publisher, shelf: Shelf) -> None:
+    first = publisher.publish(shelf("first"), run="one", inputs={"tiny": "1"})
+    second = publisher.publish(shelf("second"), run="two", inputs={"tiny": "2"})
+    new, old = list_generations(publisher.folder)
+    assert (new.id, new.current, new.packages, new.added, new.run) == (second.generation, True, 4, 2, "two")
+    assert (old.id, old.current, old.packages, old.added, old.run) == (first.generation, False, 2, 2, "one")
+    one, two = (publisher.folder.load(each.generation) for each in (first, second))
+    difference = compare(one, two)
+    assert difference.added == ("source: second-1-1.fc28.bp1.src", "x86_64: second-1-1.fc28.bp1.noarch")
+    assert (difference.removed, difference.changed, difference.inputs) == ((), (), ("tiny",))
+    assert compare(two, one).removed == difference.added
+    (publisher.folder.generations / first.generation / RECORD).write_text("{}")
+    assert "is damaged" in list_generations(publisher.folder)[1].note
+
+
+def test_what_was_rolled_back_is_held_until_its_inputs_change(publisher: Publisher, shelf: Shelf) -> None:
+    first = publisher.publish(shelf("first"), inputs={"tiny": "1"})
+    second = publisher.publish(shelf("first", "2"), inputs={"tiny": "2"})
+    assert back(publisher) == Moved(
+        folder=str(publisher.folder.path), generation=first.generation, before=second.generation,
+        held=("tiny",),
+    )  # fmt: skip
+    assert len(seen_by_reader(publisher, shelf("first"))) == 2
+    assert publisher.folder.history()[-1].action == "rollback"
+    before = snapshot(publisher.repository)
+    with pytest.raises(PublishError, match="was rolled back"):
+        publisher.publish(shelf("first", "2"), inputs={"tiny": "2"})
+    assert snapshot(publisher.repository) == before
+    publisher.publish(shelf("first", "3"), inputs={"tiny": "3"})
+    assert publisher.folder.held() == {"2"}
+    publisher.publish(shelf("first", "2"), inputs={"tiny": "2"}, force=True)
+    assert publisher.folder.held() == frozenset()
+
+
+def test_the_way_forth_again_lets_go(publisher: Publisher, shelf: Shelf) -> None:
+    first = publisher.publish(shelf("first"), inputs={"tiny": "1"})
+    second = publisher.publish(shelf("second"), inputs={"tiny": "2"})
+    back(publisher, first.generation)
+    assert publisher.folder.held() == {"2"}
+    assert back(publisher, second.generation).held == ()
+    assert publisher.folder.held() == frozenset()
+
+
+def test_what_clients_may_have_got_before_a_rollback_counts(publisher: Publisher, shelf: Shelf) -> None:
+    publisher.publish(shelf("first"))
+    publisher.publish(shelf("second"))
+    back(publisher)
+    with pytest.raises(
+        PublishError, match=r"second-1-1\.fc28\.bp1\.noarch: is published already, with other"
+    ):
+        publisher.publish(shelf("second", content="other"))
+
+
+@pytest.mark.parametrize("wrong", ["20260101T000000Z-0123456789ab", "../x", "nothing"])
+def test_a_generation_that_does_not_exist_is_told(publisher: Publisher, shelf: Shelf, wrong: str) -> None:
+    publisher.publish(shelf("first"))
+    before = snapshot(publisher.repository)
+    with pytest.raises(PublishError, match="generation") as told:
+        back(publisher, wrong)
+    assert "repo list" in (told.value.hint or "")
+    with pytest.raises(PublishError, match="no earlier generation is known"):
+        back(publisher)
+    with pytest.raises(PublishError, match="already"):
+        back(publisher, publisher.folder.current_id())
+    assert snapshot(publisher.repository) == before
+
+
+def test_where_nothing_is_published_there_is_nothing_to_change(
+    publisher: Publisher, testing: Publisher
+) -> None:
+    for action in (
+        lambda: back(publisher), lambda: prune(publisher.folder, 1), lambda: faults(publisher),
+        lambda: collect_garbage(publisher.folder), lambda: promoted(testing, publisher),
+    ):  # fmt: skip
+        with pytest.raises(PublishError, match="nothing is published there"):
+            action()
+    assert not publisher.repository.exists()
+
+
+def test_a_channel_gets_what_another_has(publisher: Publisher, testing: Publisher, shelf: Shelf) -> None:
+    testing.publish(shelf("first"), inputs={"tiny": "1"})
+    testing.publish(shelf("second"), inputs={"more": "1"})
+    moved = promoted(testing, publisher)
+    assert moved.before is None
+    assert len(seen_by_reader(publisher, shelf("first"))) == 4
+    assert faults(publisher) == faults(testing) == []
+    record = publisher.folder.load(moved.generation)
+    assert (record.inputs, record.previous) == ({"tiny": "1", "more": "1"}, None)
+    for name in ("x86_64/first-1-1.fc28.bp1.noarch.rpm", "x86_64/repodata/repomd.xml.asc"):
+        assert (publisher.folder.current / name).samefile(testing.folder.current / name)
+    text = testing.folder.repo_file.read_text()
+    assert "baseurl=http://repo.example.org/testing/f28/current/$basearch/\n" in text
+    assert (
+        "baseurl=http://repo.example.org/f28/current/$basearch/\n" in publisher.folder.repo_file.read_text()
+    )
+    before = snapshot(publisher.repository)
+    assert promoted(testing, publisher).generation == moved.generation
+    assert snapshot(publisher.repository) == before
+    testing.publish(shelf("third"))
+    again = promoted(testing, publisher)
+    assert publisher.folder.load(again.generation).previous == moved.generation
+    assert len(publisher.folder.load(again.generation).superseded) == 6
+    assert [event.action for event in publisher.folder.history()] == ["promote", "promote"]
+    assert faults(publisher) == []
+
+
+def test_a_promotion_that_would_take_or_bring_back_is_refused(
+    publisher: Publisher, testing: Publisher, shelf: Shelf
+) -> None:
+    testing.publish(shelf("first"), inputs={"tiny": "1"})
+    with pytest.raises(PublishError, match="not promoted to itself"):
+        promoted(testing, testing)
+    publisher.publish(shelf("second"))
+    with pytest.raises(PublishError, match=r"src: .* the generation to promote does not"):
+        promoted(testing, publisher)
+    testing.publish(shelf("second", content="other"))
+    with pytest.raises(PublishError, match="with other content"):
+        promoted(testing, publisher)
+
+
+def test_a_promotion_of_what_was_rolled_back_must_be_forced(
+    publisher: Publisher, testing: Publisher, shelf: Shelf
+) -> None:
+    testing.publish(shelf("first"), inputs={"tiny": "1"})
+    promoted(testing, publisher)
+    testing.publish(shelf("first", "2"), inputs={"tiny": "2"})
+    promoted(testing, publisher)
+    back(publisher)
+    with pytest.raises(PublishError, match="tiny: was rolled back"):
+        promoted(testing, publisher)
+    promoted(testing, publisher, force=True)
+    assert len(seen_by_reader(publisher, shelf("first"))) == 4
+
+
+def test_old_generations_go_but_never_what_is_needed(publisher: Publisher, shelf: Shelf) -> None:
+    ids = [publisher.publish(shelf("first", version)).generation for version in ("1", "2", "3")]
+    with pytest.raises(PublishError, match="at least one"):
+        prune(publisher.folder, 0)
+    assert prune(publisher.folder, 2) == (ids[0],)
+    # The newest build of the package is in the last one alone, readers see the one before.
+    back(publisher)
+    assert prune(publisher.folder, 1) == ()
+    ids.append(publisher.publish(shelf("second")).generation)
+    assert prune(publisher.folder, 1) == (ids[1],)
+    assert set(publisher.folder.ids()) == {ids[2], ids[3]}
+    assert faults(publisher) == []
+
+
+def test_leftovers_are_collected(publisher: Publisher, shelf: Shelf) -> None:
+    publisher.publish(shelf("first"))
+    (publisher.folder.generations / ".new-killed/x86_64").mkdir(parents=True)
+    (publisher.folder.generations / ".old-killed").mkdir()
+    (publisher.folder.path / ".history.jsonl.killed").write_text("")
+    assert len(faults(publisher)) == 3
+    assert collect_garbage(publisher.folder) == (
+        ".history.jsonl.killed", "generations/.new-killed", "generations/.old-killed"
+    )  # fmt: skip
+    assert faults(publisher) == []
+    assert collect_garbage(publisher.folder) == ()
+
+
+def flip(path: Path, place: int) -> None:
+    """Change one byte of a file that no other generation shares any more."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """What can be done to a generation, and what that takes."""
+
+    new: Path
+    old: Path
+    record: Generation
+    other_key: Path
+
+    @property
+    def package(self) -> Path:
+        return self.new / "x86_64/first-1-1.fc28.bp1.noarch.rpm"
+
+    @property
+    def repomd(self) -> Path:
+        return self.new / "x86_64/repodata/repomd.xml"
+
+    @property
+    def signature(self) -> Path:
+        return self.repomd.with_name("repomd.xml.asc")
+
+    @property
+    def primary(self) -> Path:
+        return self.new / "x86_64" / repodata.metadata_files(self.new / "x86_64")[0]
+
+    def take(self, theirs: Path, path: Path) -> None:
+        path.unlink()
+        shutil.copy(theirs, path)
+
+    def sign_by_another(self) -> None:
+        self.signature.unlink()
+        sign.sign_file(self.repomd, Signing(gnupghome=self.other_key))
+
+    def take_all_metadata(self) -> None:
+        for path in (self.repomd, self.signature):
+            self.take(self.old / "x86_64/repodata" / path.name, path)
+
+    def link(self) -> None:
+        self.package.rename(self.new / "elsewhere")
+        self.package.symlink_to("../elsewhere")
+
+
+DAMAGES: dict[str, tuple[Callable[[Damage], object], str]] = {
+    "missing package": (lambda it: it.package.unlink(), "first-1-1.fc28.bp1.noarch.rpm: is missing"),
+    "missing superseded": (
+        lambda it: (it.new / min(it.record.superseded)).unlink(),
+        "is missing: clients of the generation before",
+    ),
+    "missing signature": (lambda it: it.signature.unlink(), "repomd.xml: is not signed"),
+    "missing record signature": (
+        lambda it: (it.new / f"{RECORD}.asc").unlink(),
+        "generation.json: is not signed",
+    ),
+    "extra package": (
+        lambda it: shutil.copy(it.package, it.package.with_name("other-1-1.fc28.bp1.noarch.rpm")),
+        "other-1-1.fc28.bp1.noarch.rpm: is an extra file",
+    ),
+    "extra file": (lambda it: (it.new / "notes.txt").write_text(""), "notes.txt: is an extra file"),
+    "flipped lead": (lambda it: flip(it.package, 12), "noarch.rpm: is not the file that was published"),
+    "flipped header": (lambda it: flip(it.package, 3000), "noarch.rpm: is not the file that was published"),
+    "flipped payload": (lambda it: flip(it.package, -20), "noarch.rpm: is not the file that was published"),
+    "flipped metadata": (lambda it: flip(it.primary, 60), "primary.xml.gz: is not what repomd.xml names"),
+    "flipped record": (lambda it: flip(it.new / RECORD, -10), "generation.json: "),
+    "metadata of another generation": (
+        lambda it: it.take(it.old / "x86_64" / repodata.metadata_files(it.old / "x86_64")[0], it.primary),
+        "primary.xml.gz: is not what repomd.xml names",
+    ),
+    "whole metadata of another generation": (
+        lambda it: it.take_all_metadata(),
+        "repomd.xml: is not that of this generation",
+    ),
+    "metadata by another key": (
+        lambda it: it.sign_by_another(),
+        "repomd.xml: its signature is not a good one by the key",
+    ),
+    "package by another key": (
+        lambda it: it.take(it.other_key.parent / it.package.name, it.package),
+        "noarch.rpm: signed by the key",
+    ),
+    "link in place of a file": (lambda it: it.link(), "noarch.rpm: is a symbolic link"),
+}
+
+
+@pytest.fixture(scope="module")
+def other_key(tmp_path_factory: pytest.TempPathFactory, f28: Target, shelf: Shelf) -> Path:
+    """Another key's home; beside it, the package signed by that key."""
+    folder = tmp_path_factory.mktemp("other")
+    signing = Signing(gnupghome=folder / "home")
+    small_key(signing)
+    signed = sign.sign(shelf("first").signed.built, signing=signing, target=f28, workspace=folder / "work")
+    for rpm in signed.rpms:
+        shutil.copy(rpm.path, folder)
+    return signing.gnupghome
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_every_damage_is_found(publisher: Publisher, shelf: Shelf, other_key: Path, what: str) -> None:
+    old = publisher.publish(shelf("first"))
+    new = publisher.publish(shelf("second"))
+    assert faults(publisher) == []
+    generations = publisher.folder.generations
+    do, told = DAMAGES[what]
+    do(
+        Damage(
+            new=generations / new.generation, old=generations / old.generation,
+            record=publisher.folder.load(new.generation), other_key=other_key,
+        )
+    )  # fmt: skip
+    found = faults(publisher)
+    assert any(told in fault for fault in found), found
+    assert all(new.generation in fault or "current" in fault for fault in found)
+
+
+def test_a_package_for_which_somebody_changed_everything_but_the_key_is_found(
+    publisher: Publisher, shelf: Shelf, other_key: Path
+) -> None:
+    """A forged repository, signed throughout by another key that lies beside it, needs `--key` to be told."""
+    forged = replace(publisher, signing=Signing(gnupghome=other_key))
+    theirs = sign.sign(
+        shelf("first").signed.built, signing=forged.signing, target=forged.target,
+        workspace=publisher.repository.parent / "forged",
+    )  # fmt: skip
+    forged.publish(tiny.tested(theirs))
+    assert faults(forged) == []
+    key = shelf("first").signed.public_key
+    found = [str(one) for one in verify(publisher.folder, publisher.target, keys=[key]).faults]
+    assert any("noarch.rpm: signed by the key" in one for one in found)
+    assert any("is not the key" in one for one in found)
+
+
+@pytest.mark.parametrize("action", ["rollback", "promote", "prune"])
+def test_a_process_killed_at_any_point_leaves_a_whole_repository(
+    publisher: Publisher, testing: Publisher, shelf: Shelf, tmp_path: Path, action: str
+) -> None:
+    ids = [publisher.publish(shelf("first", version)).generation for version in ("1", "2")]
+    testing.publish(shelf("first", "1"))
+    testing.publish(shelf("first", "2"))
+    testing.publish(shelf("second"))
+    step, seen = 0, []
+    while True:
+        copy = tmp_path / f"step-{step}"
+        shutil.copytree(publisher.repository, copy, symlinks=True)
+        here, there = replace(publisher, repository=copy), replace(testing, repository=copy)
+        actions: dict[str, Callable[[], object]] = {
+            "rollback": partial(back, here, ids[0]),
+            "promote": partial(promoted, there, here),
+            "prune": partial(prune, here.folder, 1),
+        }
+        status = run_until(actions[action], copy, step)
+        seen.append(len(seen_by_reader(here, shelf("first"))))
+        collect_garbage(here.folder)
+        collect_garbage(there.folder)
+        assert faults(here) == []
+        assert here.folder.history()[-1].generation == here.folder.current_id()
+        if status == 0:
+            break
+        assert status == signal.SIGKILL
+        step += 1
+        assert step < 300
+    assert step > 4
+    assert seen == sorted(seen, reverse=action == "rollback")
+    assert len(set(seen)) == (1 if action == "prune" else 2)
+
+
+def test_another_process_is_waited_for_or_told(
+    publisher: Publisher, testing: Publisher, shelf: Shelf
+) -> None:
+    publisher.publish(shelf("first"))
+    testing.publish(shelf("first"))
+    with publisher.folder.locked(timeout=0):
+        for action in (partial(back, publisher), partial(promoted, testing, publisher)):
+            with pytest.raises(PublishError, match=rf"another process \(pid {os.getpid()}\) holds"):
+                action()
+
+
+def test_a_clock_that_went_back_stops_a_promotion(
+    publisher: Publisher, testing: Publisher, shelf: Shelf
+) -> None:
+    published = testing.publish(shelf("first"))
+    path = testing.folder.generations / published.generation / RECORD
+    record = Generation.from_json(path.read_text())
+    path.write_text(replace(record, time=datetime.now(UTC) + timedelta(days=1)).to_json())
+    with pytest.raises(PublishError, match="clock"):
+        promoted(testing, publisher)
+    assert publisher.folder.current_id() is None
+
+
+def test_an_expired_key_publishes_nothing(publisher: Publisher, shelf: Shelf, tmp_path: Path) -> None:
+    home = tmp_path / "expiring"
+    shutil.copytree(publisher.signing.gnupghome, home, ignore=shutil.ignore_patterns("S.*"))
+    expiring = Signing(gnupghome=home)
+    publisher.publish(shelf("first"))
+    before = snapshot(publisher.repository)
+    environment = {"PATH": "/usr/bin", "GNUPGHOME": str(home)}
+    fingerprint = shelf("first").signed.fingerprint
+    for command in (
+        ["gpg", "--batch", "--quick-set-expire", fingerprint, "seconds=1"],
+        ["sleep", "2"],
+        ["gpgconf", "--kill", "all"],
+    ):
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    with pytest.raises(SignError, match="expired"):
+        replace(publisher, signing=expiring).publish(shelf("second"))
+    assert snapshot(publisher.repository) == before
+
+
+def test_the_key_changes_while_clients_know_both(publisher: Publisher, shelf: Shelf, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(publisher.signing.gnupghome, home, ignore=shutil.ignore_patterns("S.*"))
+    signing = Signing(gnupghome=home)
+    here = replace(publisher, signing=signing)
+    first = shelf("first")
+    here.publish(first)
+    begun = rollover.begin(signing, "next <next@example.org>")
+    assert (begun.signs, len(begun.others)) == (first.signed.fingerprint, 1)
+    with pytest.raises(SignError, match="under way"):
+        rollover.begin(signing, "next <next@example.org>")
+    (announced,) = other_keys(signing)
+    assert certifiers(signing, announced.fingerprint) == {announced.fingerprint, first.signed.fingerprint}
+    here.publish(first)
+    base = "http://repo.example.org/f28/RPM-GPG-KEY-backport"
+    both = f"gpgkey={base} {base}-{announced.fingerprint[-16:]}\n"
+    assert both in here.folder.repo_file.read_text()
+    next_key = here.folder.path / f"RPM-GPG-KEY-backport-{announced.fingerprint[-16:]}"
+    assert next_key.read_text() == announced.public_key
+    assert rollover.switch(signing).signs == announced.fingerprint
+    anew = sign.sign(first.signed.built, signing=signing, target=here.target, workspace=tmp_path / "anew")
+    here.publish(tiny.tested(anew))
+    assert here.folder.public_key.read_text() == announced.public_key
+    assert f"{base} {base}-{first.signed.fingerprint[-16:]}\n" in here.folder.repo_file.read_text()
+    assert faults(here) == []
+    back(here)
+    assert faults(here) == []
+    back(here, here.folder.ids()[-1])
+    rollover.finish(signing)
+    with pytest.raises(SignError, match="no change of the key is under way"):
+        rollover.switch(signing)
+    other = sign.sign(
+        shelf("second").signed.built, signing=signing, target=here.target, workspace=tmp_path / "second"
+    )
+    here.publish(tiny.tested(other))
+    here.publish(tiny.tested(other))
+    assert f"gpgkey={base}\n" in here.folder.repo_file.read_text()
+
+
+def certifiers(signing: Signing, fingerprint: str) -> set[str]:
+    """The keys that made a good signature over a key's name (gpg's doc/DETAILS, fields 2 and 13)."""
+    listing = subprocess.run(
+        ["gpg", "--batch", "--with-colons", "--check-sigs", fingerprint],
+        env={"PATH": "/usr/bin", "GNUPGHOME": str(signing.gnupghome)}, capture_output=True, text=True,
+        check=True, timeout=60,
+    ).stdout  # fmt: skip
+    fields = [line.split(":") for line in listing.splitlines() if line.startswith("sig:")]
+    return {one[12] for one in fields if one[1] == "!"}
+
+
+def test_the_command_line(publisher: Publisher, shelf: Shelf, tmp_path: Path) -> None:
+    first = publisher.publish(shelf("first"))
+    second = publisher.publish(shelf("second"))
+    site = tmp_path / "backport.toml"
+    site.write_text(
+        f'base_url = "https://repo.example.org"\n[paths]\nrepository = "{publisher.repository}"\n'
+        f'[signing]\ngnupghome = "{publisher.signing.gnupghome}"\n'
+    )
+
+    def command(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "backport", "repo", *arguments, "--target", "f28", "--config", str(site)],
+            capture_output=True, text=True, timeout=120, check=False,
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout if done.returncode == 0 else done.stderr + done.stdout
+
+    code, listed = command("list")
+    assert code == 0
+    assert listed.index(second.generation) < listed.index(first.generation)
+    assert command("diff", first.generation, "current")[1].startswith("+ source: second-1-1.fc28.bp1.src\n")
+    assert "all as it was published" in command("verify")[1]
+    url = "https://repo.example.org/f28"
+    # What was published here says where; the site file of this command says so, too.
+    publisher.folder.repo_file.write_text(
+        publisher.folder.repo_file.read_text().replace("http://", "https://")
+    )
+    assert command("add-to-host")[1].splitlines() == [
+        f"curl --fail --location --output /etc/yum.repos.d/backport.repo {url}/backport.repo",
+        f"rpm --import {url}/RPM-GPG-KEY-backport",
+        "dnf update",
+    ]
+    assert "addrepo --from-repofile=https://" in command("add-to-host", "--with", "dnf5")[1]
+    assert command("rollback")[0] == 0
+    assert publisher.folder.current_id() == first.generation
+    assert command("rollback", "nothing")[0] == PublishError.exit_code
+    assert command("prune", "--keep", "0")[0] == PublishError.exit_code
+    assert command("promote", "stable", "stable")[0] == PublishError.exit_code
+    assert command("promote", "stable", "f28")[0] == 2
+    assert command("promote", "stable", "testing")[0] == 0
+    assert command("list", "--channel", "testing")[1].count(" +2 ") == 1
+    assert command("gc")[1] == "nothing to remove\n"
+    (publisher.folder.current / "extra").write_text("")
+    code, told = command("verify")
+    assert (code, "extra: is an extra file" in told) == (PublishError.exit_code, True)

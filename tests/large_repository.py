@@ -1,0 +1,223 @@
+"""A repository of many small packages for `make bench`: made by one spec, kept in the lab's cache."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backport import sign
+from backport.artifacts import BuiltRpms, Nevra, Rpm, SignedRpms
+from backport.files import digest_of, remove_tree
+from backport.generations import TargetFolder
+from backport.publish import publish
+from backport.repository import lead_back
+from backport.site import Signing
+from backport.target import Target, load_target
+from backport.verification import verify
+from tests.e2e import tiny
+from tests.e2e.shelf import small_key
+
+PACKAGES = 10_000
+URL = "https://repo.example.org"
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_SPEC = """\
+Name: many
+Version: 1
+Release: 1.fc28.bp1
+Summary: Many packages
+License: MIT
+BuildArch: noarch
+%description
+It has many packages.
+{packages}
+%install
+mkdir -p %{{buildroot}}/usr/share/many
+cd %{{buildroot}}/usr/share/many && seq -f many-%05.0f 0 {last} | xargs touch
+%changelog
+* Tue Jan 02 2024 A <a@example.org> - 1-1
+- first
+"""
+_PACKAGE = """\
+%package -n {name}
+Summary: Small package
+Provides: virtual-{family} = {number}
+%description -n {name}
+It is small.
+%files -n {name}
+/usr/share/many/{name}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Seconds of one publication into a repository of a size, and what its generation takes."""
+
+    seconds: float
+    bytes_more: int
+    """What the disk holds more, besides the added package and the metadata."""
+    bytes_added: int
+    """The added package and the metadata."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """Many signed packages, and a few more to publish besides."""
+
+    folder: Path
+
+    @property
+    def target(self) -> Target:
+        return load_target(_CHECKOUT / "mock-configs", "f28")
+
+    @property
+    def signing(self) -> Signing:
+        return Signing(gnupghome=self.folder / "gnupg")
+
+    @property
+    def packages(self) -> Path:
+        return self.folder / "signed"
+
+    def signed(self, rpms: tuple[Rpm, ...]) -> SignedRpms:
+        key = sign.show_key(self.signing)
+        return SignedRpms(
+            built=(), srpms=(), rpms=rpms, fingerprint=key.fingerprint, public_key=self.folder / "key.asc"
+        )
+
+    def many(self, count: int) -> SignedRpms:
+        """The first of the packages."""
+        return self.signed(tuple(_rpm(path) for path in sorted(self.packages.glob("*.rpm"))[:count]))
+
+    def repository(self, count: int) -> Path:
+        """A repository of so many packages, published once and kept."""
+        folder = self.folder / f"repository-{count}"
+        if not TargetFolder.of(folder, "f28").current.exists():
+            self.publish(self.many(count), folder)
+        return folder
+
+    def publish(self, signed: SignedRpms, repository: Path) -> None:
+        publish(
+            tiny.tested(signed), target=self.target, repository=repository, base_url=URL, signing=self.signing
+        )
+
+    def publications(self, count: int, runs: int) -> Iterator[Publication]:
+        """Publish one more package, each time into a fresh copy of a repository of so many."""
+        more = [_rpm(path) for path in sorted(self.folder.glob("more/*.rpm"))]
+        copy = self.folder / "copy"
+        for number in range(runs):
+            remove_tree(copy)
+            subprocess.run(["cp", "-al", self.repository(count), copy], check=True)
+            signed = self.signed((more[number % len(more)],))
+            before = _disk(copy)
+            started = time.perf_counter()
+            self.publish(signed, copy)
+            seconds = time.perf_counter() - started
+            current = TargetFolder.of(copy, "f28").current
+            metadata = sum(path.stat().st_size for path in current.rglob("repodata/*"))
+            added = signed.rpms[0].path.stat().st_size + metadata
+            yield Publication(seconds=seconds, bytes_more=_disk(copy) - before - added, bytes_added=added)
+
+    def rollback(self) -> float:
+        """Seconds that it takes to lead readers of the last copy back."""
+        started = time.perf_counter()
+        folder = TargetFolder.of(self.folder / "copy", "f28")
+        lead_back(folder, None, target=self.target, base_url=URL)
+        return time.perf_counter() - started
+
+    def verification(self) -> tuple[float, float]:
+        """Seconds to verify the large repository, and of `sha256sum` over the same files."""
+        folder = TargetFolder.of(self.repository(PACKAGES), "f28")
+        started = time.perf_counter()
+        found = verify(folder, self.target)
+        seconds = time.perf_counter() - started
+        if found.faults:
+            raise RuntimeError(f"the repository is damaged: {found.faults[0]}")
+        started = time.perf_counter()
+        files = subprocess.run(
+            ["find", folder.generations, "-type", "f", "-print0"], check=True, capture_output=True
+        )
+        subprocess.run(["xargs", "-0", "sha256sum"], input=files.stdout, check=True, capture_output=True)
+        return seconds, time.perf_counter() - started
+
+    def createrepo(self) -> float:
+        """Seconds of `createrepo_c --update` over the packages and one more."""
+        folder = self.folder / "createrepo"
+        if not folder.is_dir():
+            subprocess.run(["cp", "-al", self.packages, folder], check=True)
+            _createrepo(folder)
+        more = min((self.folder / "more").glob("*.rpm"))
+        shutil.copy(more, folder)
+        started = time.perf_counter()
+        _createrepo(folder)
+        seconds = time.perf_counter() - started
+        (folder / more.name).unlink()
+        _createrepo(folder)
+        return seconds
+
+
+def shelf(folder: Path) -> Shelf:
+    """The packages below a folder, made when they are not there."""
+    made = Shelf(folder=folder)
+    if not (folder / "complete").exists():
+        remove_tree(folder)
+        folder.mkdir(parents=True)
+        small_key(made.signing)
+        _build(folder / "built", PACKAGES)
+        for number in range(5):
+            tiny.build(folder / "built", f"more-{number}")
+        _sign(made, sorted((folder / "built/output").glob("many-*.rpm")), folder / "signed")
+        _sign(made, sorted((folder / "built/output").glob("more-*.noarch.rpm")), folder / "more")
+        remove_tree(folder / "built")
+        (folder / "complete").touch()
+    return made
+
+
+def _build(folder: Path, count: int) -> None:
+    folder.mkdir()
+    names = [(number, f"many-{number:05}") for number in range(count)]
+    packages = "".join(
+        _PACKAGE.format(name=name, number=number, family=number % 100) for number, name in names
+    )
+    (folder / "many.spec").write_text(_SPEC.format(packages=packages, last=count - 1))
+    macros = {
+        "_topdir": folder / "work", "_rpmdir": folder / "output", "_binary_payload": "w1.gzdio",
+        "_build_name_fmt": "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm", "__spec_install_post": "%{nil}",
+    }  # fmt: skip
+    defines = [word for name, value in macros.items() for word in ("--define", f"{name} {value}")]
+    subprocess.run(
+        ["rpmbuild", "-bb", "--quiet", *defines, folder / "many.spec"], check=True, capture_output=True
+    )
+
+
+def _sign(made: Shelf, paths: list[Path], folder: Path) -> None:
+    """Sign the packages as a run does; they all claim to be built from the same source package."""
+    source = _rpm(min(made.folder.glob("built/output/*.src.rpm")))
+    built = BuiltRpms(
+        patched=tiny.patched(source), srpm=source, rpms=tuple(_rpm(path) for path in paths), logs=(),
+        builder="rpmbuild",
+    )  # fmt: skip
+    workspace = made.folder / "work"
+    signed = sign.sign([built], signing=made.signing, target=made.target, workspace=workspace)
+    shutil.copy(signed.public_key, made.folder / "key.asc")
+    folder.mkdir()
+    for rpm in signed.rpms:
+        rpm.path.rename(folder / rpm.path.name)
+    remove_tree(workspace)
+
+
+def _rpm(path: Path) -> Rpm:
+    nvr, arch = path.name.removesuffix(".rpm").rsplit(".", 1)
+    return Rpm(nevra=replace(Nevra.from_nvr(nvr), arch=arch), path=path, sha256=digest_of(path))
+
+
+def _disk(folder: Path) -> int:
+    """Bytes of all different files below a folder."""
+    found = {path.stat().st_ino: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    return sum(found.values())
+
+
+def _createrepo(folder: Path) -> None:
+    subprocess.run(["createrepo_c", "--quiet", "--update", "--general-compress-type=gz", folder], check=True)
