@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -32,7 +34,7 @@ from backport.site import Signing
 from backport.target import Target, load_target
 from backport.verification import verify
 from tests.e2e import tiny
-from tests.e2e.publisher import run_until
+from tests.e2e.publisher import Arguments, run_until
 from tests.e2e.shelf import URL, Publisher, Shelf, seen_by_reader, small_key, snapshot
 
 CHECKOUT = Path(__file__).parents[2]
@@ -422,6 +424,44 @@ def test_another_process_is_waited_for_or_told(
         for action in (partial(back, publisher), partial(promoted, testing, publisher)):
             with pytest.raises(PublishError, match=rf"another process \(pid {os.getpid()}\) holds"):
                 action()
+
+
+def test_foreign_files_are_left_alone_and_told(publisher: Publisher, shelf: Shelf) -> None:
+    publisher.publish(shelf("first"))
+    foreign = [publisher.folder.path / "notes.txt", publisher.folder.generations / "lost+found"]
+    foreign[0].write_text("")
+    foreign[1].mkdir()
+    publisher.publish(shelf("second"))
+    back(publisher)
+    prune(publisher.folder, 1)
+    collect_garbage(publisher.folder)
+    assert all(path.exists() for path in foreign)
+    assert faults(publisher) == [
+        "generations/lost+found: is no generation; see `backport repo gc`",
+        "notes.txt: is an extra file, which nothing names",
+    ]
+
+
+def test_a_folder_of_another_user_is_told(publisher: Publisher, shelf: Shelf) -> None:
+    publisher.publish(shelf("first"))
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        repository = place / "repository"
+        shutil.copytree(publisher.repository, repository, symlinks=True)
+        arguments = Arguments(
+            tested=shelf("second"), target=publisher.target, repository=repository, signing=publisher.signing
+        )
+        (place / "arguments").write_bytes(pickle.dumps(arguments))
+        before = snapshot(repository)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.e2e.publisher", place / "arguments"], cwd=CHECKOUT, user=65534,
+            group=65534, extra_groups=[], capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == PublishError.exit_code, done.stderr
+        assert "Permission denied" in done.stdout
+        assert "run as the folder's owner" in done.stdout
+        assert snapshot(repository) == before
 
 
 def test_a_clock_that_went_back_stops_a_promotion(
