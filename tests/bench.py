@@ -27,6 +27,7 @@ from backport.trust import read_header
 from tests.e2e.examined import Parts, make_parts
 from tests.lab.build import ensure
 from tests.lab.serve import Served, served
+from tests.large_repository import PACKAGES, Shelf, shelf
 from tests.maillog import generated_log
 
 RUNS = 3
@@ -151,13 +152,56 @@ def examination() -> Iterator[Figure]:
     yield Figure(name="whole examination of an installed root", values=tuple(seconds), unit="s", bound="3")
 
 
+def publishing() -> Iterator[Figure]:
+    """One package more for a large repository, beside `createrepo_c --update` over the same packages."""
+    large = _large()
+    ratios, seconds, peers = [], [], []
+    more, added = [], []
+    for one in large.publications(PACKAGES, RUNS):
+        peers.append(large.createrepo())
+        seconds.append(one.seconds)
+        ratios.append(one.seconds / peers[-1])
+        more.append(100 * one.bytes_more / one.bytes_added)
+        added.append(one.bytes_added / 2**20)
+    yield Figure(
+        name="publishing over createrepo_c --update", values=tuple(ratios), unit="times", bound="0.25"
+    )
+    yield Figure(
+        name=f"publishing one package beside {PACKAGES}", values=tuple(seconds), unit="s", bound="none"
+    )
+    yield Figure(name="createrepo_c --update", values=tuple(peers), unit="s", bound="none")
+    yield Figure(name="disk above package and metadata", values=tuple(more), unit="%", bound="5")
+    yield Figure(name="package and metadata", values=tuple(added), unit="MiB", bound="none")
+    back = tuple(1000 * large.rollback() for _ in range(1))
+    yield Figure(name="rollback", values=back, unit="ms", bound="50")
+    for count in (100, 1000):
+        few = tuple(one.seconds for one in large.publications(count, RUNS))
+        yield Figure(name=f"publishing one package beside {count}", values=few, unit="s", bound="none")
+
+
+def verifying() -> Iterator[Figure]:
+    """A large repository read again, beside `sha256sum` of the same files."""
+    both = [_large().verification() for _ in range(RUNS)]
+    ours, peers = zip(*both, strict=True)
+    yield Figure(name=f"repo verify of {PACKAGES} packages", values=ours, unit="s", bound="none")
+    yield Figure(name="sha256sum of the same files", values=peers, unit="s", bound="none")
+
+
 FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_over_python,
     "unchanged": unchanged_run,
     "pipeline": pipeline_over_rpmbuild,
     "maillog": maillog_lines,
+    "publishing": publishing,
+    "verifying": verifying,
     "examination": examination,
 }
+
+
+def _large() -> Shelf:
+    """The large repository, in the cache folder of the lab."""
+    lab = ensure(lambda line: print(line, file=sys.stderr, flush=True))
+    return shelf(lab.path.parent / "large-repository")
 
 
 @contextmanager
