@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -161,8 +162,13 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
 
 
 def _fill(publication: Publication, scratch: Path, signer: Signer) -> None:
-    _place_packages(publication, scratch)
-    _describe(publication, scratch, signer)
+    for name in repositories_of(publication.target):
+        (scratch / name).mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool:
+        linking = pool.submit(_link_packages, publication, scratch)
+        _copy_packages(publication, scratch)
+        _describe(publication, scratch, signer, linking)
+        linking.result()
     place_evidence(
         scratch, publication.evidence, before=publication.before_path, present=publication.present,
         signer=signer, link=publication.link,
@@ -203,19 +209,20 @@ def content_digest(record: Generation) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _place_packages(publication: Publication, scratch: Path) -> None:
-    for name in repositories_of(publication.target):
-        (scratch / name).mkdir(parents=True)
-    added, before = {one.entry.path: one for one in publication.added}, publication.before_path
+def _copy_packages(publication: Publication, scratch: Path) -> None:
+    for one in publication.added:
+        destination = scratch / one.entry.path
+        shutil.copyfile(one.rpm.path, destination)
+        destination.chmod(0o644)
+        if digest_of(destination) != one.entry.sha256:
+            raise PublishError(f"{one.rpm.path}: changed since it was tested", hint="build it again")
+
+
+def _link_packages(publication: Publication, scratch: Path) -> None:
+    """What the generation before holds; paths are joined as text, since there may be many."""
+    added, before = {one.entry.path for one in publication.added}, publication.before_path
     for entry in publication.record.rpms:
-        if one := added.get(entry.path):
-            destination = scratch / entry.path
-            shutil.copyfile(one.rpm.path, destination)
-            destination.chmod(0o644)
-            if digest_of(destination) != entry.sha256:
-                raise PublishError(f"{one.rpm.path}: changed since it was tested", hint="build it again")
-        elif before:
-            # Joined as text: a large repository has many packages.
+        if before and entry.path not in added:
             _link(f"{before}/{entry.path}", f"{scratch}/{entry.path}", publication.copied)
 
 
@@ -229,7 +236,7 @@ def _link(source: Path | str, destination: Path | str, copied: list[Path]) -> No
         copied.append(Path(destination))
 
 
-def _describe(publication: Publication, scratch: Path, signer: Signer) -> None:
+def _describe(publication: Publication, scratch: Path, signer: Signer, linking: Future[None]) -> None:
     """Signed metadata; a repository to which nothing was added keeps that which clients know."""
     for name in repositories_of(publication.target):
         before = publication.before_path / name if publication.before_path else None
@@ -242,6 +249,7 @@ def _describe(publication: Publication, scratch: Path, signer: Signer) -> None:
                 rpms=[scratch / one.entry.path for one in publication.added_to(name)],
             )  # fmt: skip
         else:
+            linking.result()
             repodata.write_repodata(
                 scratch / name, compression=publication.target.compression, known=_known(publication, name),
                 rpms=[scratch / path for path in paths_in(name, publication.record)],
