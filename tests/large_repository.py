@@ -111,14 +111,15 @@ class Shelf:
             remove_tree(copy)
             subprocess.run(["cp", "-al", self.repository(count), copy], check=True)
             signed = self.signed((more[number % len(more)],))
-            before = _disk(copy)
+            before = _files(copy)
             started = time.perf_counter()
             self.publish(signed, copy)
             seconds = time.perf_counter() - started
-            current = TargetFolder.of(copy, "f28").current
-            metadata = sum(path.stat().st_size for path in current.rglob("repodata/*"))
-            added = signed.rpms[0].path.stat().st_size + metadata
-            yield Publication(seconds=seconds, bytes_more=_disk(copy) - before - added, bytes_added=added)
+            new = {inode: found for inode, found in _files(copy).items() if inode not in before}
+            counted = {"repodata", signed.rpms[0].path.name}
+            added = sum(size for path, size in new.values() if {path.name, path.parent.name} & counted)
+            whole = sum(size for path, size in new.values() if path.parent != copy / "f28")
+            yield Publication(seconds=seconds, bytes_more=whole - added, bytes_added=added)
 
     def rollback(self) -> float:
         """Seconds that it takes to lead readers of the last copy back."""
@@ -213,10 +214,10 @@ def _rpm(path: Path) -> Rpm:
     return Rpm(nevra=replace(Nevra.from_nvr(nvr), arch=arch), path=path, sha256=digest_of(path))
 
 
-def _disk(folder: Path) -> int:
-    """Bytes of all different files below a folder."""
-    found = {path.stat().st_ino: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    return sum(found.values())
+def _files(folder: Path) -> dict[int, tuple[Path, int]]:
+    """Every different file below a folder, with its size."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return {path.stat().st_ino: (path, path.stat().st_size) for path in found}
 
 
 def _createrepo(folder: Path) -> None:
