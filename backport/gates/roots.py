@@ -63,11 +63,14 @@ def _there_and_back(subject: Subject) -> Iterator[Check]:
         return
     with _root(subject, "update", *subject.install) as root:
         folder = subject.workspace / "update"
-        root.install([*stock, *consumers], log=folder / "stock.log", error=PublishError)
+        there = {str(nevra): nevra.name for nevra in root.installed()}
+        missing = [short for short, nevra in stock.items() if nevra not in there]
+        missing += [name for name in consumers if name not in there.values()]
+        if missing:
+            root.install(missing, log=folder / "stock.log", error=PublishError)
+            there = {str(nevra): nevra.name for nevra in root.installed()}
         before = {name: _starts(root, program) for name, program in consumers.items()}
-        there = {str(nevra) for nevra in root.installed()}
-        names = {nevra.name for nevra in root.installed()}
-        wanted = {str(one.nevra) for one in subject.packages if one.nevra.name in names}
+        wanted = {str(one.nevra) for one in subject.packages if one.nevra.name in there.values()}
         log = folder / "update.log"
         check = _transaction(
             UPDATE, root, wanted, log,
@@ -79,7 +82,7 @@ def _there_and_back(subject: Subject) -> Iterator[Check]:
             return
         for name, program in consumers.items():
             yield _consumer(name, program, before[name], _starts(root, program))
-        yield _downgrade(subject, root, stock, there)
+        yield _downgrade(subject, root, stock, set(there))
 
 
 def _downgrade(subject: Subject, root: Root, stock: dict[str, str], there: set[str]) -> Check:
