@@ -35,6 +35,8 @@ mkdir -p %{{buildroot}}/usr/share/{name}
 echo '{content}' > %{{buildroot}}/usr/share/{name}/file
 %files
 /usr/share/{name}/file
+%changelog
+{changelog}
 """
 SUBPACKAGE = """\
 %package -n {name}
@@ -53,13 +55,21 @@ def build(
     release: str = "1.fc28.bp1",
     content: str = "content",
     subpackages: Iterable[str] = (),
+    changelog: str = "",
 ) -> BuiltRpms:
     """A source package and its binary packages, built below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = folder / f"{name}.spec"
     more = "\n".join(SUBPACKAGE.format(name=one) for one in subpackages)
     spec.write_text(
-        SPEC.format(name=name, version=version, release=release, content=content, subpackages=more)
+        SPEC.format(
+            name=name,
+            version=version,
+            release=release,
+            content=content,
+            subpackages=more,
+            changelog=changelog,
+        )
     )
     output = folder / "output"
     macros = {
