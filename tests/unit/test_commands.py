@@ -31,8 +31,8 @@ def leaves(typer_app: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple
         yield (*path, name)
     for group in typer_app.registered_groups:
         assert group.typer_instance is not None
-        name = group.name if isinstance(group.name, str) else None
-        yield from leaves(group.typer_instance, (*path, name) if name else path)
+        inner = (*path, group.name) if isinstance(group.name, str) else path
+        yield from leaves(group.typer_instance, inner)
 
 
 COMMANDS = sorted(leaves(app))
