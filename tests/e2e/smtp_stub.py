@@ -44,17 +44,24 @@ class Peer:
     def hang(self) -> None:
         self.done.wait(30)
 
-    def tls(self) -> None:
-        """Handshake, then answer every line inside TLS."""
+    def hear_all(self) -> bytes:
+        """What has come in one piece, be it several lines."""
+        piece = self.connection.recv(4096)
+        self.heard.append(piece)
+        return piece
+
+    def tls(self, *, reply: bytes = b"250 mail.example.org\r\n", before: bytes = b"") -> None:
+        """Handshake, then answer every line inside TLS, those of ``before`` first."""
         assert self.context is not None
         self.connection.settimeout(None)  # pyOpenSSL takes a socket with a time-out for a non-blocking one
         inside = SSL.Connection(self.context, self.connection)
         inside.set_accept_state()
         with contextlib.suppress(SSL.Error):
             inside.do_handshake()
+            inside.sendall(b"250 OK\r\n" * before.count(b"\n"))
             while line := inside.recv(4096):
                 self.heard.append(line)
-                inside.sendall(b"221 bye\r\n" if line.startswith(b"QUIT") else b"250 mail.example.org\r\n")
+                inside.sendall(b"221 bye\r\n" if line.startswith(b"QUIT") else reply)
 
 
 def good(peer: Peer) -> None:
