@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from backport.artifacts import Check, Verdict
+from backport.commands.probe_input import expectation, lists, own_name, trust
+from backport.commands.probe_view import Probe, advice_lines, as_document, as_junit
+from backport.errors import UsageError
+from backport.selftest.authority import Authority
+from backport.selftest.client import Contact
+from backport.selftest.outside import Report
+from backport.selftest.outside.reach import host_and_port
+from backport.selftest.tls import Session, is_retry
+
+DOCS = Path(__file__).parents[2] / "docs" / "probe.md"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("mail.example.org", "mail.example.org", 25),
+        ("Mail.Example.ORG.:587", "mail.example.org", 587),
+        ("bücher.example", "xn--bcher-kva.example", 25),
+        ("192.0.2.1:26", "192.0.2.1", 26),
+        ("2001:db8::1", "2001:db8::1", 25),
+        ("[2001:db8::1]:465", "2001:db8::1", 465),
+    ],
+)
+def test_hosts_and_ports(text: str, host: str, port: int) -> None:
+    assert host_and_port(text, port=25) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a b", "host:0", "host:65536", "host:x", "host:", "[::1", "[mail]:25", "-a.example", "a..b"]
+)
+def test_what_is_no_host_or_port_is_told(text: str) -> None:
+    with pytest.raises(UsageError):
+        host_and_port(text, port=25)
+
+
+@pytest.mark.parametrize("text", ["", "TLS1.3", "TLSv1.3:bad suite", ":TLS_AES_256_GCM_SHA384"])
+def test_what_is_no_expectation_is_told(text: str) -> None:
+    with pytest.raises(UsageError):
+        expectation(text)
+
+
+def test_files_that_hold_something_else_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "file.pem"
+    path.write_bytes(b"nothing")
+    for load in (trust, lists):
+        with pytest.raises(UsageError, match=r"file\.pem holds no"):
+            load(path)
+        with pytest.raises(UsageError, match="cannot be read"):
+            load(tmp_path / "missing")
+
+
+def test_only_a_whole_name_greets() -> None:
+    assert [own_name(name) for name in ("mail.example.org", "mail", "a b")] == [
+        "mail.example.org", "localhost", "localhost"
+    ]  # fmt: skip
+
+
+def test_a_hello_retry_request_is_known_by_its_random() -> None:
+    random = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+    head = bytes([22, 3, 3, 0, 88, 2, 0, 0, 84, 3, 3])
+    assert is_retry(head + random)
+    assert not is_retry(head + bytes(32))
+    assert not is_retry((head + random)[:-1])
+
+
+@pytest.fixture(scope="module")
+def probe() -> Probe:
+    authority = Authority.create()
+    leaf = authority.issue(["mail.example.org"]).certificate
+    session = Session(protocol="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", chain=(leaf,), errors=())
+    checks = (
+        Check(id="transport.connect", title="connects", verdict=Verdict.PASS, expected="a", found="a"),
+        Check(id="certificate.key", title="key", verdict=Verdict.FAIL, found="\x07", advice="Make one."),
+        Check(id="certificate.crl", title="CRL", verdict=Verdict.SKIPPED, advice="no list"),
+    )
+    report = Report(checks=checks, first=Contact(session=session), transcript="one\ntwo\n", connections=5)
+    return Probe(
+        host="mail.example.org", port=25, address="192.0.2.1", servername="mail.example.org",
+        direct_tls=False, started=datetime(2026, 1, 1, tzinfo=UTC), seconds=0.5, report=report,
+    )  # fmt: skip
+
+
+def test_the_document_is_json_and_every_key_is_documented(probe: Probe) -> None:
+    document = json.loads(json.dumps(as_document(probe)))
+    assert document["version"] == 1
+    assert document["passed"] is False
+    assert document["certificates"][0]["names"] == ["mail.example.org"]
+    text = DOCS.read_text()
+    keys = {*document, *document["server"], *document["session"], *document["certificates"][0]}
+    keys |= {field.name for field in fields(Check)}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+
+
+def test_a_fail_is_a_failure_with_advice(probe: Probe) -> None:
+    suite = ET.fromstring(as_junit(probe)).find("testsuite")
+    assert suite is not None
+    assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
+    assert list(advice_lines(probe.report.checks)) == ["certificate.key: Make one."]
+    assert "not passed: certificate.key" in probe.summary()
