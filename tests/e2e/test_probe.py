@@ -380,7 +380,8 @@ def test_a_responder_that_does_not_clear_the_certificate_fails(
     assert words in by_id(report, "certificate.ocsp").found
 
 
-@pytest.mark.parametrize(("answer", "words"), ANSWERS)
+# The stub's own OpenSSL sends no response that is about another certificate, or that it cannot read.
+@pytest.mark.parametrize(("answer", "words"), [ANSWERS[number] for number in (0, 1, 3, 4)])
 def test_a_staple_that_does_not_clear_the_certificate_fails(
     tmp_path: Path, world: World, answer: Answer, words: str
 ) -> None:

@@ -16,6 +16,7 @@ from backport.selftest.authority import Authority
 from backport.selftest.client import Contact
 from backport.selftest.outside import Report
 from backport.selftest.outside.reach import host_and_port
+from backport.selftest.outside.revocation import State, by_ocsp
 from backport.selftest.tls import Session, is_retry
 
 DOCS = Path(__file__).parents[2] / "docs" / "probe.md"
@@ -64,6 +65,17 @@ def test_only_a_whole_name_greets() -> None:
     assert [own_name(name) for name in ("mail.example.org", "mail", "a b")] == [
         "mail.example.org", "localhost", "localhost"
     ]  # fmt: skip
+
+
+def test_an_ocsp_response_counts_for_its_own_certificate_only() -> None:
+    authority = Authority.create()
+    leaf, other = authority.issue(["a.example"]), authority.issue(["b.example"])
+    issuer, now = authority.intermediate.certificate, datetime.now(UTC)
+    answer = authority.ocsp_answer(leaf)
+    assert by_ocsp(answer, leaf.certificate, issuer, now).state is State.GOOD
+    assert by_ocsp(answer, other.certificate, issuer, now).state is State.FOREIGN
+    assert by_ocsp(answer, leaf.certificate, authority.root.certificate, now).state is State.FORGED
+    assert by_ocsp(answer[:-5], leaf.certificate, issuer, now).state is State.BROKEN
 
 
 def test_a_hello_retry_request_is_known_by_its_random() -> None:
