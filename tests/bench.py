@@ -29,6 +29,7 @@ from tests.lab.build import ensure
 from tests.lab.serve import Served, served
 from tests.large_repository import PACKAGES, Shelf, shelf
 from tests.maillog import generated_log
+from tests.probe_figures import peers
 
 RUNS = 3
 _HELP_RUNS = 15
@@ -187,6 +188,16 @@ def verifying() -> Iterator[Figure]:
     yield Figure(name="sha256sum of the same files", values=peers, unit="s", bound="none")
 
 
+def probing() -> Iterator[Figure]:
+    """The probe's client alone, and a whole examination beside one sslyze scan of the same server."""
+    with tempfile.TemporaryDirectory() as folder, peers(Path(folder)) as both:
+        speeds = tuple(both.handshakes() for _ in range(RUNS))
+        pairs = [(both.examination(), both.scan()) for _ in range(RUNS)]
+    ratios = tuple(ours / theirs for ours, theirs in pairs)
+    yield Figure(name="handshakes of the probe's client", values=speeds, unit="/s", bound="none")
+    yield Figure(name="examination over one sslyze scan", values=ratios, unit="times", bound="1.0")
+
+
 FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_over_python,
     "unchanged": unchanged_run,
@@ -195,6 +206,7 @@ FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "publishing": publishing,
     "verifying": verifying,
     "examination": examination,
+    "probing": probing,
 }
 
 

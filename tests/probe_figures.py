@@ -1,0 +1,73 @@
+"""What the probe's figures need: a correct server, its examination, and sslyze's scan of the same."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from backport.selftest.authority import Authority
+from backport.selftest.client import converse
+from backport.selftest.outside import Subject, examine
+from backport.selftest.outside.reach import Place
+from backport.selftest.tls import Offer
+from backport.selftest.transcript import Transcript
+from tests.e2e.gnutls_exim import HOST, State, running
+from tests.lab.gnutls_exim import ensure
+
+HANDSHAKES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peers:
+    """A running server, and the other tool that looks at it."""
+
+    place: Place
+    trust: Path
+    sslyze: Path
+
+    def handshakes(self) -> float:
+        """Whole conversations with STARTTLS a second, one after the other."""
+        started = time.monotonic()
+        for _ in range(HANDSHAKES):
+            converse(self.place, Offer(servername=HOST), helo="c.example", transcript=Transcript())
+        return HANDSHAKES / (time.monotonic() - started)
+
+    def examination(self) -> float:
+        """Seconds of an examination that asks everything."""
+        started = time.monotonic()
+        subject = Subject(
+            dial=self.place, host=HOST, servername=HOST, helo="c.example", trust=self.trust, connections=None
+        )
+        stopped = {check.id: check.found for check in examine(subject).checks if check.stops}
+        assert stopped == {}, stopped
+        return time.monotonic() - started
+
+    def scan(self) -> float:
+        """Seconds of one scan by sslyze."""
+        started = time.monotonic()
+        command = [self.sslyze, "--starttls=smtp", f"127.0.0.1:{self.place.port}"]
+        # Its exit code says whether the server is as Mozilla wants it, which is not what is measured.
+        subprocess.run(command, check=False, capture_output=True, timeout=300)
+        return time.monotonic() - started
+
+
+@contextlib.contextmanager
+def peers(folder: Path) -> Iterator[Peers]:
+    """The server and a sslyze in an environment of its own, below ``folder``."""
+    venv = folder / "sslyze"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run([venv / "bin/pip", "install", "--quiet", "sslyze"], check=True, stdout=subprocess.DEVNULL)
+    authority = Authority.create()
+    leaf, trust = authority.issue([HOST]), folder / "root.pem"
+    trust.write_bytes(authority.root.pem)
+    tree = ensure(lambda line: print(line, file=sys.stderr, flush=True))
+    # Exim counts a connection until its daemon has taken notice of the process's end.
+    unlimited = {"smtp_accept_max": "0"}
+    state = State(chain=authority.chain(leaf), key=leaf.key_pem, options=unlimited)
+    with running(tree, folder / "exim", state) as place:
+        yield Peers(place=place, trust=trust, sslyze=venv / "bin/sslyze")
