@@ -35,6 +35,8 @@ _DEFAULTS: Mapping[str, str] = {
     "tls_certificate": f"{_FILES}/chain.pem",
     "tls_privatekey": f"{_FILES}/key.pem",
     "tls_require_ciphers": MODERN,
+    # Exim counts a connection until its daemon has taken notice of the process's end.
+    "smtp_accept_max": "0",
     "acl_smtp_connect": "accept",
     "acl_smtp_rcpt": "deny",
 }
