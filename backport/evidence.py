@@ -92,7 +92,7 @@ def new_evidence(
         texts[PROVENANCE] = provenance_statement(tested, origin, added, evidence=proof).to_json()
         texts[SBOM] = bill_of_materials(tested, added, time=origin.finished)
     content = hashlib.sha256("".join(texts[end] for end in sorted(texts)).encode()).hexdigest()
-    return Evidence(name=f"{origin.finished.astimezone(UTC):%Y%m%dT%H%M%SZ}-{content[:12]}", texts=texts)
+    return Evidence(name=f"{origin.finished.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{content[:12]}", texts=texts)
 
 
 def place_evidence(
@@ -320,4 +320,4 @@ def _text(path: Path) -> str:
 
 def age_of(name: str) -> datetime:
     """When a set of evidence was made, from its name."""
-    return datetime.strptime(name.split("-", 1)[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return datetime.strptime(name.split("-", 1)[0], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
