@@ -63,7 +63,7 @@ def build(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Fetch, patch, build, sign, self-test and publish a recipe's packages.
+    """Fetch, patch, build, sign, self-test, gate and publish a recipe's packages.
 
     The same inputs are not built again. Every run leaves a report, see `backport log`.
 
