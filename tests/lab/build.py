@@ -111,7 +111,7 @@ class _Build:
             apt = Apt(self._scratch / "apt", release=self._release, log=self._logs / "apt.log")
             apt.update()
             openssl = self._tarball(apt, "openssl", "openssl", prefix="1.1.1")
-            exim = self._tarball(apt, "exim4", "exim")
+            exim = self._tarball(apt, "exim4", "exim", prefix="4.96")
         with self._step("the repository fedora, from Debian's packages"):
             debs = make_fedora(apt, self._fedora, self._scratch / "fedora", logs=self._logs)
         keyring = keys.result()

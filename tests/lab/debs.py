@@ -11,8 +11,10 @@ from backport.run import network_environment, run
 from tests.lab.layout import LabError
 
 APT_FOLDER = Path("/etc/apt")
-OPENSSL_SUITE = "bullseye"
-"""The Debian release whose OpenSSL is 1.1.1, with the same sonames as Fedora 28's and 29's."""
+SOURCE_SUITES = ("bullseye", "bookworm")
+"""The Debian releases whose sources are compiled, whichever is running: bullseye's OpenSSL is 1.1.1, with
+the sonames of Fedora 28's and 29's; bookworm's Exim 4.96 is the last that leaves the lowest protocol version
+to OpenSSL's policy, as Fedora 28's does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +154,10 @@ class Apt:
     def _sources(self) -> str:
         archives = debian_archives(self.release)
         main = next(archive for archive in archives if archive.suite == self.release.codename)
-        openssl = Archive(uri=main.uri, suite=OPENSSL_SUITE, options=main.options)
+        sources = [Archive(uri=main.uri, suite=suite, options=main.options) for suite in SOURCE_SUITES]
         return "\n".join(
             [_stanza("deb", archive) for archive in archives]
-            + [_stanza("deb-src", archive) for archive in (main, openssl)]
+            + [_stanza("deb-src", archive) for archive in sources]
         )
 
     def _host_acquire(self) -> str:
