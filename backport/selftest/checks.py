@@ -219,5 +219,6 @@ def _accepted(protocol: str, session: Session, policy: CryptoPolicy | None) -> F
         verdict=Verdict.FAIL,
         expected=_REFUSED,
         found=found,
-        advice="Set MinProtocol in openssl.cnf's policy block; check that the file it includes exists.",
+        advice="Set MinProtocol in openssl.cnf's policy block, and check that the file it includes exists; "
+        "Exim 4.97 and later follow only openssl_options = +no_tlsv1 +no_tlsv1_1.",
     )

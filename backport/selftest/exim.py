@@ -162,11 +162,16 @@ class Exim:
         return self.network.connect((trial.address, trial.port), deadline)
 
     def maps(self) -> str:
-        """The files that the daemon has mapped (proc_pid_maps(5)). Raises SelfTestError."""
+        """The files that the daemon has mapped (proc_pid_maps(5)), by their names inside its root.
+
+        Raises SelfTestError.
+        """
+        process = Path(f"/proc/{self.daemon.pid}")
         try:
-            return Path(f"/proc/{self.daemon.pid}/maps").read_text(encoding="utf-8", errors="replace")
+            text = (process / "maps").read_text(encoding="utf-8", errors="replace")
         except OSError as problem:
             raise SelfTestError(f"the daemon's memory map cannot be read: {problem.strerror}") from None
+        return "\n".join(_seen_inside(process / "root", line) for line in text.splitlines())
 
     def log(self) -> str:
         """The end of its main log; nothing before there is one."""
@@ -235,3 +240,21 @@ def _not_started(exim: Exim, message: str) -> SelfTestError:
             with contextlib.suppress(OSError):
                 stream.write(read_inside(exim.root, f"{exim.files.trial.spool}/log/{name}"))
     return SelfTestError(message, hint="Read what Exim itself says.", log=exim.daemon.log)
+
+
+def _seen_inside(root: Path, line: str) -> str:
+    """A line of a memory map with the file's name as the process itself sees it.
+
+    Where backport runs in a chroot of its own, the kernel puts that chroot's path before the name. The
+    inode tells which end of the name is the file's name inside.
+    """
+    fields = line.split(maxsplit=5)
+    if len(fields) < 6 or not fields[5].startswith("/"):
+        return line
+    parts = Path(fields[5]).parts[1:]
+    for start in range(len(parts)):
+        inside = Path(*parts[start:])
+        with contextlib.suppress(OSError):
+            if (root / inside).stat().st_ino == int(fields[4]):
+                return " ".join((*fields[:5], f"/{inside}"))
+    return line

@@ -264,7 +264,8 @@ def refuses_old(ledger: Ledger, contact: Contact) -> None:
                 evidence=str(contact.trouble or ""),
                 advice=(
                     "Set MinProtocol = TLSv1.2 in openssl.cnf's policy block, and check that the file which "
-                    "it includes exists: where it does not, OpenSSL says nothing and allows all."
+                    "it includes exists: where it does not, OpenSSL says nothing and allows all. Exim 4.97 "
+                    "and later follow only openssl_options = +no_tlsv1 +no_tlsv1_1."
                 ),
             ),
         )
