@@ -73,6 +73,11 @@ class Nevra:
         return f"{self.name}-{self.evr}.{self.arch}"
 
 
+def is_for_debugging(name: str) -> bool:
+    """Whether a package of this name holds debugging information or sources (rpm's own names)."""
+    return name.endswith(("-debuginfo", "-debugsource"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rpm:
     """One package file, with the digest it had when it entered the pipeline."""

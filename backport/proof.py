@@ -14,7 +14,7 @@ from typing import Any
 import requests
 import rpm as rpm_bindings
 
-from backport.artifacts import Check, PublishedRepo, Rpm, Verdict
+from backport.artifacts import Check, PublishedRepo, Rpm, Verdict, is_for_debugging
 from backport.dnf import expand_url
 from backport.errors import PublishError
 from backport.generations import TargetFolder
@@ -59,11 +59,7 @@ def prove(
 
 def packages_to_install(published: PublishedRepo) -> tuple[Rpm, ...]:
     """The binary packages of the run that a client installs: none that is only for debugging."""
-    return tuple(
-        rpm
-        for rpm in published.tested.signed.rpms
-        if not rpm.nevra.name.endswith(("-debuginfo", "-debugsource"))
-    )
+    return tuple(rpm for rpm in published.tested.signed.rpms if not is_for_debugging(rpm.nevra.name))
 
 
 @contextlib.contextmanager

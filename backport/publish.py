@@ -14,7 +14,7 @@ from pathlib import Path
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Check, PublishedRepo, Rpm, SignedRpms, TestedRpms
+from backport.artifacts import Check, PublishedRepo, Rpm, SignedRpms, TestedRpms, is_for_debugging
 from backport.assemble import SOURCE, Incoming, Publication, basearch, make_generation
 from backport.clients import PublicKey, channel_url, reported, write_client_files
 from backport.documents import Account, advisories_for, evidence_for
@@ -220,7 +220,7 @@ def _place(package: Rpm, target: Target) -> str:
         )
     if nevra.arch in {"src", "nosrc"}:
         return SOURCE
-    if nevra.name.endswith(("-debuginfo", "-debugsource")):
+    if is_for_debugging(nevra.name):
         return f"debug/{basearch(target)}"
     return basearch(target)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Check, Nevra, Rpm, SignedRpms, Verdict
+from backport.artifacts import Check, Nevra, Rpm, SignedRpms, Verdict, is_for_debugging
 from backport.dnf import ExtraRepository
 from backport.errors import PublishError
 from backport.gates.stock import Stock, metadata_of_folder
@@ -25,7 +25,6 @@ from backport.trust import read_header
 EVIDENCE_LINES = 60
 NAMED = 5
 """How many of several things a short answer names."""
-_DEBUG = ("-debuginfo", "-debugsource")
 _REPOSITORY_ID = "backport-candidate"
 
 
@@ -95,11 +94,6 @@ class Subject:
     def _stock(self) -> Stock:
         folder = self.cache / "stock" / f"{self.target.name}-{self.target.arch}"
         return Stock(target=self.target, cache=folder, progress=self.progress)
-
-
-def is_for_debugging(name: str) -> bool:
-    """Whether a package of this name holds debugging information or sources (rpm's own names)."""
-    return name.endswith(_DEBUG)
 
 
 def judge(
