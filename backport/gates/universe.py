@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -169,6 +170,10 @@ def _dependencies(one: Solvable, kind: str) -> list[Any]:
 
 def _solv() -> Any:
     try:
-        return importlib.import_module("solv")
+        # Its types have no __module__, of which Python 3.12 and later warn while they are made; where warnings
+        # are errors, the types would be left half made and crash the process later.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
+            return importlib.import_module("solv")
     except ImportError:
         raise HostError("libsolv's Python bindings are not installed", hint="install python3-solv") from None
