@@ -76,6 +76,10 @@ def _check(subject: Subject, old: Solvable, new: Rpm, *, lost: Sequence[str]) ->
     if code & (_ERROR | _USAGE):
         problems.append(f"{PROGRAM} could not compare them (exit code {code})")
         verdict = Verdict.FAIL if lost else Verdict.ERROR
+    elif code == 0 and report:
+        # It also exits with 0 when it cannot unpack a package, but then it does not stay silent.
+        problems.append(f"{PROGRAM} complained: {report[0].strip()}")
+        verdict = Verdict.FAIL if lost else Verdict.ERROR
     elif code & _INCOMPATIBLE:
         problems.append("symbols or libraries that programs may use were removed or changed")
     elif code & _CHANGE and not lost and comparison.run("--no-added-syms", "--no-added-binaries") & _CHANGE:
@@ -133,7 +137,7 @@ class _Comparison:
         # Folders that bubblewrap makes unasked can be entered by root alone.
         folders = [word for name in _FOLDERS for word in ("--dir", f"/{name}")]
         sandbox = Sandbox(
-            mounts=(*host_programs(), "--dev", "/dev", "--proc", "/proc", *folders),
+            mounts=("--dir", "/etc", *host_programs(), "--dev", "/dev", "--proc", "/proc", *folders),
             capabilities=("SETUID", "SETGID"),
             environment={"HOME": _SCRATCH, "TMPDIR": _SCRATCH, "XDG_CACHE_HOME": _SCRATCH},
         )

@@ -170,8 +170,8 @@ def _dependencies(one: Solvable, kind: str) -> list[Any]:
 
 def _solv() -> Any:
     try:
-        # Its types have no __module__, of which Python 3.12 and later warn while they are made; where warnings
-        # are errors, the types would be left half made and crash the process later.
+        # Its types have no __module__, of which Python 3.12 and later warn while they are made. Where
+        # warnings are errors, the types would be left half made and crash the process later.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
             return importlib.import_module("solv")
