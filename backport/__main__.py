@@ -47,7 +47,7 @@ def _fail(problem: BackportError) -> NoReturn:
 
     from rich.text import Text
 
-    from backport.terminal import errors
+    from backport.commands.terminal import errors
 
     if _debugging():
         import traceback

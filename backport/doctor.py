@@ -19,7 +19,7 @@ from backport.errors import BackportError, HostError
 from backport.files import scratch_folder
 from backport.run import BASE_ENVIRONMENT, run
 from backport.settings import Key
-from backport.signing_key import show_key
+from backport.signing.key import show_key
 from backport.site import Koji, Signing, Site
 from backport.target import load_target
 
@@ -128,7 +128,7 @@ def _check_key(key: Key) -> None:
 
 
 def _hub_version(koji: Koji) -> str:
-    from backport.hub import Hub  # noqa: PLC0415  # needs the koji client, as above
+    from backport.sources.hub import Hub  # noqa: PLC0415  # needs the koji client, as above
 
     impatient = koji.model_copy(update={"retries": 0, "timeout": min(koji.timeout, HUB_TIMEOUT)})
     hub = Hub(impatient)

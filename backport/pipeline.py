@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backport import gates, lock, proof, publish, selftest, sign, sources, srpm
-from backport.advisories import make_advisory, stock_evrs
+from backport import gates, selftest, srpm
 from backport.artifacts import (
     BuiltRpms,
     Check,
@@ -22,20 +21,25 @@ from backport.artifacts import (
     TestedRpms,
 )
 from backport.builders import Builder, choose_builder
-from backport.documents import Account
 from backport.errors import BackportError, BuildRootLocked, Interrupted
+from backport.evidence.provenance import Origin
 from backport.files import digest_of, locked, scratch_folder, write_atomically
-from backport.generations import Generation
-from backport.history import Recorder, forget_old_runs, last_run
-from backport.job import Job, Stage, package_inputs, settings_inputs
-from backport.order import Node, build_order
 from backport.progress import Progress
-from backport.provenance import Origin
 from backport.repodata import write_repodata
-from backport.report import RunReport
-from backport.resolve import ResolvedBuild, resolve
-from backport.results import ResultStore, key_of
-from backport.root import clean_root
+from backport.repository import proof, publish
+from backport.repository.advisories import make_advisory, stock_evrs
+from backport.repository.documents import Account
+from backport.repository.generations import Generation
+from backport.roots.root import clean_root
+from backport.runs.history import Recorder, forget_old_runs, last_run
+from backport.runs.job import Job, Stage, package_inputs, settings_inputs
+from backport.runs.report import RunReport
+from backport.runs.results import ResultStore, key_of
+from backport.signing import sign
+from backport.sources import fetch as sources
+from backport.sources import lock
+from backport.sources.order import Node, build_order
+from backport.sources.resolve import ResolvedBuild, resolve
 
 
 class _Enough(Exception):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backport.builders import choose_builder
-from backport.history import last_run
-from backport.job import Job
 from backport.pipeline import is_held, is_published, resolve_job
-from backport.report import changes
+from backport.runs.history import last_run
+from backport.runs.job import Job
+from backport.runs.report import changes
 
 
 @dataclass(frozen=True, kw_only=True)

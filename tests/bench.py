@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backport.errors import BuildError
-from backport.job import Job, load_job
-from backport.root import Root, clean_root
+from backport.roots.root import Root, clean_root
+from backport.runs.job import Job, load_job
 from backport.trust import read_header
 from tests.e2e.examined import Parts, make_parts
 from tests.lab.build import ensure

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backport import sign
 from backport.artifacts import BuiltRpms, Nevra, Rpm, SignedRpms
 from backport.files import digest_of, remove_tree
-from backport.generations import TargetFolder
-from backport.publish import publish
-from backport.repository import lead_back
+from backport.repository.changes import lead_back
+from backport.repository.generations import TargetFolder
+from backport.repository.publish import publish
+from backport.repository.verification import verify
+from backport.signing import sign
 from backport.site import Signing
 from backport.target import Target, load_target
-from backport.verification import verify
 from tests.e2e import tiny
 from tests.e2e.shelf import small_key
 

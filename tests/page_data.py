@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from backport.advisories import Advisory, Reference
 from backport.artifacts import Check, Verdict
-from backport.page import Build, Event, Page
+from backport.repository.advisories import Advisory, Reference
+from backport.repository.page import Build, Event, Page
 
 NOW = datetime(2026, 11, 24, 4, 10, tzinfo=UTC)
 NASTY = "</code></td><script>alert(1)</script>\" onload='x'"

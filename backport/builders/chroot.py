@@ -21,7 +21,7 @@ from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import BUILD_MACROS, collect, lay_out, require_room, take_packages
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.files import remove_tree, scratch_folder
-from backport.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
+from backport.roots.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
 from backport.run import Completed, describe_exit
 from backport.target import Target
 from backport.trust import read_header

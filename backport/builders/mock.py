@@ -30,7 +30,6 @@ from backport.builders.common import (
     take_file,
     take_packages,
 )
-from backport.dnf import ExtraRepository, Repository, render
 from backport.errors import (
     BackportError,
     BuildError,
@@ -41,8 +40,9 @@ from backport.errors import (
     Interrupted,
 )
 from backport.files import write_atomically
+from backport.roots.dnf import ExtraRepository, Repository, render
+from backport.roots.scratch import live_folder
 from backport.run import Completed, describe_exit, network_environment, run
-from backport.scratch import live_folder
 from backport.target import Target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
 

@@ -48,9 +48,9 @@ def search(
     """
     from dataclasses import asdict
 
-    from backport import resolve
+    from backport.commands.terminal import output, rows_table
     from backport.site import load_site
-    from backport.terminal import output, rows_table
+    from backport.sources import resolve
 
     found = resolve.search(load_site(config).koji, pattern, tags=tag or ())
     if as_json:
@@ -68,7 +68,7 @@ def keys_init(config: ConfigOption = None) -> None:
     Example:
         backport keys init
     """
-    from backport import sign
+    from backport.signing import sign
     from backport.site import load_site
 
     site = load_site(config)
@@ -95,7 +95,7 @@ def keys_rollover(
         backport keys rollover switch
         backport keys rollover finish
     """
-    from backport import rollover
+    from backport.signing import rollover
     from backport.site import load_site
 
     site = load_site(config)
@@ -118,7 +118,7 @@ def keys_show(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """
     from dataclasses import asdict
 
-    from backport import sign
+    from backport.signing import sign
     from backport.site import load_site
 
     key = sign.show_key(load_site(config).signing)
@@ -139,9 +139,9 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """
     from dataclasses import asdict
 
+    from backport.commands.terminal import checks_table, output
     from backport.doctor import examine_host
     from backport.site import load_site
-    from backport.terminal import checks_table, output
 
     checks = examine_host(load_site(config))
     if as_json:

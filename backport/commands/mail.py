@@ -82,9 +82,9 @@ def maillog(
         zstd -dc main.log.1.zst | backport maillog --json -
     """
     from backport.commands.maillog_view import as_document, show, sort_by
+    from backport.commands.terminal import TerminalProgress
     from backport.maillog import read
     from backport.maillog.tally import Direction, Tally, Tls
-    from backport.terminal import TerminalProgress
 
     tally = Tally(since=since.date() if since else None)
     with TerminalProgress(doing="reading") as progress:
@@ -186,9 +186,9 @@ def selftest(
         backport selftest openssl --target f28 --repo https://repo.example.org/f28 --junit selftest.xml
     """
     from backport.commands.selftest_run import as_document, as_junit, checked_url, run, show
+    from backport.commands.terminal import TerminalProgress
     from backport.files import write_atomically
-    from backport.job import load_job
-    from backport.terminal import TerminalProgress
+    from backport.runs.job import load_job
 
     job, url = load_job(recipe, target, config), checked_url(repo)
     with TerminalProgress() as progress:

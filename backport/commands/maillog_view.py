@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from backport.commands.terminal import output, rows_table
 from backport.maillog.tally import Direction, Failures, Tally, Tls, Total, Usage
 from backport.selftest.transcript import printable
-from backport.terminal import output, rows_table
 
 DOCUMENT_VERSION = 1
 """Version of the JSON document; it grows when a reader would have to change."""

@@ -14,12 +14,12 @@ from rich.text import Text
 from backport import __version__
 from backport.artifacts import Check, Verdict
 from backport.commands.probe_input import Request
-from backport.report import junit_document, tally
+from backport.commands.terminal import checks_table, output
+from backport.runs.report import junit_document, tally
 from backport.selftest.certificates import san_names
 from backport.selftest.outside import Report, examine
 from backport.selftest.tls import Session
 from backport.selftest.transcript import printable
-from backport.terminal import checks_table, output
 
 DOCUMENT_VERSION = 1
 """Version of the JSON document; it grows when a key changes its meaning or goes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from backport.generations import Generation, TargetFolder
+    from backport.repository.generations import Generation, TargetFolder
     from backport.site import Site
     from backport.target import Target
 
@@ -22,7 +22,7 @@ class Place:
 
     def other(self, channel: str) -> TargetFolder:
         """The same target's folder in another channel. Raises UsageError."""
-        from backport.generations import TargetFolder
+        from backport.repository.generations import TargetFolder
         from backport.site import check_channel
 
         check_channel(channel, self.site)
@@ -43,7 +43,7 @@ class Place:
 
 def place_of(target: str, channel: str | None, config: Path | None) -> Place:
     """The folder that the options name. Raises UsageError."""
-    from backport.generations import TargetFolder
+    from backport.repository.generations import TargetFolder
     from backport.site import check_channel, load_site
     from backport.target import load_target
 

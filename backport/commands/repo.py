@@ -13,7 +13,7 @@ from backport.commands.options import ChannelOption, ConfigOption, JsonOption, T
 from backport.commands.published import place_of
 
 if TYPE_CHECKING:
-    from backport.generations import Generation, TargetFolder
+    from backport.repository.generations import Generation, TargetFolder
 
 app = typer.Typer()
 repo_app = typer.Typer(no_args_is_help=True, help="The published repository and its generations.")
@@ -49,8 +49,8 @@ def list_(
     """
     from dataclasses import asdict
 
-    from backport.repository import list_generations
-    from backport.terminal import output, rows_table
+    from backport.commands.terminal import output, rows_table
+    from backport.repository.changes import list_generations
 
     found = list_generations(place_of(target, channel, config).folder)
     if as_json:
@@ -83,7 +83,7 @@ def diff(
     """
     from dataclasses import asdict
 
-    from backport.repository import compare
+    from backport.repository.changes import compare
 
     place = place_of(target, channel, config)
     records = [place.generation(None if one == "current" else one) for one in (first, second)]
@@ -128,7 +128,7 @@ def verify(
     """
     from dataclasses import asdict
 
-    from backport.verification import verify as read_again
+    from backport.repository.verification import verify as read_again
 
     place = place_of(target, channel, config)
     found = read_again(place.folder, place.target, keys=key or (), ids=generation or ())
@@ -162,7 +162,7 @@ def add_to_host(
         backport repo add-to-host --target f28
         backport repo add-to-host --target f28 --with dnf5
     """
-    from backport.clients import host_lines
+    from backport.repository.clients import host_lines
 
     place = place_of(target, channel, config)
     record = place.generation(None)
@@ -205,8 +205,8 @@ def show(
     from dataclasses import asdict
 
     from backport.diffs import readable
-    from backport.why import to_text
-    from backport.why import why as explain
+    from backport.evidence.why import to_text
+    from backport.evidence.why import why as explain
 
     place = place_of(target, channel, config)
     folder, record = place.folder, place.generation(generation)
@@ -251,8 +251,8 @@ def verify_provenance(
     """
     from dataclasses import asdict
 
-    from backport import evidence
-    from backport.terminal import checks_table, output
+    from backport.commands.terminal import checks_table, output
+    from backport.evidence import store as evidence
 
     keys = key or [evidence.key_beside(folder)]
     checks = evidence.verify_provenance(folder, keys)
@@ -268,7 +268,7 @@ def verify_provenance(
 
 
 def _show_generation(folder: TargetFolder, record: Generation) -> None:
-    from backport.terminal import output, rows_table
+    from backport.commands.terminal import output, rows_table
 
     current = ", which readers see now" if record.id == folder.current_id() else ""
     typer.echo(f"generation {record.id}{current}")

@@ -36,7 +36,7 @@ def rollback(
     """
     from dataclasses import asdict
 
-    from backport.repository import lead_back
+    from backport.repository.changes import lead_back
 
     place = place_of(target, channel, config)
     moved = lead_back(place.folder, generation, target=place.target, base_url=place.site.url)
@@ -68,9 +68,9 @@ def promote(
     """
     from dataclasses import asdict
 
-    from backport.repository import promote as promote_generation
-    from backport.signing_key import other_keys
-    from backport.terminal import TerminalProgress
+    from backport.commands.terminal import TerminalProgress
+    from backport.repository.changes import promote as promote_generation
+    from backport.signing.key import other_keys
 
     place = place_of(target, source, config)
     with TerminalProgress() as progress:
@@ -98,7 +98,7 @@ def prune(
     Example:
         backport repo prune --target f28 --keep 10
     """
-    from backport.repository import prune as prune_generations
+    from backport.repository.changes import prune as prune_generations
 
     gone = prune_generations(place_of(target, channel, config).folder, keep)
     _tell_removed(gone, as_json=as_json)
@@ -117,7 +117,7 @@ def gc(
     Example:
         backport repo gc --target f28
     """
-    from backport.repository import collect_garbage
+    from backport.repository.changes import collect_garbage
 
     gone = collect_garbage(place_of(target, channel, config).folder)
     _tell_removed(gone, as_json=as_json)

@@ -19,7 +19,7 @@ from backport.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from backport.report import RunReport
+    from backport.runs.report import RunReport
 
 app = typer.Typer()
 
@@ -75,8 +75,8 @@ def build(
         backport build openssl --target f28 --channel testing
     """
     from backport import pipeline
-    from backport.job import Stage, load_job
-    from backport.terminal import TerminalProgress
+    from backport.commands.terminal import TerminalProgress
+    from backport.runs.job import Stage, load_job
 
     job = load_job(recipe, target, config, builder=builder, channel=channel)
     with TerminalProgress() as progress:
@@ -97,9 +97,9 @@ def plan(
     """
     from dataclasses import asdict
 
-    from backport.job import load_job
+    from backport.commands.terminal import output, rows_table
     from backport.plan import plan as make_plan
-    from backport.terminal import output, rows_table
+    from backport.runs.job import load_job
 
     planned = make_plan(load_job(recipe, target, config))
     if as_json:
@@ -127,8 +127,8 @@ def diff(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = No
         backport diff openssl --target f28
     """
     from backport import pipeline
-    from backport.job import load_job
-    from backport.terminal import TerminalProgress
+    from backport.commands.terminal import TerminalProgress
+    from backport.runs.job import load_job
 
     with TerminalProgress() as progress:
         text = pipeline.diff(load_job(recipe, target, config), progress=progress)
@@ -146,8 +146,8 @@ def fetch(
         backport fetch openssl --target f28
     """
     from backport import pipeline
-    from backport.job import load_job
-    from backport.terminal import TerminalProgress, output, rows_table
+    from backport.commands.terminal import TerminalProgress, output, rows_table
+    from backport.runs.job import load_job
 
     with TerminalProgress() as progress:
         originals = pipeline.fetch_sources(load_job(recipe, target, config), progress=progress)
@@ -170,8 +170,8 @@ def lock(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = No
         backport lock openssl --target f28
     """
     from backport import pipeline
-    from backport.job import load_job
-    from backport.terminal import TerminalProgress
+    from backport.commands.terminal import TerminalProgress
+    from backport.runs.job import load_job
 
     job = load_job(recipe, target, config)
     with TerminalProgress() as progress:
@@ -197,12 +197,12 @@ def log(
     """
     from itertools import islice
 
+    from backport.commands.terminal import output, rows_table
     from backport.errors import UsageError
-    from backport.history import past_runs
-    from backport.report import to_json
+    from backport.runs.history import past_runs
+    from backport.runs.report import to_json
     from backport.settings import did_you_mean
     from backport.site import load_site
-    from backport.terminal import output, rows_table
 
     reports = past_runs(load_site(config).paths.cache / "runs")
     if run is not None:
@@ -230,8 +230,8 @@ def log(
 def _show_run(report: RunReport, *, as_json: bool, explain: bool) -> None:
     from rich.text import Text
 
-    from backport.report import failure_text, to_json, to_text
-    from backport.terminal import checks_table, errors, output
+    from backport.commands.terminal import checks_table, errors, output
+    from backport.runs.report import failure_text, to_json, to_text
 
     if as_json:
         sys.stdout.write(to_json(report))

@@ -17,17 +17,17 @@ from rich.text import Text
 from backport import __version__
 from backport.artifacts import Nevra
 from backport.commands.probe_view import advice_lines
-from backport.dnf import expand_url, folder_of
+from backport.commands.terminal import checks_table, output
 from backport.errors import FetchError, UsageError
 from backport.files import locked, remove_tree, write_atomically
-from backport.job import Job
 from backport.progress import Progress
 from backport.repodata import metadata_files, read_packages
-from backport.report import junit_document, tally
-from backport.root import ExtraRepository
+from backport.roots.dnf import expand_url, folder_of
+from backport.roots.root import ExtraRepository
+from backport.runs.job import Job
+from backport.runs.report import junit_document, tally
 from backport.selftest import Candidate, Examination, examine_candidate
 from backport.settings import Key
-from backport.terminal import checks_table, output
 from backport.trust import fingerprints_in
 
 DOCUMENT_VERSION = 1

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from backport.artifacts import Check, Rpm, Verdict
-from backport.dnf import host_programs
 from backport.errors import HostError, PublishError
 from backport.files import scratch_folder
 from backport.gates.subject import Subject, judge
 from backport.gates.universe import Solvable, provides
+from backport.roots.dnf import host_programs
+from backport.roots.sandbox import Bind, Sandbox
 from backport.run import BASE_ENVIRONMENT
-from backport.sandbox import Bind, Sandbox
 
 TIMEOUT = 1800.0
 """Deadline in seconds of one comparison."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from backport.artifacts import Check, Verdict
 from backport.errors import BackportError, HostError, PublishError
 from backport.gates.subject import Subject, judge
-from backport.root import Root, clean_root
+from backport.roots.root import Root, clean_root
 
 LOG_LINES = 20
 """How much of a log is quoted."""

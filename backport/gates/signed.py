@@ -10,8 +10,8 @@ from backport.errors import BackportError, HostError, PublishError
 from backport.files import digest_of
 from backport.gates.subject import Subject, judge
 from backport.repodata import FOLDER, REPOMD, check_repodata
-from backport.root import clean_root
-from backport.sign import verify_file, verify_in_root
+from backport.roots.root import clean_root
+from backport.signing.sign import verify_file, verify_in_root
 from backport.trust import nevra_of, read_header
 
 

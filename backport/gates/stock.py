@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from backport import trust
-from backport.dnf import expand_url, folder_of
-from backport.download import Limits, download
 from backport.errors import FetchError, PublishError
 from backport.files import digest_of, scratch_folder
 from backport.progress import Progress
 from backport.repodata import FOLDER, REPOMD, bindings
+from backport.roots.dnf import expand_url, folder_of
+from backport.sources.download import Limits, download
 from backport.target import Repository, Target
 
 METADATA_LIMIT = 1024**3

@@ -13,7 +13,7 @@ from backport.artifacts import Check, Nevra, SignedRpms, TestedRpms
 from backport.errors import SelfTestError
 from backport.progress import Progress
 from backport.recipe import SelfTest
-from backport.root import ExtraRepository, clean_root
+from backport.roots.root import ExtraRepository, clean_root
 from backport.selftest import checks
 from backport.selftest.authority import Authority
 from backport.selftest.examiner import Candidate, Examiner

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backport.dnf import render
 from backport.errors import UsageError
+from backport.roots.dnf import render
 
 
 class Policy(StrEnum):

@@ -12,7 +12,7 @@ from pathlib import Path
 from backport.artifacts import Nevra
 from backport.errors import SelfTestError
 from backport.recipe import Command, Handshake, SelfTest, Starttls
-from backport.root import Daemon, ExtraRepository, Root
+from backport.roots.root import Daemon, ExtraRepository, Root
 from backport.selftest import checks, inside, mail, mail_checks, outside
 from backport.selftest.client import Conversation, converse
 from backport.selftest.configuration import Policy

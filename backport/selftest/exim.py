@@ -18,7 +18,7 @@ from pathlib import Path
 
 from backport.errors import SelfTestError
 from backport.files import write_atomically
-from backport.root import Bind, Daemon, Root
+from backport.roots.root import Bind, Daemon, Root
 from backport.run import describe_exit
 from backport.selftest.authority import Authority
 from backport.selftest.configuration import ALL_POLICIES, Policy, Server, Trial, render_configuration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from backport.root import Root
+from backport.roots.root import Root
 
 LIMIT = 256 * 1024
 """Bytes read of one file: its end."""

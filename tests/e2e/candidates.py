@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport import sign
 from backport.artifacts import BuiltRpms, Nevra, Rpm, SignedRpms
-from backport.job import Stage, load_job
 from backport.progress import Silent
 from backport.repodata import write_repodata
-from backport.report import RunReport
+from backport.runs.job import Stage, load_job
+from backport.runs.report import RunReport
+from backport.signing import sign
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny

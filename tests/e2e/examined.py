@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backport.artifacts import Check
 from backport.recipe import SelfTest, Starttls, load_recipe
-from backport.root import Root
+from backport.roots.root import Root
 from backport.selftest import candidate_of, checks
 from backport.selftest.authority import Authority
 from backport.selftest.configuration import ALL_POLICIES, Policy

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backport.errors import SelfTestError
-from backport.sandbox import Bind, Sandbox
+from backport.roots.sandbox import Bind, Sandbox
 from backport.selftest.outside.reach import Place
 from tests.lab.gnutls_exim import UID
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backport import sign
 from backport.artifacts import BuiltRpms, Nevra, Rpm, SignedRpms
 from backport.repodata import write_repodata
 from backport.settings import Key
+from backport.signing import sign
 from backport.site import Signing
 from backport.target import Repository, Target
 from tests.e2e import tiny

@@ -17,7 +17,7 @@ from typing import Any
 
 from backport.artifacts import TestedRpms
 from backport.errors import BackportError
-from backport.publish import publish
+from backport.repository.publish import publish
 from backport.site import Signing
 from backport.target import Target
 

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport import repodata, sign
+from backport import repodata
 from backport.artifacts import BuiltRpms, PublishedRepo, SignedRpms, TestedRpms
-from backport.assemble import repositories_of
 from backport.files import digest_of
-from backport.generations import RECORD, STABLE, Generation, TargetFolder
-from backport.publish import publish
-from backport.signing_key import verify_file
+from backport.repository.assemble import repositories_of
+from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
+from backport.repository.publish import publish
+from backport.signing import sign
+from backport.signing.key import verify_file
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from backport import sign
-from backport.advisories import make_advisory, read_advisories, stock_evrs
 from backport.artifacts import Check, Nevra, PublishedRepo, TestedRpms, Verdict
-from backport.documents import Account
 from backport.errors import PublishError
-from backport.evidence import FOLDER, statements, verify_provenance
+from backport.evidence.intoto import read_provenance
+from backport.evidence.provenance import Origin
+from backport.evidence.store import FOLDER, statements, verify_provenance
 from backport.files import digest_of
-from backport.generations import TargetFolder
-from backport.intoto import read_provenance
-from backport.provenance import Origin
-from backport.publish import publish
 from backport.recipe import Advisory as Wishes
-from backport.signing_key import verify_file
+from backport.repository.advisories import make_advisory, read_advisories, stock_evrs
+from backport.repository.documents import Account
+from backport.repository.generations import TargetFolder
+from backport.repository.publish import publish
+from backport.signing import sign
+from backport.signing.key import verify_file
 from backport.site import Signing
 from backport.target import Target, load_target
 from tests.e2e import tiny

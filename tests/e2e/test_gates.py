@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backport import gates, sign
+from backport import gates
 from backport.artifacts import Check, Nevra, Verdict
 from backport.errors import HostError, PublishError
 from backport.gates import abi
@@ -22,7 +22,8 @@ from backport.gates.subject import Subject
 from backport.gates.upgrade_path import examine_upgrade_paths
 from backport.progress import Silent
 from backport.recipe import Gates, Recipe, load_recipe
-from backport.root import clean_root
+from backport.roots.root import clean_root
+from backport.signing import sign
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import handmade, tiny

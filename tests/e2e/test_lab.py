@@ -12,7 +12,7 @@ import pytest
 import rpm
 
 from backport.files import locked
-from backport.root import Root, clean_root
+from backport.roots.root import Root, clean_root
 from backport.target import Target
 from tests.lab import build
 from tests.lab.debs import running_release

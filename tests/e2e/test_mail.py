@@ -14,7 +14,7 @@ import pytest
 
 from backport.artifacts import Verdict
 from backport.errors import SelfTestError
-from backport.root import Bind, Root, clean_root
+from backport.roots.root import Bind, Root, clean_root
 from backport.selftest import mail
 from backport.selftest.configuration import ALL_POLICIES, Policy
 from backport.selftest.exim import CONFIGURATION, PROGRAM, Exim

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from backport.recipe import load_recipe
-from backport.root import Root, clean_root
+from backport.roots.root import Root, clean_root
 from backport.selftest.authority import Authority
 from backport.selftest.exim import HOST, PORT, Exim, ServerFiles, running_exim
 from backport.selftest.trouble import Deadline

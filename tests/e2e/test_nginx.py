@@ -13,10 +13,10 @@ import requests
 
 from backport import repodata
 from backport.errors import PublishError, SignError
-from backport.repository import lead_back
-from backport.root import ExtraRepository, clean_root
+from backport.repository.changes import lead_back
+from backport.roots.root import ExtraRepository, clean_root
 from backport.settings import Key
-from backport.signing_key import verify_file
+from backport.signing.key import verify_file
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny

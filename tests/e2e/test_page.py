@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backport.page import render_page
+from backport.repository.page import render_page
 from tests.page_data import LONG, example, hostile
 
 WIDTHS = (320, 390, 1280)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from backport import proof, publish, sign
 from backport.artifacts import Check, PublishedRepo, Rpm, TestedRpms, Verdict
 from backport.errors import PublishError, SignError
 from backport.files import digest_of
-from backport.root import Root, clean_root
+from backport.repository import proof, publish
+from backport.roots.root import Root, clean_root
+from backport.signing import sign
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny

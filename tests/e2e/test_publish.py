@@ -17,15 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from backport import repodata, sign
+from backport import repodata
 from backport.artifacts import SignedRpms, TestedRpms
-from backport.assemble import GRACE
 from backport.errors import PublishError, SignError
 from backport.files import digest_of
-from backport.generations import RECORD, Generation
-from backport.publish import publish, published_state, roll_back
+from backport.repository.assemble import GRACE
+from backport.repository.generations import RECORD, Generation
+from backport.repository.publish import publish, published_state, roll_back
 from backport.settings import Key
-from backport.signing_key import verify_file
+from backport.signing import sign
+from backport.signing.key import verify_file
 from backport.site import Signing
 from backport.target import Target, load_target
 from backport.trust import verify_rpm

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from backport import repodata, rollover, sign
+from backport import repodata
 from backport.errors import PublishError, SignError
-from backport.generations import RECORD, Generation
-from backport.repository import (
+from backport.repository.changes import (
     Moved,
     collect_garbage,
     compare,
@@ -29,10 +28,12 @@ from backport.repository import (
     promote,
     prune,
 )
-from backport.signing_key import other_keys
+from backport.repository.generations import RECORD, Generation
+from backport.repository.verification import verify
+from backport.signing import rollover, sign
+from backport.signing.key import other_keys
 from backport.site import Signing
 from backport.target import Target, load_target
-from backport.verification import verify
 from tests.e2e import tiny
 from tests.e2e.publisher import Arguments, run_until
 from tests.e2e.shelf import URL, Publisher, Shelf, seen_by_reader, small_key, snapshot

@@ -18,7 +18,7 @@ import pytest
 
 from backport.errors import BuildError, BuildRootError
 from backport.repodata import write_repodata
-from backport.root import BUILDER_UID, ExtraRepository, Root, clean_root
+from backport.roots.root import BUILDER_UID, ExtraRepository, Root, clean_root
 from backport.target import Target
 from tests.e2e import tiny
 
@@ -273,7 +273,7 @@ def test_a_killed_process_leaves_no_process_no_mount_and_no_half_root(
         import sys
         from pathlib import Path
         from backport.errors import BuildError
-        from backport.root import clean_root
+        from backport.roots.root import clean_root
         from backport.target import Target
         target = Target.model_validate_json(sys.stdin.read())
         with clean_root(target, cache=Path({str(cache)!r}), workspace=Path({str(tmp_path)!r})) as root:

@@ -12,7 +12,7 @@ from backport import selftest
 from backport.artifacts import Verdict
 from backport.errors import SelfTestError
 from backport.progress import Silent
-from backport.root import Root, clean_root
+from backport.roots.root import Root, clean_root
 from backport.selftest.authority import Authority, Lifetime
 from backport.selftest.exim import HOST, running_exim
 from backport.target import Target

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backport.errors import SelfTestError
-from backport.sandbox import Daemon, Sandbox
+from backport.roots.sandbox import Daemon, Sandbox
 from backport.selftest.network import NetworkNamespace
 from backport.selftest.trouble import Deadline, Unreachable
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backport import sign, signing_key
 from backport.artifacts import BuiltRpms
 from backport.errors import SignError
+from backport.signing import key as signing_key
+from backport.signing import sign
 from backport.site import Signing
 from backport.target import Target, load_target
 from tests.e2e import tiny

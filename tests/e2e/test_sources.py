@@ -12,12 +12,12 @@ import koji as koji_client
 import pytest
 
 from backport.artifacts import SourceRpm
-from backport.download import Limits, download
 from backport.errors import FetchError
-from backport.lock import check_lock, load_lock, write_lock
 from backport.settings import Key
 from backport.site import Koji
-from backport.sources import ResolvedBuild, fetch, resolve, search
+from backport.sources.download import Limits, download
+from backport.sources.fetch import ResolvedBuild, fetch, resolve, search
+from backport.sources.lock import check_lock, load_lock, write_lock
 from tests.e2e import tiny
 from tests.e2e.small_koji import CHANGELOG_TIME, Signer, SmallKoji, tool
 from tests.lab.koji import FileTrouble, HubTrouble, KojiServer, unused_url

@@ -11,7 +11,7 @@ import pytest
 
 from backport import repodata
 from backport.errors import PublishError
-from backport.splice import extend_repodata
+from backport.repository.splice import extend_repodata
 from tests.e2e import tiny
 
 FIELDS = (

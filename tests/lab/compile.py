@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from backport.root import Bind, ExtraRepository, Root, clean_root
+from backport.roots.root import Bind, ExtraRepository, Root, clean_root
 from backport.run import run
 from backport.settings import Key
 from backport.target import Repository, Target

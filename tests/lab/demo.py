@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from backport.history import last_run
-from backport.report import RunReport
+from backport.runs.history import last_run
+from backport.runs.report import RunReport
 from backport.site import load_site
 from tests.lab.build import cache_folder, ensure
 from tests.lab.serve import served

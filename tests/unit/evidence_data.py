@@ -19,7 +19,7 @@ from backport.artifacts import (
     TestedRpms,
     Verdict,
 )
-from backport.provenance import Origin, PublishedFile
+from backport.evidence.provenance import Origin, PublishedFile
 from tests.unit.rpmfile import Package
 
 STARTED = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)

@@ -11,8 +11,12 @@ import createrepo_c
 import pytest
 import rpm
 
-from backport import advisories
-from backport.advisories import (
+from backport.artifacts import Nevra, Rpm
+from backport.errors import PublishError
+from backport.recipe import Advisory as Wishes
+from backport.repodata import check_repodata, write_repodata
+from backport.repository import advisories
+from backport.repository.advisories import (
     Advisory,
     AdvisoryPackage,
     Reference,
@@ -24,10 +28,6 @@ from backport.advisories import (
     still_here,
     to_xml,
 )
-from backport.artifacts import Nevra, Rpm
-from backport.errors import PublishError
-from backport.recipe import Advisory as Wishes
-from backport.repodata import check_repodata, write_repodata
 from tests.unit.rpmfile import Package
 
 ISSUED = datetime(2026, 11, 24, 3, 20, 5, tzinfo=UTC)

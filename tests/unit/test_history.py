@@ -4,8 +4,8 @@ import pytest
 
 from backport.artifacts import Check, Verdict
 from backport.errors import BuildError, Interrupted
-from backport.history import Recorder, forget_old_runs, last_run, past_runs
-from backport.job import Stage, load_job
+from backport.runs.history import Recorder, forget_old_runs, last_run, past_runs
+from backport.runs.job import Stage, load_job
 
 
 def recorder(tmp_path: Path) -> Recorder:

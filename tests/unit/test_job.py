@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from backport.errors import UsageError
-from backport.job import Job, load_job, settings_inputs, target_digest
+from backport.runs.job import Job, load_job, settings_inputs, target_digest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

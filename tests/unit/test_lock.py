@@ -7,8 +7,8 @@ import pytest
 
 from backport.artifacts import Nevra, Rpm, SourceRpm
 from backport.errors import FetchError, UsageError
-from backport.lock import Lock, check_lock, load_lock, write_lock
-from backport.resolve import ResolvedBuild
+from backport.sources.lock import Lock, check_lock, load_lock, write_lock
+from backport.sources.resolve import ResolvedBuild
 
 KEY = "5A03B4DD8254ECA02FDA1637A20AA56B429476B4"
 NVR = "crypto-policies-20181026-1.gitd42aaa6.fc29"

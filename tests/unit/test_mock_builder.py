@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from backport.builders.mock import _failure, _open_to, find_caller, render_config, sudo_environment
-from backport.dnf import ExtraRepository
 from backport.errors import (
     BackportError,
     BuildError,
@@ -22,6 +21,7 @@ from backport.errors import (
     HostError,
     Interrupted,
 )
+from backport.roots.dnf import ExtraRepository
 from backport.run import Completed
 from backport.target import load_target
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from backport.errors import UsageError
-from backport.order import Node, build_order, names_in
+from backport.sources.order import Node, build_order, names_in
 
 OPENSSL = Node(
     build_requires=("zlib-devel", "perl(Test::More)"),

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from backport.artifacts import Check, Verdict
-from backport.page import render_page
+from backport.repository.page import render_page
 from tests.page_data import NASTY, example, hostile
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}

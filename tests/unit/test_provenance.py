@@ -13,10 +13,14 @@ from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1.statement import Statement
 
-from backport import evidence as evidence_module
 from backport.artifacts import Check, Nevra, Verdict
 from backport.errors import PublishError, UsageError
-from backport.evidence import (
+from backport.evidence import store as evidence_module
+from backport.evidence.intoto import Resource, read_provenance, read_test_result
+from backport.evidence.intoto import TestStatement as Results
+from backport.evidence.provenance import INLINE_LIMIT, provenance_statement, purl
+from backport.evidence.provenance import test_statement as results_statement
+from backport.evidence.store import (
     FOLDER,
     Evidence,
     new_evidence,
@@ -24,13 +28,9 @@ from backport.evidence import (
     statements,
     verify_provenance,
 )
-from backport.evidence import test_results as results_of
-from backport.intoto import Resource, read_provenance, read_test_result
-from backport.intoto import TestStatement as Results
-from backport.provenance import INLINE_LIMIT, provenance_statement, purl
-from backport.provenance import test_statement as results_statement
-from backport.signing_key import Signer
-from backport.why import to_text, why
+from backport.evidence.store import test_results as results_of
+from backport.evidence.why import to_text, why
+from backport.signing.key import Signer
 from tests.unit.evidence_data import DIFF, FEDORA_KEY, FINGERPRINT, SmallRun, generation, small_run
 
 PROOF = Resource(name="test-results.json", digest={"sha256": "9" * 64}, annotations={"role": "tests"})

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from backport import assemble, publish
 from backport.artifacts import Check, Nevra, PublishedRepo, Rpm, SignedRpms, TestedRpms, Verdict
 from backport.errors import PublishError
 from backport.files import digest_of
-from backport.generations import Generation, PublishedRpm, TargetFolder, generation_id
-from backport.signing_key import KeyInfo
+from backport.repository import assemble, publish
+from backport.repository.generations import Generation, PublishedRpm, TargetFolder, generation_id
+from backport.signing.key import KeyInfo
 from backport.site import Signing
 from backport.target import Target, load_target
 from tests.unit import rpmfile

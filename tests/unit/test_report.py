@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from backport.artifacts import Check, Verdict
-from backport.report import (
+from backport.runs.report import (
     Failure,
     RunReport,
     StageReport,

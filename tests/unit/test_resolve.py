@@ -10,10 +10,10 @@ from typing import Any
 import koji
 import pytest
 
-from backport import hub as hub_module
 from backport.errors import FetchError
-from backport.resolve import resolve, search
 from backport.site import Koji
+from backport.sources import hub as hub_module
+from backport.sources.resolve import resolve, search
 
 DATA = Path(__file__).parents[1] / "data" / "koji"
 NVR = "openssl-1.1.1a-1.fc29"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from backport.artifacts import BuildOptions, BuiltRpms, Nevra, PatchedSrpm, Rpm, SourceRpm
 from backport.files import digest_of
-from backport.results import ResultStore, key_of
+from backport.runs.results import ResultStore, key_of
 
 
 def rpm(folder: Path, name: str, content: bytes, arch: str = "x86_64") -> Rpm:

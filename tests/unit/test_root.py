@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from backport import root as root_module
-from backport.dnf import Dnf, ExtraRepository, Repository, expand_url, folder_of, render_dnf_conf
 from backport.errors import BuildRootError, HostError
-from backport.root import BUILDER_UID, Root, clean_root
-from backport.sandbox import Bind, Sandbox
+from backport.roots import root as root_module
+from backport.roots.dnf import Dnf, ExtraRepository, Repository, expand_url, folder_of, render_dnf_conf
+from backport.roots.root import BUILDER_UID, Root, clean_root
+from backport.roots.sandbox import Bind, Sandbox
 from backport.settings import Key
 from backport.target import Target
 

@@ -10,8 +10,8 @@ import rpm
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from backport import sbom
-from backport.sbom import bill_of_materials, requirements
+from backport.evidence import sbom
+from backport.evidence.sbom import bill_of_materials, requirements
 from tests.unit.evidence_data import DIFF, FINISHED, SmallRun, small_run
 
 

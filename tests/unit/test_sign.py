@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backport import sign, signing_key
 from backport.errors import SignError
-from backport.signing_key import KeyInfo, Signer
+from backport.signing import key as signing_key
+from backport.signing import sign
+from backport.signing.key import KeyInfo, Signer
 from backport.site import Signing
 
 FINGERPRINT = "E44AD909ED9FE1AF8FC668585BE8A1FB20B71181"

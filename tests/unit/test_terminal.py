@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from backport.artifacts import Check, Verdict
-from backport.terminal import TerminalProgress, checks_table, rows_table
+from backport.commands.terminal import TerminalProgress, checks_table, rows_table
 
 
 def console(*, terminal: bool = False, width: int = 80) -> tuple[Console, io.StringIO]:

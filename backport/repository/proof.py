@@ -15,11 +15,11 @@ import requests
 import rpm as rpm_bindings
 
 from backport.artifacts import Check, PublishedRepo, Rpm, Verdict, is_for_debugging
-from backport.dnf import expand_url
 from backport.errors import PublishError
-from backport.generations import TargetFolder
 from backport.progress import Progress, Silent
-from backport.root import ExtraRepository, Root, clean_root
+from backport.repository.generations import TargetFolder
+from backport.roots.dnf import expand_url
+from backport.roots.root import ExtraRepository, Root, clean_root
 from backport.settings import Key
 from backport.target import Target
 from backport.trust import fingerprints_in, nevra_of, read_header

@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backport.advisories import Advisory, read_advisories, still_here
 from backport.artifacts import TestedRpms
-from backport.evidence import Evidence, new_evidence
-from backport.generations import Generation
-from backport.provenance import Origin, PublishedFile
+from backport.evidence.provenance import Origin, PublishedFile
+from backport.evidence.store import Evidence, new_evidence
+from backport.repository.advisories import Advisory, read_advisories, still_here
+from backport.repository.generations import Generation
 
 
 @dataclass(frozen=True, kw_only=True)

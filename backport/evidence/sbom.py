@@ -36,7 +36,7 @@ from packageurl import PackageURL
 from backport import __version__
 from backport.artifacts import BuiltRpms, Nevra, Rpm, TestedRpms
 from backport.errors import PublishError
-from backport.provenance import PublishedFile, purl
+from backport.evidence.provenance import PublishedFile, purl
 from backport.trust import read_header
 
 _VOID = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), "\N{REPLACEMENT CHARACTER}")

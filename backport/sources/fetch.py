@@ -23,13 +23,13 @@ from typing import Any
 import rpm
 
 from backport.artifacts import Rpm, SourceRpm
-from backport.download import FileMissing, Limits, download
 from backport.errors import FetchError
 from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.progress import Progress
-from backport.resolve import Found, ResolvedBuild, resolve, search
 from backport.settings import Key
 from backport.site import Koji
+from backport.sources.download import FileMissing, Limits, download
+from backport.sources.resolve import Found, ResolvedBuild, resolve, search
 from backport.trust import Keyring, nevra_of, pinned_keyring, read_header
 
 __all__ = ["Found", "ResolvedBuild", "fetch", "resolve", "search"]

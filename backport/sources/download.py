@@ -17,8 +17,8 @@ import tenacity
 
 from backport.errors import FetchError
 from backport.files import write_atomically
-from backport.net import network_reason, pieces
 from backport.progress import Progress
+from backport.sources.net import network_reason, pieces
 
 if TYPE_CHECKING:
     import requests

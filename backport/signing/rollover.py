@@ -1,7 +1,7 @@
 """The change from one signing key to the next: made, certified by the old one, announced, then used.
 
 During the change both keys are published, so that clients know the new one before anything needs it. The
-GNUPGHOME remembers which key signs (see `backport.signing_key.STATE_FILE`).
+GNUPGHOME remembers which key signs (see `backport.signing.key.STATE_FILE`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from backport.errors import SignError
 from backport.files import write_atomically
-from backport.signing_key import STATE_FILE, add_key, key_state, show_key
+from backport.signing.key import STATE_FILE, add_key, key_state, show_key
 from backport.site import Signing
 
 

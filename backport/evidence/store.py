@@ -25,8 +25,7 @@ from pathlib import Path
 
 from backport.artifacts import Check, TestedRpms, Verdict
 from backport.errors import PublishError
-from backport.files import digest_of, write_atomically
-from backport.intoto import (
+from backport.evidence.intoto import (
     MAX_BYTES,
     ProvenanceStatement,
     Resource,
@@ -35,9 +34,10 @@ from backport.intoto import (
     read_provenance,
     read_test_result,
 )
-from backport.provenance import Origin, PublishedFile, provenance_statement, test_statement
+from backport.evidence.provenance import Origin, PublishedFile, provenance_statement, test_statement
+from backport.files import digest_of, write_atomically
 from backport.settings import Key
-from backport.signing_key import Signer, verify_file
+from backport.signing.key import Signer, verify_file
 from backport.trust import fingerprints_in
 
 FOLDER = "provenance"
@@ -78,7 +78,7 @@ def new_evidence(
     ``others`` are packages of the run that are published already. Raises PublishError when a header
     cannot be read, OSError.
     """
-    from backport.sbom import bill_of_materials  # noqa: PLC0415  # its library takes long to import
+    from backport.evidence.sbom import bill_of_materials  # noqa: PLC0415  # its library takes long to import
 
     tests = test_statement(tested, origin, [*added, *others]).to_json()
     texts = {TESTS: tests}

@@ -27,8 +27,8 @@ import jinja2
 
 from backport.errors import BackportError
 from backport.files import locked, write_atomically
+from backport.roots.sandbox import Sandbox
 from backport.run import network_environment
-from backport.sandbox import Sandbox
 from backport.settings import Key
 from backport.target import Target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key

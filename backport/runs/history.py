@@ -13,8 +13,8 @@ from backport import __version__
 from backport.artifacts import Check, PublishedRepo
 from backport.errors import BackportError, Interrupted
 from backport.files import remove_tree, write_atomically
-from backport.job import Job, Stage
-from backport.report import (
+from backport.runs.job import Job, Stage
+from backport.runs.report import (
     Failure,
     Outcome,
     RunReport,

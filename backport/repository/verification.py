@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backport import evidence, repodata
-from backport.assemble import content_digest, repositories_of
+from backport import repodata
 from backport.errors import PublishError
+from backport.evidence import store as evidence
 from backport.files import digest_of, scratch_folder
-from backport.generations import RECORD, Generation, TargetFolder
-from backport.overview import PAGE
+from backport.repository.assemble import content_digest, repositories_of
+from backport.repository.generations import RECORD, Generation, TargetFolder
+from backport.repository.overview import PAGE
 from backport.settings import Key
-from backport.signing_key import verify_file
+from backport.signing.key import verify_file
 from backport.target import Target
 from backport.trust import fingerprints_in, pinned_keyring
 

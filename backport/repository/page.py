@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 
 import jinja2
 
-from backport.advisories import Advisory
 from backport.artifacts import Check, Verdict
+from backport.repository.advisories import Advisory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from backport.advisories import read_advisories
 from backport.artifacts import Check, Verdict
-from backport.assemble import SOURCE, basearch
-from backport.evidence import NEWEST, age_of, statements, test_results
+from backport.evidence.intoto import TestResult
+from backport.evidence.store import NEWEST, age_of, statements, test_results
 from backport.files import write_atomically
-from backport.generations import Generation, PublishedRpm, TargetFolder
-from backport.intoto import TestResult
-from backport.page import Build, Event, Page, render_page
+from backport.repository.advisories import read_advisories
+from backport.repository.assemble import SOURCE, basearch
+from backport.repository.generations import Generation, PublishedRpm, TargetFolder
+from backport.repository.page import Build, Event, Page, render_page
 from backport.target import Target
 
 PAGE = "index.html"

@@ -1,7 +1,7 @@
 """Why a package is here: where it comes from, what was changed, who signed what, what was tested.
 
-All of it is read from the evidence that a generation carries; `backport.evidence.verify_provenance` says
-whether that can be believed.
+All of it is read from the evidence that a generation carries;
+`backport.evidence.store.verify_provenance` says whether that can be believed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from backport.errors import PublishError, UsageError
-from backport.evidence import statements, test_results
-from backport.intoto import ProvenanceStatement, Resource, Subject, TestStatement
+from backport.evidence.intoto import ProvenanceStatement, Resource, Subject, TestStatement
+from backport.evidence.store import statements, test_results
 from backport.settings import did_you_mean
 
 

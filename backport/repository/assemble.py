@@ -19,17 +19,24 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from backport import repodata
-from backport.advisories import Advisory, add_updateinfo, read_advisories
 from backport.artifacts import Rpm
-from backport.dnf import expand_url
 from backport.errors import PublishError
-from backport.evidence import Evidence, place_evidence
+from backport.evidence.store import Evidence, place_evidence
 from backport.files import digest_of, scratch_folder, write_atomically
-from backport.generations import RECORD, Generation, PublishedRpm, TargetFolder, generation_id, sync_folder
 from backport.progress import Progress
-from backport.signing_key import Signer, open_key, verify_file
+from backport.repository.advisories import Advisory, add_updateinfo, read_advisories
+from backport.repository.generations import (
+    RECORD,
+    Generation,
+    PublishedRpm,
+    TargetFolder,
+    generation_id,
+    sync_folder,
+)
+from backport.repository.splice import extend_repodata
+from backport.roots.dnf import expand_url
+from backport.signing.key import Signer, open_key, verify_file
 from backport.site import Signing
-from backport.splice import extend_repodata
 from backport.target import Target
 
 GRACE = timedelta(days=3)

@@ -15,14 +15,14 @@ from pathlib import Path
 import rpm as rpm_bindings
 
 from backport.artifacts import Check, PublishedRepo, Rpm, SignedRpms, TestedRpms, is_for_debugging
-from backport.assemble import SOURCE, Incoming, Publication, basearch, make_generation
-from backport.clients import PublicKey, channel_url, reported, write_client_files
-from backport.documents import Account, advisories_for, evidence_for
 from backport.errors import BackportError, PublishError
-from backport.generations import STABLE, Generation, PublishedRpm, TargetFolder
-from backport.overview import write_page
 from backport.progress import Progress, Silent
-from backport.signing_key import other_keys
+from backport.repository.assemble import SOURCE, Incoming, Publication, basearch, make_generation
+from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
+from backport.repository.documents import Account, advisories_for, evidence_for
+from backport.repository.generations import STABLE, Generation, PublishedRpm, TargetFolder
+from backport.repository.overview import write_page
+from backport.signing.key import other_keys
 from backport.site import Signing
 from backport.target import Target
 from backport.trust import read_header
@@ -54,9 +54,9 @@ def publish(
     record, and so do ``inputs``, beside those of the generation before under other names. Packages
     that are there already are left alone; where all are, from the same inputs, nothing changes.
     ``account`` is what is told of the packages: signed evidence, an advisory.
-    ``prove`` looks at the result (see `backport.proof`) before another publisher can; when it fails or
-    is interrupted, readers are led back to what they saw before. Inputs whose packages were rolled back
-    are published again only with ``force``.
+    ``prove`` looks at the result (see `backport.repository.proof`) before another publisher can; when it
+    fails or is interrupted, readers are led back to what they saw before. Inputs whose packages were
+    rolled back are published again only with ``force``.
 
     Raises PublishError when the folder cannot be written to, another publisher holds it for
     ``lock_timeout`` seconds, the inputs were rolled back, a package of the same NEVRA with other content

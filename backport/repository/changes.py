@@ -15,15 +15,15 @@ from datetime import UTC, datetime
 import rpm as rpm_bindings
 
 from backport.artifacts import Nevra, Rpm
-from backport.assemble import Incoming, Publication, make_generation
-from backport.clients import PublicKey, channel_url, reported, write_client_files
 from backport.errors import PublishError
-from backport.generations import Generation, PublishedRpm, TargetFolder
-from backport.overview import write_page
 from backport.progress import Progress
-from backport.publish import LOCK_TIMEOUT
 from backport.repodata import FOLDER, REPOMD
-from backport.signing_key import KeyInfo
+from backport.repository.assemble import Incoming, Publication, make_generation
+from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
+from backport.repository.generations import Generation, PublishedRpm, TargetFolder
+from backport.repository.overview import write_page
+from backport.repository.publish import LOCK_TIMEOUT
+from backport.signing.key import KeyInfo
 from backport.site import Signing
 from backport.target import Target
 from backport.trust import fingerprints_in

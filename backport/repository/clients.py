@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from backport.dnf import render
 from backport.errors import PublishError
 from backport.files import write_atomically
-from backport.generations import STABLE, Generation, TargetFolder
-from backport.signing_key import KeyInfo
+from backport.repository.generations import STABLE, Generation, TargetFolder
+from backport.roots.dnf import render
+from backport.signing.key import KeyInfo
 from backport.target import Target
 
 _HINTS = {

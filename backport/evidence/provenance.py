@@ -15,8 +15,7 @@ from typing import Any
 
 from backport import __version__
 from backport.artifacts import BuiltRpms, Check, Nevra, TestedRpms, Verdict
-from backport.files import digest_of
-from backport.intoto import (
+from backport.evidence.intoto import (
     BuildDefinition,
     Builder,
     BuildMetadata,
@@ -28,6 +27,7 @@ from backport.intoto import (
     TestResult,
     TestStatement,
 )
+from backport.files import digest_of
 
 BUILD_TYPE = "pkg:generic/backport?build-type=rebuild-v1#docs/provenance.md"
 """A package URL with the place of the description in backport's own source."""

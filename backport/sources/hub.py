@@ -16,8 +16,8 @@ from xml.parsers.expat import ExpatError
 from pydantic import TypeAdapter, ValidationError
 
 from backport.errors import FetchError
-from backport.net import network_reason, pieces, printable
 from backport.site import Koji
+from backport.sources.net import network_reason, pieces, printable
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes in one answer of a hub; all dependencies of the largest packages are a few million."""

@@ -26,12 +26,12 @@ import requests
 import rpm
 
 from backport.artifacts import Nevra
-from backport.dnf import Action, Dnf, ExtraRepository, expand_url, folder_of
 from backport.errors import BackportError, BuildRootError, HostError
 from backport.files import digest_of, locked, write_atomically
+from backport.roots.dnf import Action, Dnf, ExtraRepository, expand_url, folder_of
+from backport.roots.sandbox import Bind, Daemon, Sandbox
+from backport.roots.scratch import live_folder, remove
 from backport.run import Completed, network_environment, run
-from backport.sandbox import Bind, Daemon, Sandbox
-from backport.scratch import live_folder, remove
 from backport.target import Target
 from backport.trust import nevra_of
 

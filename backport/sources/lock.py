@@ -13,8 +13,8 @@ from backport.artifacts import SourceRpm
 from backport.errors import FetchError
 from backport.files import write_atomically
 from backport.recipe import Nvr
-from backport.resolve import ResolvedBuild
 from backport.settings import Fingerprint, Name, Settings, load
+from backport.sources.resolve import ResolvedBuild
 
 
 class LockedPackage(Settings):

@@ -1,0 +1,1 @@
+"""Signed evidence: where published packages come from, and what was tested."""

@@ -1,0 +1,1 @@
+"""The published repository: made, switched, explained, changed and verified."""

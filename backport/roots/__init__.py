@@ -1,0 +1,1 @@
+"""Clean roots: made by dnf, entered by bubblewrap, cleared away."""

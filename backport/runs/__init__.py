@@ -1,0 +1,1 @@
+"""Runs of the pipeline: what they are of, what they gave, what is told of them."""

@@ -1,0 +1,1 @@
+"""Signing keys, and what is signed with them."""

@@ -1,0 +1,1 @@
+"""Source packages: resolved at a Koji hub, fetched, locked, put in order."""
