@@ -38,11 +38,39 @@ def _fingerprint(value: str) -> str:
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 """A whole OpenPGP fingerprint; spaces are dropped, letters raised."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=128)]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+_URL = r"^(https?://[^\s/]+|file:///)\S*$"
+
+Name = Annotated[str, StringConstraints(pattern=_NAME, max_length=128)]
 """A name that is safe as a file name and as an argument."""
 
-Url = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/]+|file:///)\S*$")]
+Url = Annotated[str, StringConstraints(pattern=_URL)]
 """An http, https or file URL."""
+
+_FORMS = {
+    _NAME: "is no name: letters, digits and . _ + - are, and it begins with a letter or digit",
+    _URL: "is no URL that begins with https://, http:// or file:///",
+}
+"""What the patterns of settings mean."""
+
+_TABLE, _LIST, _TEXT, _TRUTH = "must be a table", "must be a list", "must be text", "must be true or false"
+_WHOLE, _NUMBER, _DATE = "must be a whole number", "must be a number", "must be a date"
+_WORDS = {
+    "dict_type": _TABLE, "model_type": _TABLE, "model_attributes_type": _TABLE,
+    "tuple_type": _LIST, "list_type": _LIST,
+    "string_type": _TEXT, "path_type": _TEXT,
+    "bool_type": _TRUTH, "bool_parsing": _TRUTH,
+    "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE,
+    "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": _NUMBER,
+    "datetime_type": _DATE, "datetime_parsing": _DATE, "datetime_from_date_parsing": _DATE,
+    "greater_than": "must be more than {gt}", "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}", "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have {min_length} or more characters",
+    "string_too_long": "must have {max_length} or fewer characters",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} or fewer entries",
+}  # fmt: skip
+"""pydantic's kinds of errors (its documentation, "Validation errors") in words for files of settings."""
 
 
 class Key(Settings):
@@ -83,6 +111,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def reason_of(error: Any) -> str:
+    """One of pydantic's error details in words that fit a settings file and a command line."""
+    if words := _WORDS.get(error["type"]):
+        return words.format(input=error["input"], **error.get("ctx", {}))
+    if error["type"] == "string_pattern_mismatch":
+        form = _FORMS.get(error["ctx"]["pattern"], "does not have the form {pattern}")
+        return f"{error['input']!r} {form.format(**error['ctx'])}"
+    if error["type"] == "literal_error":
+        expected = error["ctx"]["expected"]
+        guess = did_you_mean(str(error["input"]), re.findall(r"'([^']*)'", expected))
+        return f"must be {expected}{guess}"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 def _read(path: Path, what: str) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -111,7 +153,7 @@ def _reason(error: Any, model: type[Settings], location: Sequence[int | str]) ->
         return f"unknown key{did_you_mean(str(location[-1]), known)}"
     if error["type"] == "missing":
         return "this key is required"
-    return str(error["msg"]).removeprefix("Value error, ")
+    return reason_of(error)
 
 
 def _known_keys(model: type[Settings], location: Sequence[int | str]) -> list[str]:

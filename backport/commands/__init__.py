@@ -5,13 +5,15 @@ What a command needs is imported when it runs, so that ``--help`` and completion
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
 from backport import __version__
 from backport.commands import host, mail, repo, runs
+from backport.commands.options import DebugOption
+from backport.commands.options import debug as show_tracebacks
+from backport.commands.parsing import complete
 
 app = typer.Typer(
     name="backport",
@@ -24,11 +26,12 @@ app.add_typer(runs.app)
 app.add_typer(repo.app)
 app.add_typer(mail.app)
 app.add_typer(host.app)
+complete(app)
 
 
 @app.callback(invoke_without_command=False)
 def _global_options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: DebugOption = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
     ] = False,
@@ -48,4 +51,4 @@ def _global_options(
         typer.echo(f"backport {__version__}")
         raise typer.Exit
     if debug:
-        os.environ["BACKPORT_DEBUG"] = "1"
+        show_tracebacks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -61,9 +62,21 @@ ChannelOption = Annotated[
         "--channel", metavar="CHANNEL", help="Channel of the repository; default: the site's, or stable."
     ),
 ]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DEBUG_VARIABLE = "BACKPORT_DEBUG"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
 def print_json(data: object) -> None:
     """Print a result for machines."""
     sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
+
+
+def debugging() -> bool:
+    """Whether errors are to be shown with how they came about."""
+    return bool(os.environ.get(DEBUG_VARIABLE))
+
+
+def debug() -> None:
+    """Show errors with how they came about."""
+    os.environ[DEBUG_VARIABLE] = "1"

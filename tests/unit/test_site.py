@@ -124,13 +124,13 @@ def test_relative_paths_are_taken_from_the_site_files_folder(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('builder = "docker"', "builder: Input should be 'auto', 'mock' or 'chroot'"),
+        ('builder = "docker"', "builder: must be 'auto', 'mock' or 'chroot'"),
         ('[koji]\nhbu = "http://x/"', "koji.hbu: unknown key (did you mean hub?)"),
-        ("[koji]\ntimeout = 0", "koji.timeout: Input should be greater than 0"),
+        ("[koji]\ntimeout = 0", "koji.timeout: must be more than 0"),
         ('[signing]\nkey = "12345678"', "signing.key: a fingerprint has 40 hexadecimal digits"),
         ('[pins]\nopenssl = "openssl"', "pins.openssl: 'openssl' is not a name-version-release"),
         ('[pins]\ntiny = "more-1-1.fc29"', "pins: tiny: more-1-1.fc29 is a build of another package"),
-        ('[mirrors.f28]\nfedora = "x"', "mirrors.f28.fedora: String should match pattern"),
+        ('[mirrors.f28]\nfedora = "x"', "mirrors.f28.fedora: 'x' is no URL"),
     ],
 )
 def test_refuses(tmp_path: Path, text: str, message: str) -> None:
