@@ -3,65 +3,78 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from backport.commands import app
-from backport.errors import BackportError, Interrupted
+from backport.commands.options import debugging
+from backport.errors import BackportError, Ending, HostError, Interrupted, explained, from_os
 
 if TYPE_CHECKING:
     from types import FrameType
+
+
+NOBODY_READS = 141
+"""Exit code where standard output was closed too early: a shell's for SIGPIPE, 128 + 13."""
 
 
 def main() -> NoReturn:
     """Run the command line and exit with the documented code."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
+    stdout = sys.stdout
+    try:
+        code = _run()
+        stdout.flush()
+    except BrokenPipeError:
+        code = NOBODY_READS
+    if code == NOBODY_READS:
+        # What is left in the stream's buffer has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    sys.exit(code)
+
+
+def _run() -> int:
+    stdout = sys.stdout
     try:
         app()
-    except BackportError as problem:
-        _fail(problem)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except SystemExit as ended:
+        # typer takes a broken pipe for an error like others, and puts a stream of its own in its place.
+        return NOBODY_READS if sys.stdout is not stdout else int(ended.code or 0)
+    except Ending as problem:
+        return _told(problem)
+    except OSError as problem:
+        return _told(from_os(problem, HostError))
     except Exception as problem:
-        if _debugging():
-            raise
-        _fail(
-            BackportError(f"unexpected {type(problem).__name__}: {problem}", hint="run it again with --debug")
-        )
-    sys.exit(0)
+        what = f"unexpected {type(problem).__name__}: {problem}"
+        again = shlex.join(["backport", "--debug", *sys.argv[1:]])
+        return _told(BackportError(what, hint=f"tell backport's developers what this prints: {again}"))
+    return 0
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(f"interrupted by {signal.Signals(number).name}")
 
 
-def _debugging() -> bool:
-    return bool(os.environ.get("BACKPORT_DEBUG"))
-
-
-def _fail(problem: BackportError) -> NoReturn:
-    import shlex
-
+def _told(problem: Ending) -> int:
+    """Print why a command ended; its exit code."""
     from rich.text import Text
 
     from backport.commands.terminal import errors
 
-    if _debugging():
+    if debugging():
         import traceback
 
-        traceback.print_exception(problem)
+        traceback.print_exc()
     console = errors()
     console.print(Text("error: ", style="bold red") + Text(problem.message))
-    if problem.hint:
-        console.print(Text(f"hint: {problem.hint}"))
-    if problem.command:
-        console.print(Text(f"command: {shlex.join(problem.command)}"))
-    if problem.log:
-        console.print(Text(f"log: {problem.log}"))
-    sys.exit(problem.exit_code)
+    for line in explained(
+        hint=problem.hint, command=problem.command, sandboxed=problem.sandboxed, log=problem.log
+    ):
+        console.print(Text(line))
+    return problem.exit_code
 
 
 if __name__ == "__main__":

@@ -6,15 +6,19 @@ exits. The exit codes are part of the command's interface and are listed in the 
 
 from __future__ import annotations
 
+import errno
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 
-class BackportError(Exception):
-    """A failure that a person can act on.
+class Ending(BaseException):
+    """Why a command ends before its time, told so that a person can act on it.
 
     ``message`` says what failed and in which file or package, ``hint`` what to do about it,
-    ``command`` is the argv to replay and ``log`` the file that holds the whole story.
+    ``command`` is the argv that failed, ``sandboxed`` whether it means something only in a sandbox that was
+    made for it, and ``log`` the file that holds the whole story.
     """
 
     exit_code: ClassVar[int] = 1
@@ -26,13 +30,19 @@ class BackportError(Exception):
         *,
         hint: str | None = None,
         command: tuple[str, ...] | None = None,
+        sandboxed: bool = False,
         log: Path | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.command = command
+        self.sandboxed = sandboxed
         self.log = log
+
+
+class BackportError(Ending, Exception):
+    """A failure: what was to be done could not be done, or must not be."""
 
 
 class UsageError(BackportError):
@@ -109,8 +119,61 @@ class HostError(BackportError):
     kind = "host"
 
 
-class Interrupted(BackportError):
-    """The user or the system ended the run."""
+class Interrupted(Ending):
+    """The user or the system ended the run.
+
+    Like KeyboardInterrupt it is no Exception: whoever copes with failures, here or in a library, must not
+    take the wish to end for one of them and go on.
+    """
 
     exit_code = 130
     kind = "interrupted"
+
+
+_HINTS = {
+    errno.ENOSPC: "make room on its file system",
+    errno.EDQUOT: "make room within the quota",
+    errno.EACCES: "are its owner and mode right, and is this root?",
+    errno.EPERM: "are its owner and mode right, and is this root?",
+    errno.EROFS: "its file system is mounted read-only: name another folder in the site file",
+    errno.EEXIST: "a file is where a folder has to be: name another folder in the site file",
+    errno.ENOTDIR: "a file is where a folder has to be: name another folder in the site file",
+}
+
+
+def from_os(problem: OSError, error: type[BackportError]) -> BackportError:
+    """What the operating system refused, as ``error`` with the path and the system's own words.
+
+    >>> from_os(OSError(28, "No space left on device", "/srv/x"), PublishError).message
+    '/srv/x: No space left on device'
+    """
+    places = [str(name) for name in (problem.filename, problem.filename2) if name is not None]
+    reason = problem.strerror or str(problem) or type(problem).__name__
+    return error(
+        ": ".join((*([" → ".join(places)] if places else []), reason)),
+        hint=_HINTS.get(problem.errno or 0, "see to that, then run the same command again"),
+    )
+
+
+def explained(
+    *,
+    hint: str | None,
+    replay: Sequence[str] | None = None,
+    command: Sequence[str] | None = None,
+    sandboxed: bool = False,
+    log: Path | str | None = None,
+) -> Iterator[str]:
+    """What is told below an error's message, line by line; ``replay`` is the argv that does it all again.
+
+    >>> list(explained(hint="wait", command=["dnf", "update"], sandboxed=True))
+    ['hint: wait', "failed inside the root's sandbox: dnf update"]
+    """
+    if hint:
+        yield f"hint: {hint}"
+    if replay:
+        yield f"command: {shlex.join(replay)}"
+    if command:
+        where = " inside the root's sandbox" if sandboxed else ""
+        yield f"failed{where}: {shlex.join(command)}"
+    if log:
+        yield f"log: {log}"

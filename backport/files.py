@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
     data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with named(path), os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fchmod(stream.fileno(), mode)
@@ -34,6 +34,17 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an OSError of the block name ``path`` where it names no file, as that of a write does not."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.filename is None:
+            problem.filename = str(path)
         raise
 
 

@@ -21,7 +21,7 @@ from backport.artifacts import (
     TestedRpms,
 )
 from backport.builders import Builder, choose_builder
-from backport.errors import BackportError, BuildRootLocked, Interrupted
+from backport.errors import BuildRootLocked, Interrupted
 from backport.evidence.provenance import Origin
 from backport.files import digest_of, locked, write_atomically
 from backport.prepare import Resolved, fetch_all, is_held, is_published, patch_all, resolve_job, source_data
@@ -62,32 +62,39 @@ class _Run:
             raise _Enough
 
 
-def build(job: Job, *, until: Stage, force: bool, progress: Progress) -> RunReport:
+def build(
+    job: Job, *, until: Stage, force: bool, progress: Progress, replay: tuple[str, ...] = ()
+) -> RunReport:
     """Carry the job's packages over to the target, up to and with the stage ``until``.
 
-    A failure is in the report, which is written whatever happens. Raises BackportError only for what
-    keeps a run from starting: a host or key that lacks something, another run of the same job.
+    A failure is in the report, which is written whatever happens; ``replay`` is the command that it names to
+    try again. Raises HostError only where no report can be written: the cache folder is refused.
     """
     runs = _runs_folder(job)
-    builder = choose_builder(job.site.builder, target=job.target, cache=job.site.paths.cache)
-    guard = runs / f".{job.name}-{job.target.name}.lock"
+    record = Recorder(job, runs=runs, replay=replay)
+    try:
+        _run_alone(job, record, until=until, force=force, progress=progress)
+    except _Enough:
+        report = record.finish()
+    except BaseException as problem:
+        report = record.finish(problem)
+        if not isinstance(problem, (Exception, Interrupted)):
+            raise
+    else:
+        report = record.finish()
+    forget_old_runs(runs)
+    return report
+
+
+def _run_alone(job: Job, record: Recorder, *, until: Stage, force: bool, progress: Progress) -> None:
+    guard = _runs_folder(job) / f".{job.name}-{job.target.name}.lock"
     busy = f"{job.name} is being built for {job.target.name}"
     with locked(guard, timeout=0, error=BuildRootLocked, what=busy):
-        record = Recorder(job, runs=runs, builder=builder.name)
-        run = _Run(job=job, builder=builder, record=record, progress=progress, until=until, force=force)
-        try:
-            _carry_over(run)
-        except _Enough:
-            report = record.finish()
-        except BackportError as problem:
-            report = record.finish(problem)
-        except BaseException as problem:
-            record.finish(Interrupted(f"ended by an unexpected {type(problem).__name__}: {problem}"))
-            raise
-        else:
-            report = record.finish()
-        forget_old_runs(runs)
-    return report
+        builder = choose_builder(job.site.builder, target=job.target, cache=job.site.paths.cache)
+        record.builder = builder.name
+        _carry_over(
+            _Run(job=job, builder=builder, record=record, progress=progress, until=until, force=force)
+        )
 
 
 def _carry_over(run: _Run) -> None:

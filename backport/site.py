@@ -110,7 +110,7 @@ def load_site(config: Path | None) -> Site:
     The order is ``config``, BACKPORT_CONFIG, ./backport.toml, /etc/backport/backport.toml; a file
     that was named must exist. Raises UsageError.
     """
-    path = config or _from_environment() or next((file for file in SITE_FILES if file.is_file()), None)
+    path = site_file(config)
     if path is None:
         return Site()
     site = load(path, Site, what="the site file")
@@ -122,6 +122,12 @@ def load_site(config: Path | None) -> Site:
             "keys": {name: _absolute(key, folder) for name, key in site.keys.items()},
         }
     )
+
+
+def site_file(config: Path | None) -> Path | None:
+    """The site file that `load_site` reads, as an absolute path; None where there is none."""
+    path = config or _from_environment() or next((file for file in SITE_FILES if file.is_file()), None)
+    return path.absolute() if path else None
 
 
 def check_channel(channel: str, site: Site) -> None:

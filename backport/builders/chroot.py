@@ -174,6 +174,7 @@ class _Build:
                 f"{self._name}: nothing provides what it needs to be built: {', '.join(missing)}",
                 hint=f"does {self.root.target.name} have it under another name? Edit the spec in the recipe",
                 command=problem.command,
+                sandboxed=problem.sandboxed,
                 log=problem.log,
             ) from None
         return self.root.installed() != before

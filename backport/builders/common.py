@@ -16,7 +16,7 @@ import rpm
 
 from backport.artifacts import BuiltRpms, PatchedSrpm, Rpm
 from backport.errors import BuildError, BuildRootError
-from backport.files import digest_of
+from backport.files import digest_of, named
 from backport.target import Target
 from backport.trust import nevra_of, read_header
 
@@ -116,7 +116,7 @@ def take_file(path: Path, copy: Path) -> Path:
     with os.fdopen(descriptor, "rb") as source:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise BuildError(f"{path.name}: the build left no plain file")
-        with copy.open("wb") as target:
+        with named(copy), copy.open("wb") as target:
             shutil.copyfileobj(source, target, 1024 * 1024)
     return copy
 

@@ -36,6 +36,7 @@ from backport.errors import (
     BuildRootError,
     BuildRootLocked,
     BuildTimeout,
+    Ending,
     HostError,
     Interrupted,
 )
@@ -64,7 +65,7 @@ _ENDED_TOGETHER = (
     "sh", "-c", '"$@"; exit $?', "sh",
 )  # fmt: skip
 
-_OUTCOMES: Mapping[int, tuple[type[BackportError], str, str]] = {
+_OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
     2: (HostError, "mock was started without its set-user-id wrapper", "reinstall the package mock"),
     3: (BuildRootError, "mock does not understand its configuration", "is this mock older than 5.0?"),
     5: (BuildRootError, "mock does not understand its command line", "is this mock older than 5.0?"),
@@ -308,7 +309,7 @@ def _open_to(caller: pwd.struct_passwd, folder: Path) -> None:
             )
 
 
-def _failure(name: str, completed: Completed, results: Path, workspace: Path) -> BackportError:
+def _failure(name: str, completed: Completed, results: Path, workspace: Path) -> Ending:
     """What mock's exit code means.
 
     mock has codes of its own for most of what can go wrong, but for a program that failed inside the root it

@@ -56,6 +56,9 @@ def search(
     if as_json:
         print_json([asdict(one) for one in found])
         return
+    if not found:
+        typer.echo(f"nothing fits {pattern!r}")
+        return
     rows = [(one.package, in_tag, nvr) for one in found for in_tag, nvr in (one.builds.items() or [("", "")])]
     output().print(rows_table(("package", "tag", "latest build"), rows))
 

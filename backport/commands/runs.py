@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,7 @@ from backport.commands.options import (
     JsonOption,
     RecipeArgument,
     TargetOption,
+    debugging,
     print_json,
 )
 
@@ -77,10 +80,17 @@ def build(
     from backport import pipeline
     from backport.commands.terminal import TerminalProgress
     from backport.runs.job import Stage, load_job
+    from backport.site import site_file
 
     job = load_job(recipe, target, config, builder=builder, channel=channel)
+    replay = (
+        *("backport", "build", recipe, "--target", target),
+        *_given(("--builder", builder), ("--until", until if until is not UntilStage.PUBLISH else None)),
+        *(["--force"] if force else []),
+        *_given(("--channel", channel), ("--config", site_file(config))),
+    )
     with TerminalProgress() as progress:
-        report = pipeline.build(job, until=Stage(until), force=force, progress=progress)
+        report = pipeline.build(job, until=Stage(until), force=force, progress=progress, replay=replay)
     _show_run(report, as_json=as_json, explain=explain)
     raise typer.Exit(report.exit_code)
 
@@ -215,6 +225,9 @@ def log(
     if as_json:
         print_json([json.loads(to_json(report)) for report in listed])
         return
+    if not listed:
+        typer.echo("no runs yet")
+        return
     rows = [
         (
             report.run,
@@ -227,10 +240,18 @@ def log(
     output().print(rows_table(("run", "outcome", "time", "failure"), rows))
 
 
+def _given(*options: tuple[str, str | Path | None]) -> Iterator[str]:
+    """The words of those options that have a value."""
+    for option, value in options:
+        if value is not None:
+            yield from (option, str(value))
+
+
 def _show_run(report: RunReport, *, as_json: bool, explain: bool) -> None:
     from rich.text import Text
 
     from backport.commands.terminal import checks_table, errors, output
+    from backport.runs.history import TRACEBACK
     from backport.runs.report import failure_text, to_json, to_text
 
     if as_json:
@@ -242,10 +263,18 @@ def _show_run(report: RunReport, *, as_json: bool, explain: bool) -> None:
         for line in to_text(report):
             console.print(Text(line))
         if explain:
-            for line in report.changed or ("nothing changed since the run before",):
+            for line in _explained(report):
                 console.print(Text(f"changed: {line}"))
     if report.failure:
         console = errors()
         for number, line in enumerate(failure_text(report.failure)):
             console.print(Text("error: ", style="bold red") + Text(line) if number == 0 else Text(line))
         console.print(Text(f"report: {report.folder}/report.json"))
+        if debugging() and (told := Path(report.folder, TRACEBACK)).is_file():
+            console.print(Text(told.read_text(encoding="utf-8")))
+
+
+def _explained(report: RunReport) -> tuple[str, ...]:
+    if not report.inputs:
+        return ("unknown, since the run ended before its inputs were known",)
+    return report.changed or ("nothing changed since the run before",)

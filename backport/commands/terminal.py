@@ -39,15 +39,29 @@ _PIPE_WIDTH = 400
 """Columns where no terminal sets a limit: a pipe's reader wants whole words."""
 
 
+class _Results(Console):
+    """Results that nobody reads any more end the command: the entry point knows the exit code."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704  # rich calls this while it handles the BrokenPipeError
+
+
+class _Notes(Console):
+    """Progress that nobody reads any more keeps no work from being done."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 def output() -> Console:
     """The console for results."""
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    return Console(highlight=False, soft_wrap=True, width=width)
+    return _Results(highlight=False, soft_wrap=True, width=width)
 
 
 def errors() -> Console:
     """The console for progress and errors."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _Notes(stderr=True, highlight=False, soft_wrap=True)
 
 
 class TerminalProgress:

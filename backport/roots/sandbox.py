@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backport.errors import BackportError, HostError, Interrupted
+from backport.errors import BackportError, HostError
 from backport.run import Completed, describe_exit, run, running
 
 _START_DEADLINE = 10.0
@@ -108,7 +108,7 @@ class Sandbox:
                     log=log, what=what or f"{Path(argv[0]).name} failed", hint=hint, env=self.environment,
                     pass_fds=(status.descriptor,),
                 )  # fmt: skip
-            except (HostError, Interrupted):
+            except HostError:
                 raise
             except _Deadline as problem:
                 raise _restated(problem, timeout_error or error, argv) from None
@@ -202,15 +202,20 @@ def _program(
         time.sleep(0.01)
     if process.returncode is not None and not status.program_ran:
         raise _no_sandbox(describe_exit(process.returncode), log)
-    raise error(f"{Path(argv[0]).name} did not start", command=tuple(str(word) for word in argv), log=log)
+    raise error(
+        f"{Path(argv[0]).name} did not start",
+        command=tuple(str(word) for word in argv),
+        sandboxed=True,
+        log=log,
+    )
 
 
 def _restated(
     problem: BackportError, error: type[BackportError], argv: Sequence[str | Path]
 ) -> BackportError:
-    """The problem as ``error``, its command the one that is to be run again inside the sandbox."""
+    """The problem as ``error``, its command the program's own, without the sandbox around it."""
     command = tuple(str(word) for word in argv)
-    return error(problem.message, hint=problem.hint, command=command, log=problem.log)
+    return error(problem.message, hint=problem.hint, command=command, sandboxed=True, log=problem.log)
 
 
 def _no_sandbox(reason: str, log: Path | None) -> HostError:

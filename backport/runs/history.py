@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from backport import __version__
 from backport.artifacts import Check, PublishedRepo
-from backport.errors import BackportError, Interrupted
+from backport.errors import (
+    BackportError,
+    BuildRootError,
+    Ending,
+    FetchError,
+    HostError,
+    Interrupted,
+    PatchError,
+    PublishError,
+    SelfTestError,
+    SignError,
+    from_os,
+)
 from backport.files import remove_tree, write_atomically
 from backport.runs.job import Job, Stage
 from backport.runs.report import (
@@ -28,33 +42,57 @@ from backport.runs.report import (
 
 KEPT_RUNS = 100
 """How many runs' folders are kept; the oldest go first."""
+TRACEBACK = "traceback.log"
+"""Where in a run's folder it is told how a failure came about."""
 _KEPT_NAMES = ("report.json", "junit.xml", "transcript.txt")
+_REFUSED: Mapping[Stage, type[BackportError]] = {
+    Stage.RESOLVE: HostError,
+    Stage.FETCH: FetchError,
+    Stage.PATCH: PatchError,
+    Stage.BUILD: BuildRootError,
+    Stage.SIGN: SignError,
+    Stage.SELF_TEST: SelfTestError,
+    Stage.GATES: PublishError,
+    Stage.PUBLISH: PublishError,
+}
+"""What it is to a stage when the system refuses something, such as room on a disk."""
 
 
 class Recorder:
-    """Writes down a run while it happens, so that a report exists however the run ends."""
+    """Writes down a run while it happens, so that a report exists however the run ends.
 
-    def __init__(self, job: Job, *, runs: Path, builder: str) -> None:
+    ``replay`` is the command that does the run again. Raises HostError where nothing can be written to
+    ``runs``.
+    """
+
+    def __init__(self, job: Job, *, runs: Path, replay: tuple[str, ...] = ()) -> None:
         self.started = datetime.now(UTC)
         self.id = run_id(self.started, job.name, job.target.name)
         self.folder = runs / self.id
         self.outcome: Outcome = "published"
+        self.builder: str = job.site.builder
+        self._replay = replay
         self._key = ""
         self._checks: tuple[Check, ...] = ()
         self._headline: tuple[str, ...] = ()
         self._job = job
-        self._builder = builder
         self._clock = time.monotonic()
         self._inputs: dict[str, str] = {}
         self._changed: tuple[str, ...] = ()
         self._stages: list[StageReport] = []
         self._current = Stage.RESOLVE
         self._published: PublishedRepo | None = None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise from_os(problem, HostError) from problem
 
     @contextlib.contextmanager
     def stage(self, stage: Stage) -> Iterator[dict[str, Any]]:
-        """Time a stage; what is put into the given mapping becomes its details in the report."""
+        """Time a stage; what is put into the given mapping becomes its details in the report.
+
+        What the system refuses meanwhile is raised as the stage's own failure.
+        """
         self._current = stage
         details: dict[str, Any] = {}
         started = time.monotonic()
@@ -62,6 +100,8 @@ class Recorder:
         try:
             yield details
             status = "done"
+        except OSError as problem:
+            raise from_os(problem, _REFUSED[stage]) from problem
         finally:
             self._stages.append(
                 StageReport(
@@ -89,17 +129,22 @@ class Recorder:
         """Note what readers now see."""
         self._published = repo
 
-    def finish(self, problem: BackportError | None = None) -> RunReport:
-        """Write report.json and junit.xml, drop everything else but logs, and return the report."""
+    def finish(self, problem: BaseException | None = None) -> RunReport:
+        """Drop everything but logs, write report.json and junit.xml, and return the report.
+
+        ``problem`` is what ended the run before its time: a failure, an interruption or, told as an error of
+        the tool's own, anything else.
+        """
+        ending = None if problem is None else self._as_ending(problem)
         report = RunReport(
             run=self.id,
             recipe=self._job.name,
             target=self._job.target.name,
-            builder=self._builder,
+            builder=self.builder,
             tool_version=__version__,
             started=self.started,
             seconds=round(time.monotonic() - self._clock, 3),
-            outcome=self._outcome(problem),
+            outcome=self._outcome(ending),
             key=self._key,
             inputs=self._inputs,
             changed=self._changed,
@@ -109,27 +154,50 @@ class Recorder:
             repository=str(self._published.folder) if self._published else None,
             generation=self._published.generation if self._published else None,
             folder=str(self.folder),
-            failure=self._failure(problem) if problem else None,
+            failure=self._failure(ending) if ending else None,
         )
-        write_atomically(self.folder / "report.json", to_json(report))
-        write_atomically(self.folder / "junit.xml", to_junit(report))
-        _tidy(self.folder)
+        try:
+            self._write(report, problem)
+        except OSError as refused:
+            unwritten = report.failure or self._failure(from_os(refused, HostError))
+            return replace(report, failure=unwritten)
         return report
 
-    def _outcome(self, problem: BackportError | None) -> Outcome:
-        if problem is None:
-            return self.outcome
-        return "interrupted" if isinstance(problem, Interrupted) else "failed"
+    def _write(self, report: RunReport, problem: BaseException | None) -> None:
+        # First of all, since it makes room where a full disk was what ended the run.
+        _tidy(self.folder)
+        write_atomically(self.folder / "report.json", to_json(report))
+        write_atomically(self.folder / "junit.xml", to_junit(report))
+        if problem is not None:
+            write_atomically(self.folder / TRACEBACK, "".join(traceback.format_exception(problem)))
 
-    def _failure(self, problem: BackportError) -> Failure:
+    def _as_ending(self, problem: BaseException) -> Ending:
+        if isinstance(problem, Ending):
+            return problem
+        if isinstance(problem, OSError):
+            return from_os(problem, HostError)
+        what = f"unexpected {type(problem).__name__}: {problem}"
+        if not isinstance(problem, Exception):
+            return Interrupted(what)
+        hint = "this is an error of backport's own: tell its developers, with the log"
+        return BackportError(what, hint=hint, log=self.folder / TRACEBACK)
+
+    def _outcome(self, ending: Ending | None) -> Outcome:
+        if ending is None:
+            return self.outcome
+        return "interrupted" if isinstance(ending, Interrupted) else "failed"
+
+    def _failure(self, ending: Ending) -> Failure:
         return Failure(
             stage=self._current,
-            kind=problem.kind,
-            message=problem.message,
-            hint=problem.hint,
-            command=problem.command,
-            log=str(problem.log) if problem.log else None,
-            exit_code=problem.exit_code,
+            kind=ending.kind,
+            message=ending.message,
+            hint=ending.hint,
+            command=ending.command,
+            log=str(ending.log) if ending.log else None,
+            exit_code=ending.exit_code,
+            sandboxed=ending.sandboxed,
+            replay=self._replay or None,
         )
 
 
@@ -149,7 +217,9 @@ def last_run(runs: Path, recipe: str, target: str) -> RunReport | None:
 def forget_old_runs(runs: Path, keep: int = KEPT_RUNS) -> None:
     """Remove the folders of all but the newest runs."""
     for folder in sorted(runs.glob("*Z-*"), reverse=True)[keep:]:
-        remove_tree(folder)
+        # Another run may be about the same.
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(folder)
 
 
 def _tidy(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 from backport.artifacts import Check, Verdict
+from backport.errors import explained
 
 FORMAT = 1
 """Version of report.json; it is raised when a key changes its meaning or goes."""
@@ -38,8 +38,13 @@ class Failure:
     message: str
     hint: str | None
     command: tuple[str, ...] | None
+    """The program that failed."""
     log: str | None
     exit_code: int
+    sandboxed: bool = False
+    """Whether ``command`` was run in a sandbox that was made for it, and means something only there."""
+    replay: tuple[str, ...] | None = None
+    """The command that does the whole run again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +148,14 @@ def junit_checks(suite: ET.Element, checks: tuple[Check, ...]) -> None:
 
 def to_text(report: RunReport) -> Iterator[str]:
     """The summary for a terminal, line by line, in rich's markup-free plain text."""
-    if report.outcome == "unchanged":
-        yield f"{report.recipe} for {report.target}: nothing to do, the same inputs are published already"
+    what = f"{report.recipe} for {report.target}"
+    match report.outcome:
+        case "unchanged":
+            yield f"{what}: nothing to do, the same inputs are published already"
+        case "held":
+            yield f"{what}: nothing to do, what these inputs gave was rolled back; --force publishes it"
+        case "stopped":
+            yield f"{what}: stopped after {report.stages[-1].name}, as asked"
     yield from report.headline
     if report.checks:
         yield f"checks: {tally(report.checks)}"
@@ -155,14 +166,12 @@ def to_text(report: RunReport) -> Iterator[str]:
 
 
 def failure_text(failure: Failure) -> Iterator[str]:
-    """A failure for people: the stage, the message, one hint, the command to replay, the log."""
+    """A failure for people: stage and message, one hint, the command to replay, what failed, the log."""
     yield f"{failure.stage}: {failure.message}"
-    if failure.hint:
-        yield f"hint: {failure.hint}"
-    if failure.command:
-        yield f"command: {shlex.join(failure.command)}"
-    if failure.log:
-        yield f"log: {failure.log}"
+    yield from explained(
+        hint=failure.hint, replay=failure.replay, command=failure.command, sandboxed=failure.sandboxed,
+        log=failure.log,
+    )  # fmt: skip
 
 
 def tally(checks: tuple[Check, ...]) -> str:
@@ -228,4 +237,5 @@ def _check(data: dict[str, Any]) -> Check:
 def _failure(data: dict[str, Any] | None) -> Failure | None:
     if data is None:
         return None
-    return Failure(**{**data, "command": tuple(data["command"]) if data["command"] else None})
+    argvs = {name: tuple(data[name]) for name in ("command", "replay") if data.get(name)}
+    return Failure(**{**data, **argvs})

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from backport.__main__ import NOBODY_READS, main
 from backport.commands import app
 from backport.errors import (
     BackportError,
     BuildError,
+    Ending,
     FetchError,
     HostError,
     Interrupted,
@@ -20,6 +25,8 @@ from backport.errors import (
     SignError,
     UsageError,
 )
+from backport.runs.history import Recorder
+from backport.runs.job import load_job
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,6 +51,7 @@ def test_every_command_helps_with_an_example(command: tuple[str, ...]) -> None:
     assert result.exit_code == 0
     assert f"backport {' '.join(command)}" in result.output
     assert "Example" in result.output
+    assert "--debug" in result.output
     assert "\\b" not in result.output
 
 
@@ -53,7 +61,7 @@ def test_every_command_is_in_the_readme(command: tuple[str, ...]) -> None:
 
 
 def test_exit_codes_are_as_the_readme_says() -> None:
-    kinds: list[type[BackportError]] = [
+    kinds: list[type[Ending]] = [
         BackportError,
         UsageError,
         FetchError,
@@ -70,7 +78,7 @@ def test_exit_codes_are_as_the_readme_says() -> None:
         for line in README.splitlines()
         if line.startswith("| ") and "|" in line[2:]
     ]
-    assert {str(kind.exit_code) for kind in kinds} <= set(documented)
+    assert {str(kind.exit_code) for kind in kinds} | {str(NOBODY_READS)} <= set(documented)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +95,114 @@ def test_help_and_the_schema_need_no_site_file(tmp_path: Path, monkeypatch: pyte
         result = CliRunner().invoke(app, ["schema", kind])
         assert result.exit_code == 0
         assert '"properties"' in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["build", "openssl", "--target", "f28", "--builder", "mok"],
+            "'--builder': 'mok' is not one of 'auto', 'mock', 'chroot' (did you mean mock?)",
+        ),
+        (["build", "openssl", "--target", "f28", "--until", "fech"], "(did you mean fetch?)"),
+        (["schema", "recipes"], "(did you mean recipe?)"),
+        (["log", "--limit", "x"], "must be a whole number"),
+        (["log", "--limit", "0"], "must be at least 1"),
+        (["probe", "localhost", "--timeout", "soon"], "must be a number"),
+        (["maillog", "x", "--since", "soon"], "'soon' does not match the formats '%Y-%m-%d'"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Value error" not in result.output
+    assert "Input" not in result.output
+
+
+def site(folder: Path) -> str:
+    file = folder / "backport.toml"
+    file.write_text('[paths]\ncache = "cache"\n')
+    return str(file)
+
+
+def test_a_log_without_runs_says_so(tmp_path: Path) -> None:
+    for options, output in (([], "no runs yet\n"), (["--json"], "[]\n")):
+        result = CliRunner().invoke(app, ["log", *options, "--config", site(tmp_path)])
+        assert (result.exit_code, result.output) == (0, output)
+
+
+def test_a_search_without_hits_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backport.sources.resolve.search", lambda *_, **__: ())
+    result = CliRunner().invoke(app, ["search", "opnssl", "--tag", "f29", "--config", site(tmp_path)])
+    assert (result.exit_code, result.output) == (0, "nothing fits 'opnssl'\n")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ({}, "changed: unknown, since the run ended before its inputs were known"),
+        ({"target": "t"}, "changed: nothing changed since the run before"),
+    ],
+)
+def test_what_was_not_compared_is_not_told_to_be_unchanged(
+    tmp_path: Path, inputs: dict[str, str], told: str
+) -> None:
+    config = site(tmp_path)
+    record = Recorder(load_job("openssl", "f28", Path(config)), runs=tmp_path / "cache" / "runs")
+    record.inputs_are(inputs, "key", replace(record.finish(), inputs=inputs))
+    record.finish(FetchError("the hub is down"))
+    result = CliRunner().invoke(app, ["log", record.id, "--config", config])
+    assert told in result.output.splitlines()
+
+
+def ended(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int | str | None:
+    """How the whole command ends."""
+    monkeypatch.setattr("sys.argv", ["backport", *arguments])
+    monkeypatch.delenv("BACKPORT_DEBUG", raising=False)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return caught.value.code
+
+
+def test_what_the_system_refuses_is_told_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = site(tmp_path)
+    (tmp_path / "cache").write_text("a file")
+    for command in ("build", "diff", "selftest"):
+        assert ended([command, "openssl", "--target", "f28", "--config", config], monkeypatch) == 9
+        told = capsys.readouterr().err
+        assert f"error: {tmp_path}/cache" in told
+        assert "hint: a file is where a folder has to be" in told
+
+
+def test_an_error_of_the_tools_own_names_a_command_that_tells_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("backport.site.load_site", fail)
+    arguments = ["log", "--config", site(tmp_path)]
+    assert ended(arguments, monkeypatch) == 1
+    told = capsys.readouterr().err
+    assert "error: unexpected ZeroDivisionError" in told
+    assert "Traceback" not in told
+    again = shlex.split(told.splitlines()[1].partition(": ")[2].rpartition(": ")[2])
+    assert ended(again[1:], monkeypatch) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["schema", "recipe"], ["log"], ["log", "--json"], ["--help"]])
+def test_output_that_nobody_reads_any_more_has_an_exit_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("BACKPORT_CONFIG", site(tmp_path))
+    Recorder(load_job("openssl", "f28", None), runs=tmp_path / "cache" / "runs").finish()
+    inner, outer = os.pipe()
+    os.close(inner)
+    with os.fdopen(outer, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert ended(arguments, monkeypatch) == NOBODY_READS

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
@@ -7,6 +8,7 @@ import pytest
 from backport.artifacts import Check, Verdict
 from backport.runs.report import (
     Failure,
+    Outcome,
     RunReport,
     StageReport,
     changes,
@@ -39,7 +41,9 @@ FAILURE = Failure(
     kind="self-test",
     message="1 check failed: after.cipher",
     hint="look at the evidence",
-    command=("backport", "build", "open ssl"),
+    command=("openssl", "s_client", "-brief"),
+    sandboxed=True,
+    replay=("backport", "build", "open ssl"),
     log="/var/log/x.log",
     exit_code=7,
 )
@@ -109,6 +113,7 @@ def test_a_failure_tells_stage_hint_command_and_log() -> None:
         "self-test: 1 check failed: after.cipher",
         "hint: look at the evidence",
         "command: backport build 'open ssl'",
+        "failed inside the root's sandbox: openssl s_client -brief",
         "log: /var/log/x.log",
     ]
 
@@ -132,6 +137,28 @@ def test_the_summary_shows_both_handshakes_and_the_repository() -> None:
 def test_an_unchanged_run_says_so() -> None:
     lines = list(to_text(replace(REPORT, outcome="unchanged", checks=(), headline=())))
     assert lines == ["openssl for f28: nothing to do, the same inputs are published already"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "line"),
+    [
+        ("stopped", "openssl for f28: stopped after fetch, as asked"),
+        (
+            "held",
+            "openssl for f28: nothing to do, what these inputs gave was rolled back; --force publishes it",
+        ),
+    ],
+)
+def test_a_run_that_published_nothing_says_why(outcome: Outcome, line: str) -> None:
+    report = replace(REPORT, outcome=outcome, stages=REPORT.stages[:1], checks=(), headline=(), failure=None)
+    assert list(to_text(report)) == [line]
+
+
+def test_a_report_from_before_failures_had_a_command_to_replay_is_read() -> None:
+    document = json.loads(to_json(REPORT))
+    del document["failure"]["replay"], document["failure"]["sandboxed"]
+    failure = from_json(json.dumps(document)).failure
+    assert failure == replace(FAILURE, replay=None, sandboxed=False)
 
 
 def test_changes_name_what_is_new_gone_and_different() -> None:

@@ -1,0 +1,64 @@
+"""How a command ends: failures can be coped with, an interruption cannot; and what the system refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+
+from backport import errors, gates
+from backport.errors import BackportError, BuildRootError, HostError, Interrupted, PublishError, from_os
+from backport.gates import roots
+from backport.progress import Silent
+from backport.selftest.ledger import Ledger
+
+
+def interrupt() -> NoReturn:
+    raise Interrupted("interrupted by SIGINT")
+
+
+def test_only_an_interruption_passes_by_whoever_copes_with_failures() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")]
+    assert [kind for kind in kinds if not issubclass(kind, BackportError)] == [errors.Ending, Interrupted]
+    assert not issubclass(Interrupted, Exception)
+
+
+def test_an_interruption_becomes_no_check_of_the_self_test() -> None:
+    ledger = Ledger({"root.installed": "The root"})
+    with pytest.raises(Interrupted), ledger.step("root.installed", expected="a root", advice="none"):
+        interrupt()
+
+
+def test_an_interruption_becomes_no_check_of_a_gate() -> None:
+    subject: Any = SimpleNamespace(progress=Silent())
+    with pytest.raises(Interrupted):
+        list(gates._asked("gate.files", "Files", lambda _: interrupt(), subject))
+
+
+def test_an_interruption_is_no_transaction_that_failed(tmp_path: Path) -> None:
+    root: Any = None
+    with pytest.raises(Interrupted):
+        roots._transaction(roots.FRESH, root, set(), tmp_path / "dnf.log", interrupt)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.ENOENT])
+def test_what_the_system_refuses_is_told_with_path_reason_and_hint(number: int) -> None:
+    problem = from_os(OSError(number, os.strerror(number), "/srv/x"), HostError)
+    assert (type(problem), problem.message) == (HostError, f"/srv/x: {os.strerror(number)}")
+    assert problem.hint
+
+
+def test_a_refused_rename_names_both_places(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r".") as caught:
+        (tmp_path / "a").rename(tmp_path / "b" / "c")
+    problem = from_os(caught.value, PublishError)
+    assert problem.message == f"{tmp_path}/a → {tmp_path}/b/c: No such file or directory"
+
+
+def test_what_the_system_does_not_explain_is_told_as_it_is() -> None:
+    assert from_os(OSError("cannot be read back"), BuildRootError).message == "cannot be read back"
+    assert from_os(OSError(), BuildRootError).message == "OSError"
