@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -201,9 +205,10 @@ def test_two_runs_of_one_recipe_do_not_meet(fresh: Bench) -> None:
         stderr=subprocess.DEVNULL,
     ) as one:
         _wait_for(fresh.folder / "cache" / "runs" / ".hello-f28.lock")
-        result, _ = fresh.build()
+        result, report = fresh.build()
         assert result.code == 5
         assert "another process" in result.errors
+        assert (report["outcome"], Path(report["folder"], "junit.xml").is_file()) == ("failed", True)
         assert one.wait(300) == 0
 
 
@@ -227,6 +232,70 @@ def test_an_ended_run_leaves_no_process_no_mount_and_nothing_published(
     assert not fresh.repository.exists()
     assert fresh.build()[0].code == 0
     assert without_debug(fresh.published()) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("stage", "pattern"),
+    [("self-test", "self-test/update.log"), ("gates", "gates/*/*.log"), ("publish", "publish/*.log")],
+)
+def test_an_interruption_is_no_finding(fresh: Bench, stage: str, pattern: str) -> None:
+    """Neither the self-test nor a gate takes it for a check that failed, and goes on with the next."""
+    runs = fresh.folder / "cache" / "runs"
+    with subprocess.Popen(
+        fresh.command("build", "hello", "--target", "f28", "--json"), stdout=subprocess.PIPE, text=True
+    ) as run:
+        _wait_for_log(runs, pattern)
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=60)
+    report = json.loads(output)
+    assert run.returncode == 130
+    assert (report["outcome"], report["failure"]["stage"]) == ("interrupted", stage)
+    assert not [check for check in report["checks"] if "interrupted" in check["found"]]
+    assert not fresh.published()
+    assert not _processes_in(fresh.folder)
+
+
+def test_an_interruption_ends_the_wait_for_a_hub_that_says_nothing(services: Served, fresh: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        fresh.change(services.hub_url, f"http://127.0.0.1:{port}/kojihub", file=fresh.site)
+        with subprocess.Popen(
+            fresh.command("build", "hello", "--target", "f28", "--json"), stdout=subprocess.PIPE, text=True
+        ) as run:
+            silent.settimeout(60)
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(1024)
+                run.send_signal(signal.SIGINT)
+                output, _ = run.communicate(timeout=60)
+            silent.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                silent.accept()
+    assert run.returncode == 130
+    assert json.loads(output)["outcome"] == "interrupted"
+
+
+def test_a_full_disk_is_told_and_a_later_run_goes_on(fresh: Bench) -> None:
+    small = fresh.folder / "small"
+    small.mkdir()
+    (fresh.folder / "cache" / "runs").symlink_to(small)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", small], check=True)
+    try:
+        state = os.statvfs(small)
+        (small / "ballast").write_bytes(bytes(state.f_bavail * state.f_frsize - 60_000))
+        result, report = fresh.build()
+        failure = report["failure"]
+        assert (result.code, failure["stage"], report["outcome"]) == (5, "build", "failed")
+        assert "No space left on device" in failure["message"]
+        assert f"command: {shlex.join(failure['replay'])}\n" in result.errors
+        assert Path(report["folder"], "report.json").read_text() == result.output
+        (small / "ballast").unlink()
+        words = failure["replay"]
+        assert words[:1] == ["backport"]
+        assert subprocess.run([sys.executable, "-m", *words], check=False, timeout=300).returncode == 0
+        assert without_debug(fresh.published()) == EXPECTED
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def _wait_for(path: Path, seconds: float = 60) -> None:

@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 
 from backport.errors import BuildRootLocked, PublishError
-from backport.files import digest_of, locked, remove_tree, scratch_folder, write_atomically
+from backport.files import digest_of, locked, named, remove_tree, scratch_folder, write_atomically
+
+
+class TestNamed:
+    def test_a_write_that_names_no_file_gets_one(self, tmp_path: Path) -> None:
+        full = Path("/dev/full")
+        with pytest.raises(OSError, match="No space left") as caught, named(tmp_path / "a"):
+            full.write_bytes(b"x")
+        assert caught.value.filename == str(tmp_path / "a")
+
+    def test_what_names_its_file_keeps_it(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError) as caught, named(tmp_path / "a"):
+            (tmp_path / "b").read_bytes()
+        assert caught.value.filename == str(tmp_path / "b")
 
 
 class TestWriteAtomically:
