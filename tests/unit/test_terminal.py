@@ -1,10 +1,14 @@
+import contextlib
 import io
+import os
+from collections.abc import Iterator
+from typing import TextIO
 
 import pytest
 from rich.console import Console
 
 from backport.artifacts import Check, Verdict
-from backport.commands.terminal import TerminalProgress, checks_table, rows_table
+from backport.commands.terminal import TerminalProgress, checks_table, output, rows_table
 
 
 def console(*, terminal: bool = False, width: int = 80) -> tuple[Console, io.StringIO]:
@@ -52,3 +56,31 @@ def test_markup_in_foreign_text_is_shown_not_obeyed() -> None:
     )
     assert "[bold]x[/bold]" in stream.getvalue()
     assert "[red]" in stream.getvalue()
+
+
+@pytest.fixture
+def broken_pipe() -> Iterator[TextIO]:
+    """A stream whose reader has gone."""
+    inner, outer = os.pipe()
+    os.close(inner)
+    stream = os.fdopen(outer, "w", buffering=1)
+    yield stream
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+def test_progress_that_nobody_reads_keeps_no_work_from_being_done(
+    broken_pipe: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", broken_pipe)
+    with TerminalProgress() as progress:
+        for number in range(3):
+            progress.note(f"step {number}")
+
+
+def test_results_that_nobody_reads_are_told_to_the_entry_point(
+    broken_pipe: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", broken_pipe)
+    with pytest.raises(BrokenPipeError):
+        output().print("a line")
