@@ -25,12 +25,13 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
     stdout = sys.stdout
+    code = _run()
     try:
-        code = _run()
         stdout.flush()
-    except BrokenPipeError:
-        code = NOBODY_READS
-    if code == NOBODY_READS:
+    except OSError as problem:
+        problem.filename = problem.filename or "standard output"
+        broken = isinstance(problem, BrokenPipeError)
+        code = NOBODY_READS if broken else code or _told(from_os(problem, HostError))
         # What is left in the stream's buffer has to go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
     sys.exit(code)

@@ -206,3 +206,12 @@ def test_output_that_nobody_reads_any_more_has_an_exit_code_of_its_own(
     with os.fdopen(outer, "w") as stream:
         monkeypatch.setattr("sys.stdout", stream)
         assert ended(arguments, monkeypatch) == NOBODY_READS
+
+
+def test_output_that_finds_no_room_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert ended(["schema", "site"], monkeypatch) == 9
+        assert "error: standard output: No space left on device" in capsys.readouterr().err
