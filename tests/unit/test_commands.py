@@ -208,10 +208,15 @@ def test_output_that_nobody_reads_any_more_has_an_exit_code_of_its_own(
         assert ended(arguments, monkeypatch) == NOBODY_READS
 
 
+@pytest.mark.parametrize("arguments", [["schema", "site"], ["log"], ["log", "--json"], ["--help"]])
 def test_output_that_finds_no_room_is_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
 ) -> None:
+    monkeypatch.setenv("BACKPORT_CONFIG", site(tmp_path))
     with Path("/dev/full").open("w") as stream:
         monkeypatch.setattr("sys.stdout", stream)
-        assert ended(["schema", "site"], monkeypatch) == 9
-        assert "error: standard output: No space left on device" in capsys.readouterr().err
+        assert ended(arguments, monkeypatch) == 9
+        assert "No space left on device\nhint: make room" in capsys.readouterr().err
