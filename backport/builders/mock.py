@@ -7,6 +7,10 @@ mock refuses to be started by plain root, because it needs a user to fall back t
 SUDO_UID, as sudo(8) sets it; so does this builder: the user who called sudo where that is a member of the
 group ``mock``, otherwise the first member of that group. What mock reads and writes lies in a folder that
 this user can reach. Of the caller's environment mock gets the proxies and nothing else.
+
+Fedora's ``mock`` is a link to consolehelper(8), which makes users of the group root. It would take SUDO_UID
+away and set USERHELPER_UID to the caller's, root's, so that everything would be built as root: the program
+behind it (``PROGRAM`` in ``/etc/security/console.apps/mock``) is started instead.
 """
 
 from __future__ import annotations
@@ -54,6 +58,8 @@ _LOGS = ("build.log", "root.log", "installed_pkgs.log")
 _CLEAN_TIMEOUT = 600.0
 _GROUP = "mock"
 _ROOTS = Path("/var/lib/mock")
+_WRAPPER = "consolehelper"
+_WRAPPED = Path("/usr/libexec/mock/mock")
 _SIGNALLED = 128
 # Where systemd is not the first process (sd_booted(3)), nobody is there to register a container with, and
 # nobody to end it when mock is ended: there all processes of mock's get a pid namespace that goes with mock.
@@ -325,9 +331,13 @@ def _failure(name: str, completed: Completed, results: Path, workspace: Path) ->
     return kind(f"{name}: {what}", hint=hint, command=completed.argv, log=log)
 
 
-def _program() -> str:
-    """The mock that the caller's PATH leads to. Raises HostError without one."""
+def _program() -> Path:
+    """The mock that the caller's PATH leads to, without its wrapper. Raises HostError without one."""
     found = shutil.which("mock")
     if found is None:
         raise HostError("mock is not installed on this host", hint="install mock, or use the chroot builder")
-    return found
+    if Path(found).resolve().name != _WRAPPER:
+        return Path(found)
+    if not os.access(_WRAPPED, os.X_OK):
+        raise HostError(f"{found} leads to {_WRAPPER}, but there is no {_WRAPPED}", hint="reinstall mock")
+    return _WRAPPED

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backport.builders import mock
 from backport.builders.mock import _failure, _open_to, find_caller, render_config, sudo_environment
 from backport.errors import (
     BackportError,
@@ -171,3 +172,32 @@ def test_a_folder_that_the_user_cannot_reach_is_named(tmp_path: Path) -> None:
     with pytest.raises(HostError, match=f"ann cannot enter {outer}"):
         _open_to(user("ann", 4242), inner)
     assert inner.stat().st_mode & 0o7777 == 0o711
+
+
+def install(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.touch(mode=0o755)
+    return path
+
+
+def test_the_program_behind_fedoras_wrapper_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper, wrapped = install(tmp_path / "bin" / "consolehelper"), tmp_path / "libexec" / "mock"
+    (wrapper.parent / "mock").symlink_to("consolehelper")
+    monkeypatch.setenv("PATH", str(wrapper.parent))
+    monkeypatch.setattr(mock, "_WRAPPED", wrapped)
+    with pytest.raises(HostError, match="leads to consolehelper, but there is no") as caught:
+        mock._program()
+    assert caught.value.hint
+    install(wrapped)
+    assert mock._program() == wrapped
+
+
+def test_a_mock_without_wrapper_is_started_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = install(tmp_path / "bin" / "mock")
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert mock._program() == program
+    program.unlink()
+    with pytest.raises(HostError, match="not installed"):
+        mock._program()
