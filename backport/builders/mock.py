@@ -105,7 +105,8 @@ class MockBuilder:
         """
         caller = find_caller()
         with live_folder(self.cache / "mock") as folder:
-            _open_to(caller, folder)
+            folder.chmod(0o711)
+            require_way(caller, folder)
             mock = _Mock(target=self.target, folder=folder, caller=caller, workspace=workspace)
             mock.configure(candidates)
             mock.sweep()
@@ -302,10 +303,9 @@ def sudo_environment(caller: pwd.struct_passwd) -> dict[str, str]:
     }
 
 
-def _open_to(caller: pwd.struct_passwd, folder: Path) -> None:
-    """Let the user enter the folder. Raises HostError when one above it keeps the user out."""
-    folder.chmod(0o711)
-    for above in folder.resolve().parents:
+def require_way(caller: pwd.struct_passwd, folder: Path) -> None:
+    """Raise HostError when the folder or one above it keeps the user out."""
+    for above in (folder.resolve(), *folder.resolve().parents):
         state = above.stat()
         if not (state.st_mode & 0o001 or (state.st_uid == caller.pw_uid and state.st_mode & 0o100)):
             raise HostError(
