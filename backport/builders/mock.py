@@ -156,7 +156,7 @@ class _Mock:
         files = {name: checked_key(self.target.keys[name], keys, error=BuildRootError) for name in used}
         nspawn_args = () if _SYSTEMD.is_dir() else _WITHOUT_SYSTEMD
         environment = {}
-        if any(self.target.keys[name].sha1_self_signature for name in used):
+        if _sha1_keys(self.target):
             policy = keys / "sha1-self-signature.toml"
             write_atomically(policy, SHA1_POLICY)
             environment[SHA1_POLICY_VARIABLE] = str(policy)
@@ -266,10 +266,18 @@ def render_config(
         for each in target.repositories
     ]
     repositories += [Repository(id=each.id, baseurl=each.baseurl) for each in extra]
+    by_hand = keys is None and _sha1_keys(target)
     return render(
         "mock.cfg.j2", target=target, root=_root_name(target), macros=BUILD_MACROS,
         repositories=repositories, nspawn_args=list(nspawn_args), environment=environment or {},
+        sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
     )  # fmt: skip
+
+
+def _sha1_keys(target: Target) -> bool:
+    """Whether one of the keys that sign the target's packages needs the policy for SHA-1."""
+    used = {name for repository in target.repositories for name in repository.keys}
+    return any(target.keys[name].sha1_self_signature for name in used)
 
 
 def _root_name(target: Target) -> str:

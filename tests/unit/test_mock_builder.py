@@ -25,6 +25,7 @@ from backport.errors import (
 from backport.roots.dnf import ExtraRepository
 from backport.run import Completed
 from backport.target import load_target
+from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE
 
 CONFIGS = Path(__file__).parents[2] / "mock-configs"
 TARGET = load_target(CONFIGS, "f28")
@@ -59,6 +60,20 @@ def test_the_configuration_says_what_the_target_says() -> None:
         assert section["gpgcheck"] == "1"
         key = TARGET.keys[repository.keys[0]].file
         assert section["gpgkey"] == key.as_uri()
+
+
+def test_what_a_run_adds_for_old_keys_is_told_to_those_who_use_it_by_hand(tmp_path: Path) -> None:
+    by_hand = render_config(TARGET)
+    assert f"config_opts['environment']['{SHA1_POLICY_VARIABLE}'] = '/path/of/the/file'" in by_hand
+    lines = [line.removeprefix("#").strip() for line in by_hand.splitlines()]
+    assert [line for line in SHA1_POLICY.splitlines() if line not in lines] == []
+    assert "environment" not in read(by_hand)[0]
+    new = {name: key.model_copy(update={"sha1_self_signature": False}) for name, key in TARGET.keys.items()}
+    for other in (
+        render_config(TARGET.model_copy(update={"keys": new})),
+        render_config(TARGET, keys={"fedora-28": tmp_path / "a.asc"}),
+    ):
+        assert SHA1_POLICY_VARIABLE not in other
 
 
 def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
