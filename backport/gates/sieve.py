@@ -1,6 +1,6 @@
 """The target's metadata without what no gate asks for.
 
-A release has some ten thousand packages with millions of files and nearly a million requirements; libsolv
+A release has tens of thousands of packages with millions of files and nearly a million requirements; libsolv
 would keep all of them in memory, descriptions included. What can matter for a candidate is little: of the
 capabilities those that it requires, and those that the packages in whose place it comes provide, with
 whoever else provides or requires them; of the files those that it has itself and those that anything
@@ -21,8 +21,6 @@ from backport.repodata import bindings
 
 Package: TypeAlias = Any
 """createrepo_c.Package, as far as the file that is read tells of it."""
-Dependency: TypeAlias = tuple[str, ...]
-"""As createrepo_c has it: the name first."""
 
 _NAMESPACES = {
     "primary": 'metadata xmlns="http://linux.duke.edu/metadata/common" '
@@ -40,8 +38,12 @@ class Sieve:
 
     names: set[str] = field(default_factory=set)
     """Packages that the candidate has, or obsoletes."""
-    capabilities: set[str] = field(default_factory=set)
+    offered: set[str] = field(default_factory=set)
+    """Capabilities that may be gone: who requires them matters."""
+    wanted: set[str] = field(default_factory=set)
+    """Other capabilities of which it matters who provides them."""
     files: set[str] = field(default_factory=set)
+    """Files of which it matters who has them, and who requires them."""
 
     @classmethod
     def of(cls, stock: Mapping[str, Metadata], candidate: Metadata, paths: Collection[str]) -> Sieve:
@@ -50,7 +52,7 @@ class Sieve:
         _read("primary", candidate.primary, sieve._learn_from_candidate)
         for metadata in stock.values():
             _read("primary", metadata.primary, sieve._learn_from_stock)
-        sieve.capabilities.update(sieve.names, sieve.files)
+        sieve.offered.update(sieve.names, sieve.files)
         return sieve
 
     def sift(self, metadata: Metadata, folder: Path) -> Metadata:
@@ -64,12 +66,12 @@ class Sieve:
         self.names.add(package.name)
         self.names.update(dependency[0] for dependency in package.obsoletes)
         for dependency in package.requires:
-            self.capabilities.update(parts_of(dependency[0]))
+            self.wanted.update(parts_of(dependency[0]))
         self._learn_files(package)
 
     def _learn_from_stock(self, package: Package) -> None:
         if package.name in self.names:
-            self.capabilities.update(dependency[0] for dependency in package.provides)
+            self.offered.update(dependency[0] for dependency in package.provides)
         self._learn_files(package)
 
     def _learn_files(self, package: Package) -> None:
@@ -80,16 +82,15 @@ class Sieve:
             elif name.startswith(_RICH):
                 # Its parts are alternatives and conditions: it means something else without one of them.
                 parts = parts_of(name)
-                self.capabilities.update(parts)
+                self.wanted.update(parts)
                 self.files.update(part for part in parts if part.startswith("/"))
-
-    def _matters(self, dependency: Dependency) -> bool:
-        return dependency[0] in self.capabilities or dependency[0].startswith(_RICH)
 
     def _without_dependencies(self, package: Package) -> Package:
         slim = _same(package)
-        slim.requires = [one for one in package.requires if self._matters(one)]
-        slim.provides = [one for one in package.provides if self._matters(one)]
+        slim.requires = [
+            one for one in package.requires if one[0] in self.offered or one[0].startswith(_RICH)
+        ]
+        slim.provides = [one for one in package.provides if one[0] in self.offered or one[0] in self.wanted]
         # Libsolv looks for the owners of programs and of files in /etc among primary's files alone.
         slim.files = self._files_of(package)
         return slim
