@@ -24,7 +24,7 @@ demo: host $(VENV)/ready ## Build the lab and run `backport build openssl --targ
 test: host $(VENV)/ready lint types lab ## Run everything: lint, types, unit and end-to-end tests
 	@$(BIN)/python -m pytest tests
 
-check: $(VENV)/ready lint types unit ## Run the fast part: no root, no network
+check: $(VENV)/ready lint types unit ## Run the fast part: no root, and no network once .venv is made
 
 lint: $(VENV)/ready
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import pwd
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -123,6 +124,18 @@ def _check_key(key: Key) -> None:
         trust.checked_key(key, folder, error=HostError)
 
 
+def _mock_user() -> pwd.struct_passwd:
+    from backport.builders import mock  # noqa: PLC0415  # needs rpm's bindings, as above
+
+    return mock.find_caller()
+
+
+def _mock_way(user: pwd.struct_passwd, folder: Path) -> None:
+    from backport.builders import mock  # noqa: PLC0415
+
+    mock.require_way(user, folder)
+
+
 def _hub_version(koji: Koji) -> str:
     from backport.sources.hub import Hub  # noqa: PLC0415  # needs the koji client, as above
 
@@ -144,6 +157,8 @@ class Probes:
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
     writable: Callable[[Path], bool] = lambda folder: os.access(folder, os.W_OK | os.X_OK)
     can_link: Callable[[Path, Path], bool] = _can_link
+    mock_user: Callable[[], pwd.struct_passwd] = _mock_user
+    mock_way: Callable[[pwd.struct_passwd, Path], None] = _mock_way
     signing_key: Callable[[Signing], str] = _signing_key
     check_key: Callable[[Key], None] = _check_key
     hub_version: Callable[[Koji], str] = _hub_version
@@ -163,6 +178,7 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
         _sandbox(host),
         *(_module(need, host, family) for need in _MODULES),
         *_folders(site, host),
+        *_mock(site, host),
         *_keys(site, host, family),
         _hub(site, host, offline=offline),
     )
@@ -193,8 +209,7 @@ def _root(host: Probes) -> Check:
 
 
 def _programs(site: Site, host: Probes, family: str) -> Iterator[Check]:
-    needed = (*_PROGRAMS, _MOCK) if site.builder == "mock" else _PROGRAMS
-    for need in needed:
+    for need in (*_PROGRAMS, _MOCK) if _builds_with_mock(site, host) else _PROGRAMS:
         found = host.which(need.name)
         advice = "" if found else need.advice(family)
         if need is _MOCK and not found and family == "debian":
@@ -207,6 +222,35 @@ def _programs(site: Site, host: Probes, family: str) -> Iterator[Check]:
             found=found or "not installed",
             advice=advice,
         )
+
+
+def _builds_with_mock(site: Site, host: Probes) -> bool:
+    """Whether the site wants mock, or has it and does not rule it out."""
+    return site.builder == "mock" or (site.builder == "auto" and host.which(_MOCK.name) is not None)
+
+
+def _mock(site: Site, host: Probes) -> Iterator[Check]:
+    """What mock itself needs where it builds: a user to fall back to, who can reach what it reads."""
+    if not _builds_with_mock(site, host) or host.which(_MOCK.name) is None:
+        return
+    user, cache = {"id": "mock.user", "title": "mock has a user to build as"}, _existing(site.paths.cache)
+    way = {"id": "mock.cache", "title": "mock's user can enter the cache folder", "expected": str(cache)}
+    try:
+        found = host.mock_user()
+    except BackportError as problem:
+        yield Check(**user, verdict=Verdict.FAIL, found=problem.message, advice=problem.hint or "")
+        yield Check(**way, verdict=Verdict.SKIPPED, advice="mock has no user")
+        return
+    except ImportError as problem:
+        yield Check(**user, verdict=Verdict.SKIPPED, advice=f"cannot be checked: {problem}")
+        return
+    yield Check(**user, verdict=Verdict.PASS, expected="a member of the group mock", found=found.pw_name)
+    try:
+        host.mock_way(found, cache)
+    except BackportError as problem:
+        yield Check(**way, verdict=Verdict.FAIL, found=problem.message, advice=problem.hint or "")
+    else:
+        yield Check(**way, verdict=Verdict.PASS, found=f"{found.pw_name} can")
 
 
 def _sandbox(host: Probes) -> Check:

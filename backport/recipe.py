@@ -112,7 +112,7 @@ class Source(Settings):
     """Where the source packages come from."""
 
     tag: Name
-    """The Koji tag that ``backport search`` and ``plan`` compare the pins with."""
+    """The Koji tag that the builds come from: its latest build is suggested where the hub has no ``nvr``."""
     keys: tuple[Name, ...] = Field(min_length=1)
     """Names of the keys of which one must have signed every source package."""
 

@@ -36,8 +36,8 @@ class Target(Settings):
     """The value of dnf's ``$releasever``, such as ``28``."""
     dist: Annotated[str, StringConstraints(pattern=r"^\.[a-z0-9]+$")]
     """The value of %dist, such as ``.fc28``."""
-    arch: Literal["x86_64", "aarch64", "ppc64le", "s390x", "i686"]
-    """The architecture that is built for, as rpm names it."""
+    arch: Literal["x86_64", "aarch64", "ppc64le", "s390x"]
+    """The architecture that is built for, as rpm and the host's kernel name it."""
     repositories: tuple[Repository, ...] = Field(min_length=1)
     keys: dict[Name, Key]
     buildroot: tuple[PackageName, ...] = Field(min_length=1)
@@ -46,8 +46,6 @@ class Target(Settings):
     """Compression of published metadata: Fedora before 30 cannot read zstd."""
     signature_digest: Literal["sha256", "sha512"] = "sha256"
     """Digest of the signatures on packages and metadata that the target's rpm and gpg can verify."""
-    archived: bool = False
-    """Whether the release is at its end of life, so that its repositories change no more."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Target:

@@ -28,6 +28,8 @@ from tests.e2e.examined import Parts, make_parts
 from tests.lab.build import ensure
 from tests.lab.serve import Served, served
 from tests.large_repository import PACKAGES, Shelf, shelf
+from tests.large_target import PACKAGES as TARGET_PACKAGES
+from tests.large_target import make_repositories
 from tests.maillog import generated_log
 from tests.probe_figures import peers
 
@@ -198,6 +200,18 @@ def probing() -> Iterator[Figure]:
     yield Figure(name="examination over one sslyze scan", values=ratios, unit="times", bound="1.0")
 
 
+def large_target() -> Iterator[Figure]:
+    """The gates' questions about dependencies, of a target of Fedora's size."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_repositories(Path(folder))
+        command = [sys.executable, "-m", "tests.large_target", folder]
+        done = [subprocess.run(command, check=True, capture_output=True).stdout for _ in range(RUNS)]
+    seconds, peaks, _packages = zip(*(map(float, output.split()) for output in done), strict=True)
+    name = f"of a target with {TARGET_PACKAGES} packages"
+    yield Figure(name=f"dependencies {name}", values=seconds, unit="s", bound="none")
+    yield Figure(name=f"peak memory {name}", values=peaks, unit="MiB", bound="150")
+
+
 FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "help": help_over_python,
     "unchanged": unchanged_run,
@@ -207,6 +221,7 @@ FIGURES: dict[str, Callable[[], Iterator[Figure]]] = {
     "verifying": verifying,
     "examination": examination,
     "probing": probing,
+    "large-target": large_target,
 }
 
 

@@ -34,14 +34,15 @@ class Builder(Protocol):
 def choose_builder(wanted: Literal["auto", "mock", "chroot"], *, target: Target, cache: Path) -> Builder:
     """The wanted builder for the target; ``auto`` takes mock where it is installed.
 
-    Raises HostError when the host lacks a program that the builder needs.
+    Raises HostError when the host lacks a program that the builder needs, or that the stages behind it need
+    for their roots whichever builder it is.
     """
-    if wanted == "mock" or (wanted == "auto" and shutil.which("mock")):
+    with_mock = wanted == "mock" or (wanted == "auto" and shutil.which("mock") is not None)
+    if with_mock:
         _require("mock", hint="install mock (Fedora), or set `builder` to chroot")
-        return MockBuilder(target=target, cache=cache)
     for program in ("dnf", "bwrap"):
         _require(program, hint="`backport doctor` names the packages that bring it")
-    return ChrootBuilder(target=target, cache=cache)
+    return (MockBuilder if with_mock else ChrootBuilder)(target=target, cache=cache)
 
 
 def _require(program: str, *, hint: str) -> None:

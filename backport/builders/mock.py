@@ -7,6 +7,10 @@ mock refuses to be started by plain root, because it needs a user to fall back t
 SUDO_UID, as sudo(8) sets it; so does this builder: the user who called sudo where that is a member of the
 group ``mock``, otherwise the first member of that group. What mock reads and writes lies in a folder that
 this user can reach. Of the caller's environment mock gets the proxies and nothing else.
+
+Fedora's ``mock`` is a link to consolehelper(8), which makes users of the group root. It would take SUDO_UID
+away and set USERHELPER_UID to the caller's, root's, so that everything would be built as root: the program
+behind it (``PROGRAM`` in ``/etc/security/console.apps/mock``) is started instead.
 """
 
 from __future__ import annotations
@@ -55,6 +59,8 @@ _LOGS = ("build.log", "root.log", "installed_pkgs.log")
 _CLEAN_TIMEOUT = 600.0
 _GROUP = "mock"
 _ROOTS = Path("/var/lib/mock")
+_WRAPPER = "consolehelper"
+_WRAPPED = Path("/usr/libexec/mock/mock")
 _SIGNALLED = 128
 # Where systemd is not the first process (sd_booted(3)), nobody is there to register a container with, and
 # nobody to end it when mock is ended: there all processes of mock's get a pid namespace that goes with mock.
@@ -100,7 +106,8 @@ class MockBuilder:
         """
         caller = find_caller()
         with live_folder(self.cache / "mock") as folder:
-            _open_to(caller, folder)
+            folder.chmod(0o711)
+            require_way(caller, folder)
             mock = _Mock(target=self.target, folder=folder, caller=caller, workspace=workspace)
             mock.configure(candidates)
             mock.sweep()
@@ -150,7 +157,7 @@ class _Mock:
         files = {name: checked_key(self.target.keys[name], keys, error=BuildRootError) for name in used}
         nspawn_args = () if _SYSTEMD.is_dir() else _WITHOUT_SYSTEMD
         environment = {}
-        if any(self.target.keys[name].sha1_self_signature for name in used):
+        if _sha1_keys(self.target):
             policy = keys / "sha1-self-signature.toml"
             write_atomically(policy, SHA1_POLICY)
             environment[SHA1_POLICY_VARIABLE] = str(policy)
@@ -260,10 +267,18 @@ def render_config(
         for each in target.repositories
     ]
     repositories += [Repository(id=each.id, baseurl=each.baseurl) for each in extra]
+    by_hand = keys is None and _sha1_keys(target)
     return render(
         "mock.cfg.j2", target=target, root=_root_name(target), macros=BUILD_MACROS,
         repositories=repositories, nspawn_args=list(nspawn_args), environment=environment or {},
+        sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
     )  # fmt: skip
+
+
+def _sha1_keys(target: Target) -> bool:
+    """Whether one of the keys that sign the target's packages needs the policy for SHA-1."""
+    used = {name for repository in target.repositories for name in repository.keys}
+    return any(target.keys[name].sha1_self_signature for name in used)
 
 
 def _root_name(target: Target) -> str:
@@ -297,10 +312,9 @@ def sudo_environment(caller: pwd.struct_passwd) -> dict[str, str]:
     }
 
 
-def _open_to(caller: pwd.struct_passwd, folder: Path) -> None:
-    """Let the user enter the folder. Raises HostError when one above it keeps the user out."""
-    folder.chmod(0o711)
-    for above in folder.resolve().parents:
+def require_way(caller: pwd.struct_passwd, folder: Path) -> None:
+    """Raise HostError when the folder or one above it keeps the user out."""
+    for above in (folder.resolve(), *folder.resolve().parents):
         state = above.stat()
         if not (state.st_mode & 0o001 or (state.st_uid == caller.pw_uid and state.st_mode & 0o100)):
             raise HostError(
@@ -326,9 +340,13 @@ def _failure(name: str, completed: Completed, results: Path, workspace: Path) ->
     return kind(f"{name}: {what}", hint=hint, command=completed.argv, log=log)
 
 
-def _program() -> str:
-    """The mock that the caller's PATH leads to. Raises HostError without one."""
+def _program() -> Path:
+    """The mock that the caller's PATH leads to, without its wrapper. Raises HostError without one."""
     found = shutil.which("mock")
     if found is None:
         raise HostError("mock is not installed on this host", hint="install mock, or use the chroot builder")
-    return found
+    if Path(found).resolve().name != _WRAPPER:
+        return Path(found)
+    if not os.access(_WRAPPED, os.X_OK):
+        raise HostError(f"{found} leads to {_WRAPPER}, but there is no {_WRAPPED}", hint="reinstall mock")
+    return _WRAPPED

@@ -81,7 +81,7 @@ def _conflicts(subject: Subject) -> Check:
     advice = (
         "leave the file to its owner: remove it in the spec, or give it another name"
         if others["other"]
-        else "hosts that have the package of the other architecture cannot update: build it for that one, too"
+        else "hosts that have the package of the other architecture cannot update before they remove it"
     )
     return judge(
         _CONFLICTS,

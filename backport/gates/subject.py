@@ -67,7 +67,11 @@ class Subject:
         """The target's packages and the candidate's. Raises PublishError."""
         paths = {file.name for files in self.files.values() for file in files}
         return load_universe(
-            self.target, self._stock.metadata(), metadata_of_folder(self.candidate), paths=paths
+            self.target,
+            self._stock.metadata(),
+            metadata_of_folder(self.candidate),
+            paths=paths,
+            folder=self.workspace,
         )
 
     @functools.cached_property

@@ -10,10 +10,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from backport.bindings import import_bindings
 from backport.errors import HostError, PublishError
+from backport.files import scratch_folder
+from backport.gates.sieve import Sieve
 from backport.gates.stock import Metadata
 from backport.target import Target
 
@@ -35,7 +38,11 @@ class Requirement:
 
 @dataclass(frozen=True, kw_only=True)
 class Universe:
-    """All packages; a client after the update has the newest of the target's, or the candidate's."""
+    """All packages; a client after the update has the newest of the target's, or the candidate's.
+
+    Of the target's packages only those requirements, capabilities and files are there that can matter for
+    the candidate (see `backport.gates.sieve`).
+    """
 
     pool: Any
     stock: tuple[Solvable, ...]
@@ -105,23 +112,28 @@ def provides(one: Solvable) -> tuple[str, ...]:
 
 
 def load_universe(
-    target: Target, stock: Mapping[str, Metadata], candidate: Metadata, *, paths: Collection[str]
+    target: Target,
+    stock: Mapping[str, Metadata],
+    candidate: Metadata,
+    *,
+    paths: Collection[str],
+    folder: Path,
 ) -> Universe:
     """All packages of the target's repositories, by their ids, and of the candidate's.
 
-    ``paths`` are the files whose owners will be asked for. Raises PublishError when metadata cannot be
-    read, HostError where libsolv's bindings are missing.
+    ``paths`` are the files whose owners will be asked for. What is written to ``folder`` is gone in the
+    end. Raises PublishError when metadata cannot be read, HostError where libsolv's bindings are missing.
     """
     pool = _solv().Pool()
     pool.setdisttype(pool.DISTTYPE_RPM)
     pool.setarch(target.arch)
     candidates = _add(pool, _CANDIDATE, candidate)
-    all_stock = [
-        one
-        for name, metadata in stock.items()
-        for one in _add(pool, name, metadata).solvables
-        if one.arch not in ("src", "nosrc")
-    ]
+    sieve = Sieve.of(stock, candidate, paths)
+    all_stock = []
+    for name, metadata in stock.items():
+        with scratch_folder(folder, "sifted-") as scratch:
+            repository = _add(pool, name, sieve.sift(metadata, scratch))
+        all_stock += [one for one in repository.solvables if one.arch not in ("src", "nosrc")]
     _ask_for(pool, paths)
     return Universe(
         pool=pool,

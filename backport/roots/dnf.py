@@ -257,8 +257,7 @@ def _long_literal(text: str) -> str:
 
 def expand_url(url: str, target: Target) -> str:
     """A repository's URL with dnf's variables ``$releasever``, ``$basearch`` and ``$arch`` replaced."""
-    basearch = {"i686": "i386"}.get(target.arch, target.arch)
-    values = {"$releasever": target.releasever, "$basearch": basearch, "$arch": target.arch}
+    values = {"$releasever": target.releasever, "$basearch": target.arch, "$arch": target.arch}
     for name, value in values.items():
         url = url.replace(name, value)
     return url

@@ -55,6 +55,12 @@ for path in map(pathlib.Path, plan["packages"]):
         shutil.copy(path, results)
 """
 
+# What userhelper(8) does for consolehelper where root is the caller: it keeps what console.apps/mock names.
+WRAPPER = """\
+#!/bin/sh
+exec env -i PATH="$PATH" http_proxy="$http_proxy" https_proxy="$https_proxy" USERHELPER_UID=0 {program} "$@"
+"""
+
 
 @pytest.fixture
 def cache() -> Iterator[Path]:
@@ -155,6 +161,24 @@ def test_mock_gets_an_environment_from_nothing(stand_in: StandIn, monkeypatch: p
     assert environment["SUDO_UID"] == str(pwd.getpwnam("nobody").pw_uid)
     assert environment["https_proxy"] == "http://proxy.example:3128"
     assert "A_SECRET" not in environment
+
+
+def test_fedoras_wrapper_does_not_make_root_the_builder(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, wrapped = stand_in.folder / "wrapped", stand_in.folder / "mock"
+    folder.mkdir()
+    (folder / "consolehelper").write_text(WRAPPER.format(program=wrapped))
+    (folder / "consolehelper").chmod(0o755)
+    (folder / "mock").symlink_to("consolehelper")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("all_proxy", "http://proxy.example:3128")
+    monkeypatch.setattr(mock, "_WRAPPED", wrapped)
+    stand_in.build()
+    for call in stand_in.calls:
+        assert "USERHELPER_UID" not in call["environment"]
+        assert call["environment"]["SUDO_UID"] == str(pwd.getpwnam("nobody").pw_uid)
+        assert call["environment"]["all_proxy"] == "http://proxy.example:3128"
 
 
 def test_candidates_and_checked_keys_are_configured(stand_in: StandIn, f28: Target, tmp_path: Path) -> None:

@@ -165,7 +165,13 @@ def test_auto_takes_mock_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize(
     ("wanted", "installed", "missing"),
-    [("mock", ("dnf", "bwrap"), "mock"), ("auto", ("dnf",), "bwrap"), ("chroot", ("mock", "bwrap"), "dnf")],
+    [
+        ("mock", ("dnf", "bwrap"), "mock"),
+        ("mock", ("mock", "bwrap"), "dnf"),
+        ("auto", ("mock", "dnf"), "bwrap"),
+        ("auto", ("dnf",), "bwrap"),
+        ("chroot", ("mock", "bwrap"), "dnf"),
+    ],
 )
 def test_a_builder_that_cannot_work_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, installed: tuple[str, ...], missing: str

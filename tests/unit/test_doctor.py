@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pwd
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from backport import doctor
 from backport.artifacts import Check, Verdict
 from backport.doctor import CACHE_BYTES, GIB, Probes, examine_host
 from backport.errors import HostError, SignError, UsageError
@@ -14,6 +17,7 @@ from backport.settings import Key
 from backport.site import Koji, Signing, Site
 
 ROOT = Path(__file__).parents[2]
+RUNNER = pwd.struct_passwd(("mockrunner", "x", 990, 990, "", "/", "/sbin/nologin"))
 DEBIAN = {"ID": "debian", "VERSION_ID": "12"}
 FEDORA = {"ID": "fedora"}
 ROCKY = {"ID": "rocky", "ID_LIKE": "rhel centos fedora"}
@@ -48,6 +52,8 @@ class Host:
             "free_bytes": lambda _folder: 100 * GIB,
             "writable": lambda _folder: True,
             "can_link": lambda _origin, _destination: True,
+            "mock_user": lambda: RUNNER,
+            "mock_way": lambda _user, _folder: None,
             "signing_key": lambda _signing: "A" * 40,
             "check_key": nothing,
             "hub_version": lambda _koji: "1.35.3",
@@ -121,6 +127,50 @@ def test_mock_is_asked_for_only_where_the_site_builds_with_it() -> None:
     host.missing.add("mock")
     assert faults(host.examine(Site(builder="auto"))) == {}
     assert faults(host.examine(Site(builder="mock"))) == {"program.mock": "dnf install -y mock"}
+
+
+def test_mock_is_examined_where_it_would_be_taken() -> None:
+    checks = Host(FEDORA).examine()
+    assert checks["mock.user"].found == "mockrunner"
+    assert checks["mock.cache"].verdict is Verdict.PASS
+    assert checks["program.mock"].verdict is Verdict.PASS
+    ruled_out = Host(FEDORA).examine(Site(builder="chroot"))
+    missing = Host(FEDORA)
+    missing.missing.add("mock")
+    for others in (ruled_out, missing.examine()):
+        assert not {"mock.user", "mock.cache", "program.mock"} & set(others)
+
+
+def test_a_mock_without_user_is_told_with_the_command() -> None:
+    def nobody() -> pwd.struct_passwd:
+        raise HostError("its group has no member", hint="make one: useradd --system --groups mock mockrunner")
+
+    host = Host(FEDORA)
+    host.changes["mock_user"] = nobody
+    checks = host.examine()
+    assert faults(checks) == {"mock.user": "make one: useradd --system --groups mock mockrunner"}
+    assert checks["mock.cache"].verdict is Verdict.SKIPPED
+
+
+def test_a_cache_that_mocks_user_cannot_enter_is_told(tmp_path: Path) -> None:
+    asked: list[Path] = []
+
+    def barred(_user: pwd.struct_passwd, folder: Path) -> None:
+        asked.append(folder)
+        raise HostError("mock's user mockrunner cannot enter /root", hint="chmod o+x /root")
+
+    host = Host(FEDORA)
+    host.changes["mock_way"] = barred
+    paths = Site().paths.model_copy(update={"cache": tmp_path / "not" / "there"})
+    assert faults(host.examine(Site(paths=paths))) == {"mock.cache": "chmod o+x /root"}
+    assert asked == [tmp_path]
+
+
+def test_the_readme_installs_on_fedora_what_is_asked_for() -> None:
+    [words] = re.findall(r"^dnf install ((?:.*\\\n)*.*)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    needs = (*doctor._PROGRAMS, doctor._MOCK, *doctor._MODULES)
+    wanted = {need.fedora for need in needs} | {"distribution-gpg-keys"}
+    assert set(words.replace("\\", "").split()) == wanted
 
 
 def test_where_mock_is_not_packaged_the_other_builder_is_named() -> None:
@@ -271,7 +321,9 @@ def test_without_the_bindings_what_needs_them_is_passed_over() -> None:
     host = Host()
     host.missing.add("rpm")
     host.changes |= {"which": lambda program: program, "check_key": lacking, "hub_version": lacking}
+    host.changes["mock_user"] = lambda: lacking(None)
     checks = host.examine()
     assert list(faults(checks)) == ["module.rpm"]
+    assert checks["mock.user"].verdict is Verdict.SKIPPED
     assert checks["key.fedora-28"].verdict is Verdict.SKIPPED
     assert checks["hub"].verdict is Verdict.SKIPPED

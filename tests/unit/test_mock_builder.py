@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from backport.builders.mock import _failure, _open_to, find_caller, render_config, sudo_environment
+from backport.builders import mock
+from backport.builders.mock import _failure, find_caller, render_config, require_way, sudo_environment
 from backport.errors import (
     BackportError,
     BuildError,
@@ -24,6 +25,7 @@ from backport.errors import (
 from backport.roots.dnf import ExtraRepository
 from backport.run import Completed
 from backport.target import load_target
+from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE
 
 CONFIGS = Path(__file__).parents[2] / "mock-configs"
 TARGET = load_target(CONFIGS, "f28")
@@ -58,6 +60,20 @@ def test_the_configuration_says_what_the_target_says() -> None:
         assert section["gpgcheck"] == "1"
         key = TARGET.keys[repository.keys[0]].file
         assert section["gpgkey"] == key.as_uri()
+
+
+def test_what_a_run_adds_for_old_keys_is_told_to_those_who_use_it_by_hand(tmp_path: Path) -> None:
+    by_hand = render_config(TARGET)
+    assert f"config_opts['environment']['{SHA1_POLICY_VARIABLE}'] = '/path/of/the/file'" in by_hand
+    lines = [line.removeprefix("#").strip() for line in by_hand.splitlines()]
+    assert [line for line in SHA1_POLICY.splitlines() if line not in lines] == []
+    assert "environment" not in read(by_hand)[0]
+    new = {name: key.model_copy(update={"sha1_self_signature": False}) for name, key in TARGET.keys.items()}
+    for other in (
+        render_config(TARGET.model_copy(update={"keys": new})),
+        render_config(TARGET, keys={"fedora-28": tmp_path / "a.asc"}),
+    ):
+        assert SHA1_POLICY_VARIABLE not in other
 
 
 def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
@@ -169,5 +185,33 @@ def test_a_folder_that_the_user_cannot_reach_is_named(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     outer.chmod(0o700)
     with pytest.raises(HostError, match=f"ann cannot enter {outer}"):
-        _open_to(user("ann", 4242), inner)
-    assert inner.stat().st_mode & 0o7777 == 0o711
+        require_way(user("ann", 4242), inner)
+
+
+def install(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.touch(mode=0o755)
+    return path
+
+
+def test_the_program_behind_fedoras_wrapper_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper, wrapped = install(tmp_path / "bin" / "consolehelper"), tmp_path / "libexec" / "mock"
+    (wrapper.parent / "mock").symlink_to("consolehelper")
+    monkeypatch.setenv("PATH", str(wrapper.parent))
+    monkeypatch.setattr(mock, "_WRAPPED", wrapped)
+    with pytest.raises(HostError, match="leads to consolehelper, but there is no") as caught:
+        mock._program()
+    assert caught.value.hint
+    install(wrapped)
+    assert mock._program() == wrapped
+
+
+def test_a_mock_without_wrapper_is_started_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = install(tmp_path / "bin" / "mock")
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert mock._program() == program
+    program.unlink()
+    with pytest.raises(HostError, match="not installed"):
+        mock._program()

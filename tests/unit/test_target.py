@@ -43,7 +43,6 @@ def test_loads_with_defaults_that_an_old_release_can_read(tmp_path: Path) -> Non
     target = load_text(tmp_path, WHOLE)
     assert target.compression == "gz"
     assert target.signature_digest == "sha256"
-    assert not target.archived
     assert [repository.id for repository in target.repositories] == ["fedora", "updates"]
 
 
@@ -57,7 +56,6 @@ def test_shipped_targets_load_under_their_own_name(path: Path) -> None:
 def test_fedora_28_gets_what_it_can_read_from_repositories_with_pinned_keys() -> None:
     target = load_target(ROOT / "mock-configs", "f28")
     assert target.compression == "gz"
-    assert target.archived
     for repository in target.repositories:
         assert repository.baseurl.startswith("https://")
         assert [len(target.keys[name].fingerprint) for name in repository.keys] == [40]
@@ -70,6 +68,7 @@ def test_fedora_28_gets_what_it_can_read_from_repositories_with_pinned_keys() ->
         ('keys = ["fedora-28"]', 'keys = ["fedora-29"]', "key 'fedora-29' is not among the keys"),
         ('dist = ".fc28"', 'dist = "fc28"', "f28.toml:5: dist: 'fc28' does not have the form"),
         ('arch = "x86_64"', 'arch = "vax"', "f28.toml:6: arch: must be 'x86_64'"),
+        ('arch = "x86_64"', 'arch = "i686"', "f28.toml:6: arch: must be 'x86_64'"),
         (
             'arch = "x86_64"',
             'arch = "x86_64"\ncompression = "xz"',

@@ -1,0 +1,206 @@
+"""Metadata without what does not matter: libsolv gives the same answers, from less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import pytest
+
+from backport.errors import PublishError
+from backport.gates import sieve
+from backport.gates.sieve import Sieve
+from backport.gates.stock import Metadata
+from backport.gates.universe import Universe, ids, load_universe, provides
+from backport.target import load_target
+
+TARGET = load_target(Path(__file__).parents[2] / "mock-configs", "f28")
+COMMON = 'xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm"'
+FILELISTS = 'xmlns="http://linux.duke.edu/metadata/filelists"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """What a package has in both files."""
+
+    name: str
+    release: str = "1.fc28"
+    provides: Sequence[str] = ()
+    requires: Sequence[str] = ()
+    obsoletes: Sequence[str] = ()
+    files: Sequence[str] = ()
+
+    @property
+    def primary(self) -> str:
+        kinds = {"provides": self.provides, "requires": self.requires, "obsoletes": self.obsoletes}
+        dependencies = "".join(
+            f"<rpm:{kind}>{''.join(map(entry, names))}</rpm:{kind}>" for kind, names in kinds.items() if names
+        )
+        files = "".join(f"<file>{path}</file>" for path in self.files if path.startswith("/usr/bin/"))
+        return (
+            f'<package type="rpm"><name>{self.name}</name><arch>x86_64</arch>{self.version}'
+            f'<checksum type="sha256" pkgid="YES">{self.pkgid}</checksum><summary>It is {self.name}</summary>'
+            f'<description>Long &amp; wide</description><location href="Packages/{self.name}.rpm"/>'
+            f"<format>{dependencies}{files}</format></package>"
+        )
+
+    @property
+    def filelists(self) -> str:
+        files = "".join(f"<file>{escape(path)}</file>" for path in self.files)
+        return (
+            f'<package pkgid="{self.pkgid}" name="{self.name}" arch="x86_64">{self.version}{files}</package>'
+        )
+
+    @property
+    def version(self) -> str:
+        return f'<version epoch="1" ver="1" rel="{self.release}"/>'
+
+    @property
+    def pkgid(self) -> str:
+        return (self.name + self.release).encode().hex().rjust(64, "0")
+
+
+def entry(dependency: str) -> str:
+    """A dependency as metadata has it; ``name >= version`` is one on a version."""
+    name, operator, version = dependency.partition(" >= ") if dependency[0] != "(" else (dependency, "", "")
+    relation = f' flags="GE" epoch="1" ver="{version}"' if operator else ""
+    return f'<rpm:entry name="{escape(name)}"{relation}/>'
+
+
+CANDIDATE = (
+    Package(
+        name="tls", release="1.fc28.bp1", provides=["libtls.so.2"], requires=["libc.so.6", "/bin/sh"],
+        obsoletes=["tls-old"], files=["/usr/lib/libtls.so.2", "/usr/share/tls & more"],
+    ),
+)  # fmt: skip
+STOCK = (
+    Package(name="tls", provides=["libtls.so.1"], files=["/usr/lib/libtls.so.1", "/usr/bin/tls"]),
+    Package(name="tls-old", provides=["tls-tool", "shared"]),
+    Package(name="libc", provides=["libc.so.6", "libm.so.6"], files=["/usr/lib/libc.so.6"]),
+    Package(name="shell", files=["/bin/sh", "/usr/share/shell/manual"]),
+    Package(name="other-tls", provides=["shared"], files=["/usr/share/tls & more"]),
+    Package(name="by-soname", requires=["libtls.so.1", "libm.so.6"]),
+    Package(name="by-version", requires=["tls >= 1", "libc.so.6"]),
+    Package(name="by-file", requires=["/usr/bin/tls"]),
+    Package(name="by-either", requires=["(libtls.so.1 or elsewhere)"]),
+    Package(name="by-either-file", requires=["(/usr/bin/tls or /usr/share/shell/manual)"]),
+    Package(name="elsewhere", provides=["elsewhere"]),
+    Package(name="by-shared", requires=["shared"]),
+    Package(name="by-tool", requires=["tls-tool"]),
+    Package(name="apart", requires=["libm.so.6", "nowhere"], files=["/usr/bin/apart"]),
+)
+
+
+def write(folder: Path, packages: Sequence[Package]) -> Metadata:
+    folder.mkdir()
+    metadata = Metadata(primary=folder / "primary.xml", filelists=folder / "filelists.xml")
+    metadata.primary.write_text(
+        f'<?xml version="1.0"?><metadata {COMMON}>{"".join(one.primary for one in packages)}</metadata>'
+    )
+    metadata.filelists.write_text(
+        f'<?xml version="1.0"?><filelists {FILELISTS}>'
+        f"{''.join(one.filelists for one in packages)}</filelists>"
+    )
+    return metadata
+
+
+def load(
+    folder: Path, stock: Sequence[Package] = STOCK, candidate: Sequence[Package] = CANDIDATE
+) -> Universe:
+    return load_universe(
+        TARGET,
+        {"fedora": write(folder / "fedora", stock)},
+        write(folder / "candidate", candidate),
+        paths={path for one in candidate for path in one.files},
+        folder=folder,
+    )
+
+
+def answers(universe: Universe) -> dict[str, object]:
+    """All that gates ask, in words."""
+    gone, there = ids(universe.replaced), ids((*universe.kept, *universe.candidate))
+    asked = {
+        (one.str(), each.text): bool(each.providers & there)
+        for one in universe.kept
+        for each in universe.requirements(one)
+        if each.providers & gone
+    }
+    required = universe.requirements(universe.candidate[0])
+    return {
+        "consumers": asked,
+        "closure": {each.text: len(each.providers & there) for each in required},
+        "replaced": {one.str(): (set(provides(one)), one.lookup_location()[0]) for one in universe.replaced},
+        "owners": {path: {one.str() for one in universe.owners(path)} for path in CANDIDATE[0].files},
+        "stock": {one.str() for one in universe.stock},
+    }
+
+
+def test_every_answer_is_as_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("whole", "sifted"):
+        (tmp_path / name).mkdir()
+    sifted = answers(load(tmp_path / "sifted"))
+    monkeypatch.setattr(Sieve, "sift", lambda _self, metadata, _folder: metadata)
+    assert sifted == answers(load(tmp_path / "whole"))
+
+
+def test_the_answers_are_right(tmp_path: Path) -> None:
+    found = answers(load(tmp_path))
+    assert found["consumers"] == {
+        ("by-soname-1:1-1.fc28.x86_64", "libtls.so.1"): False,
+        ("by-version-1:1-1.fc28.x86_64", "tls >= 1:1"): True,
+        ("by-file-1:1-1.fc28.x86_64", "/usr/bin/tls"): False,
+        ("by-either-1:1-1.fc28.x86_64", "(libtls.so.1 or elsewhere)"): True,
+        ("by-either-file-1:1-1.fc28.x86_64", "(/usr/bin/tls or /usr/share/shell/manual)"): True,
+        ("by-shared-1:1-1.fc28.x86_64", "shared"): True,
+        ("by-tool-1:1-1.fc28.x86_64", "tls-tool"): False,
+    }
+    assert found["closure"] == {"libc.so.6": 1, "/bin/sh": 1}
+    owners = found["owners"]
+    assert owners["/usr/share/tls & more"] == {"tls-1:1-1.fc28.bp1.x86_64", "other-tls-1:1-1.fc28.x86_64"}  # type: ignore[index]  # a dictionary of its own
+
+
+def test_what_does_not_matter_is_left_out(tmp_path: Path) -> None:
+    metadata = write(tmp_path / "fedora", STOCK)
+    candidate = write(tmp_path / "candidate", CANDIDATE)
+    found = Sieve.of({"fedora": metadata}, candidate, CANDIDATE[0].files).sift(metadata, tmp_path)
+    primary, filelists = found.primary.read_text(), found.filelists.read_text()
+    assert primary.count("<package ") == len(STOCK)
+    for left_out in ("libm.so.6", "nowhere", "Long", "It is"):
+        assert left_out not in primary
+    assert "/usr/bin/tls<" in filelists
+    for left_out in ("/usr/bin/apart", "/usr/lib/libc.so.6", "libtls.so.1<"):
+        assert left_out not in filelists
+
+
+def test_owners_are_found_where_primary_alone_is_looked_at(tmp_path: Path) -> None:
+    """Libsolv leaves the file lists alone where every path in question is one that primary has."""
+    stock = [Package(name="tool", files=["/usr/bin/tool", "/usr/share/tool"])]
+    universe = load(tmp_path, stock, [Package(name="new-tool", files=["/usr/bin/tool"])])
+    assert {one.name for one in universe.owners("/usr/bin/tool")} == {"tool", "new-tool"}
+
+
+def test_nothing_of_it_is_left(tmp_path: Path) -> None:
+    load(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"fedora", "candidate"}
+
+
+def test_metadata_that_is_broken_is_told(tmp_path: Path) -> None:
+    metadata = write(tmp_path / "fedora", STOCK)
+    metadata.primary.write_text(metadata.primary.read_text().removesuffix("</metadata>"))
+    candidate = write(tmp_path / "candidate", CANDIDATE)
+    with pytest.raises(PublishError, match=r"primary\.xml: cannot be read as repository metadata") as caught:
+        Sieve.of({"fedora": metadata}, candidate, ())
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, OSError])
+def test_what_comes_from_within_is_not_taken_for_broken_metadata(
+    tmp_path: Path, problem: type[BaseException]
+) -> None:
+    def visit(_package: object) -> None:
+        raise problem
+
+    with pytest.raises(problem):
+        sieve._read("primary", write(tmp_path / "fedora", STOCK).primary, visit)
