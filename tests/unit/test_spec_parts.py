@@ -38,6 +38,13 @@ def prep_of(text: str) -> str:
     return text.partition("%prep\n")[2].partition("%build")[0].rstrip("\n")
 
 
+def one_by_one(options: str, command: str) -> str:
+    """%autosetup and two patches of the spec's own, each as %autopatch applies it; then ours."""
+    line = f"%{{uncompress:%{{PATCH#}}}} | %{{{command}}}"
+    patches = [line.replace("#", number) for number in "02"]
+    return "\n".join([f"%autosetup {options}", *patches, OUR_COMMAND])
+
+
 OURS = (SpecPatch(name="ours.patch"),)
 OUR_COMMAND = "%patch -P 3 -p1"
 
@@ -162,16 +169,11 @@ def test_prep_without_patches(before: str, after: str) -> None:
         ),
         (
             "%autosetup -v -n a",
-            "%autosetup -N -v -n a\n%{uncompress:%{PATCH0}} | %{__scm_apply_patch}\n"
-            "%{uncompress:%{PATCH2}} | %{__scm_apply_patch}\n%patch -P 3 -p1",
+            one_by_one("-N -v -n a", "__scm_apply_patch"),
         ),
         (
             "%autosetup -S git_am -p2",
-            "%autosetup -N -S git_am -p2\n"
-            "%{uncompress:%{PATCH0}} | "
-            "%{__scm_apply_git_am -q -p2 -m %{basename:%{PATCH0}} %{PATCH0} 0}\n"
-            "%{uncompress:%{PATCH2}} | "
-            "%{__scm_apply_git_am -q -p2 -m %{basename:%{PATCH2}} %{PATCH2} 2}\n%patch -P 3 -p1",
+            one_by_one("-N -S git_am -p2", "__scm_apply_git_am -q -p2 -m %{basename:%{PATCH#}} %{PATCH#} #"),
         ),
         (
             "%setup -q\n%if 0%{?rhel}\n%patch0 -p1\n%endif\ntrue",
