@@ -54,6 +54,17 @@ def test_a_package_is_built_with_its_logs(builder: ChrootBuilder, workspace: Pat
     assert {path.name for path in workspace.iterdir()} == LOGS | {"rpms"}
 
 
+@pytest.mark.parametrize(("undefine", "printed"), [((), "fuzz [0]"), (("_default_patch_fuzz",), "fuzz []")])
+def test_a_macro_of_rpm_can_be_unset(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path, undefine: tuple[str, ...], printed: str
+) -> None:
+    patched = hello.patched(
+        tmp_path / "hello", building='echo "fuzz [%{?_default_patch_fuzz}]"', undefine=undefine
+    )
+    builder.build(patched, candidates=None, workspace=workspace)
+    assert printed in (workspace / "build.log").read_text().splitlines()
+
+
 def test_what_is_built_depends_on_its_inputs_alone(
     builder: ChrootBuilder, workspace: Path, tmp_path: Path
 ) -> None:

@@ -83,6 +83,12 @@ def test_shipped_recipes_load_and_their_patches_exist(path: Path) -> None:
         ('with = ["docs"]', 'with = ["--define"]', "should match pattern"),
         ("_smp_build_ncpus", "1x", "should match pattern"),
         ("check = false", "timeout = 0", "greater than or equal to 1"),
+        ("check = false", 'undefine = ["x; reboot"]', "should match pattern"),
+        (
+            "check = false",
+            'undefine = ["_smp_build_ncpus"]',
+            "macros and undefine both name _smp_build_ncpus",
+        ),
         ("check = false", "bump = 2", "unknown key"),
         ('[[self_test.commands]]\nid = "tiny-runs"\nrun = ["tiny"]', "", "nothing untested is published"),
         ("tiny-runs", "Tiny runs", "should match pattern"),
