@@ -100,8 +100,6 @@ class SourceRpm:
     """Names of the header's BuildRequires, without versions."""
     changelog_time: int
     """Time of the newest changelog entry, seconds since the epoch: SOURCE_DATE_EPOCH."""
-    digest_stated: bool = True
-    """Whether the hub states the file's SHA-256; where it does not, the signature alone vouches for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +109,6 @@ class BuildOptions:
     with_: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     macros: Mapping[str, str] = field(default_factory=dict)
-    undefine: tuple[str, ...] = ()
     check: bool = True
     timeout: int = 4 * 3600
 
@@ -122,10 +119,6 @@ class BuildOptions:
             *(word for name in self.without for word in ("--without", name)),
             *(word for macro in sorted(self.macros.items()) for word in ("--define", " ".join(macro))),
         )
-
-    def undefinitions(self) -> tuple[str, ...]:
-        """The macros to unset, as rpmbuild spells it (``--undefine``); mock has no option of that name."""
-        return tuple(word for name in self.undefine for word in ("--undefine", name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,8 +189,7 @@ class _Build:
         return self.root.run(
             [
                 *shell, "rpmbuild", *words, "--nodeps", "--target", self.root.target.arch,
-                *self.patched.options.arguments(), *self.patched.options.undefinitions(),
-                f"{_TOP}/SPECS/{self.patched.spec.name}",
+                *self.patched.options.arguments(), f"{_TOP}/SPECS/{self.patched.spec.name}",
             ],
             timeout=timeout, error=BuildError, timeout_error=BuildTimeout, accept=None, log=self.log, env=env,
             binds=[Bind(host=self.results, inside=_RESULTS, writable=True)], folder="/builddir",

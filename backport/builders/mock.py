@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.artifacts import BuildOptions, BuiltRpms, PatchedSrpm
+from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import (
     BUILD_MACROS,
     collect,
@@ -223,7 +223,7 @@ class _Mock:
         completed = self._run(
             [
                 "-r", self._config, "--uniqueext", self._extension, "--resultdir", results,
-                *options.arguments(), *_unset(options), *words,
+                *options.arguments(), *words,
             ],
             timeout=options.timeout + ROOT_TIMEOUT, log=self._log,
         )  # fmt: skip
@@ -306,13 +306,6 @@ def _open_to(caller: pwd.struct_passwd, folder: Path) -> None:
                 f"mock's user {caller.pw_name} cannot enter {above}",
                 hint=f"chmod o+x {above}, or set paths.cache to a folder that every user can enter",
             )
-
-
-def _unset(options: BuildOptions) -> Words:
-    """Macros to unset: mock hands no such option on to every rpmbuild, but takes what it is to call so."""
-    if not options.undefine:
-        return ()
-    return ("--config-opts", " ".join(["rpmbuild_command=/usr/bin/rpmbuild", *options.undefinitions()]))
 
 
 def _failure(name: str, completed: Completed, results: Path, workspace: Path) -> BackportError:

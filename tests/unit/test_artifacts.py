@@ -53,11 +53,6 @@ def test_build_options_as_arguments_are_in_a_stable_order() -> None:
     assert BuildOptions().arguments() == ()
 
 
-def test_macros_to_unset_are_options_of_rpmbuilds() -> None:
-    assert BuildOptions(undefine=("a", "b")).undefinitions() == ("--undefine", "a", "--undefine", "b")
-    assert BuildOptions().undefinitions() == ()
-
-
 def signed() -> SignedRpms:
     return SignedRpms(built=(), srpms=(), rpms=(), fingerprint="A" * 40, public_key=Path("key.asc"))
 
