@@ -74,8 +74,8 @@ class Build(Settings):
     macros: dict[MacroName, str] = {}
     """Macros to define."""
     undefine: tuple[MacroName, ...] = ()
-    """Macros of the target's rpm to unset (``rpmbuild --undefine``); of several definitions of one macro
-    that is the last. What the spec itself defines is changed by ``edits``."""
+    """Macros of the target's rpm to unset, by ``%undefine`` on the spec's first lines; of several
+    definitions of one macro that is the last. What the spec itself defines is changed by ``edits``."""
     check: bool = True
     """Whether %check runs."""
     timeout: int = Field(default=4 * 3600, ge=1, le=7 * 24 * 3600)
@@ -90,9 +90,8 @@ class Build(Settings):
     def options(self) -> BuildOptions:
         """The same as the artifact that builders take."""
         return BuildOptions(
-            with_=self.with_, without=self.without, macros=self.macros, undefine=self.undefine,
-            check=self.check, timeout=self.timeout,
-        )  # fmt: skip
+            with_=self.with_, without=self.without, macros=self.macros, check=self.check, timeout=self.timeout
+        )
 
 
 class Package(Settings):

@@ -299,6 +299,14 @@ def test_patches_that_are_applied_in_a_way_that_only_a_macro_knows(prep: str) ->
         edit(tags="Patch0: zero.patch", prep=prep, patches=OURS)
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order-mark"])
+@pytest.mark.parametrize("eol", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_macros_are_unset_on_the_first_lines(start: bytes, eol: bytes) -> None:
+    text = SPEC.format(release="1", tags="", prep="%setup -q").encode().replace(b"\n", eol)
+    edited = edit_spec(start + text, name="a.spec", undefine=("x_one", "_two"), bump=0, changelog=None)
+    assert edited == start + b"%undefine x_one" + eol + b"%undefine _two" + eol + text
+
+
 def test_a_number_lies_beyond_every_range_of_autopatch() -> None:
     text = edit(tags="Patch3: three.patch", prep="%setup -q\n%autopatch -p1 -m 0 -M 99", patches=OURS)
     assert "Patch100: ours.patch" in text
