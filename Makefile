@@ -13,7 +13,7 @@ HOST_PACKAGES := $(file < tests/lab/host-packages.txt)
 # What the tests alone need: a browser that shows the page as its readers see it.
 test: HOST_PACKAGES += chromium-headless-shell
 
-.PHONY: help demo test check lint types unit lab lab-clean bench host render
+.PHONY: help demo test check lint types unit lab lab-clean bench specs host render
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,9 @@ lab-clean: $(VENV)/ready ## Remove the lab from its cache folder
 
 bench: host $(VENV)/ready ## Print the figures, medians of at least three runs
 	@$(BIN)/python -m tests.bench
+
+specs: $(VENV)/ready ## Try the spec editor on every spec below the folder BACKPORT_SPECS
+	@$(BIN)/python -m tests.every_spec "$${BACKPORT_SPECS:?names no folder}"
 
 render: $(VENV)/ready ## Render what is made from other files: mock configurations, recipe reference
 	@$(BIN)/python docs/generate.py

@@ -100,6 +100,8 @@ class SourceRpm:
     """Names of the header's BuildRequires, without versions."""
     changelog_time: int
     """Time of the newest changelog entry, seconds since the epoch: SOURCE_DATE_EPOCH."""
+    digest_stated: bool = True
+    """Whether the hub states the file's SHA-256; where it does not, the signature alone vouches for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

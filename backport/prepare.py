@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +54,12 @@ def ask_hub(job: Job) -> dict[str, ResolvedBuild]:
 
 
 def resolve_job(job: Job, builder: Builder) -> Resolved:
-    """Everything that is known before anything is fetched. Raises FetchError, UsageError, SignError."""
+    """Everything that is known before anything is fetched.
+
+    Raises FetchError, also for a build that is not the locked one, UsageError, SignError.
+    """
     builds = ask_hub(job)
+    _check_locked(job, builds.values())
     signing_key = sign.show_key(job.site.signing).fingerprint
     inputs = settings_inputs(job, builder=builder.name, signing_key=signing_key)
     for name, one in builds.items():
@@ -85,14 +89,9 @@ def fetch_all(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress)
 
     Raises FetchError.
     """
-    locked_ones = lock.load_lock(job.lock_file)
-    if locked_ones:
-        for one in builds.values():
-            lock.check_lock(locked_ones, one, path=job.lock_file)
+    _check_locked(job, builds.values())
     originals = _fetch_any(job, builds, progress)
-    if locked_ones:
-        for original in originals:
-            lock.check_lock(locked_ones, original, path=job.lock_file)
+    _check_locked(job, originals)
     return originals
 
 
@@ -125,11 +124,18 @@ def diff(job: Job, *, progress: Progress) -> str:
         return "".join(one.diff for one in patched)
 
 
+def _check_locked(job: Job, found: Iterable[ResolvedBuild | SourceRpm]) -> None:
+    if locked := lock.load_lock(job.lock_file):
+        for one in found:
+            lock.check_lock(locked, one, path=job.lock_file)
+
+
 def source_data(source: SourceRpm) -> dict[str, str]:
     """A source package for machines."""
     return {
         "nevra": str(source.rpm.nevra),
         "sha256": source.rpm.sha256,
+        "digest": "stated by the hub" if source.digest_stated else "not stated by the hub",
         "signing_key": source.signing_key,
         "url": source.url,
         "file": str(source.rpm.path),

@@ -27,6 +27,9 @@ def _inside(value: str) -> str:
 Nvr = Annotated[str, AfterValidator(_nvr)]
 """A build's name-version-release as Koji writes it."""
 
+MacroName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{2,}$")]
+"""The name of an rpm macro, without the %."""
+
 CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
 """A check's stable name: lower-case words joined by hyphens or dots."""
 
@@ -68,12 +71,21 @@ class Build(Settings):
     """Build conditions to switch on (``--with``)."""
     without: tuple[Name, ...] = ()
     """Build conditions to switch off (``--without``)."""
-    macros: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{2,}$")], str] = {}
+    macros: dict[MacroName, str] = {}
     """Macros to define."""
+    undefine: tuple[MacroName, ...] = ()
+    """Macros of the target's rpm to unset, by ``%undefine`` on the spec's first lines; of several
+    definitions of one macro that is the last. What the spec itself defines is changed by ``edits``."""
     check: bool = True
     """Whether %check runs."""
     timeout: int = Field(default=4 * 3600, ge=1, le=7 * 24 * 3600)
     """Deadline of the build in seconds."""
+
+    @model_validator(mode="after")
+    def _does_not_contradict_itself(self) -> Build:
+        if both := sorted(set(self.macros) & set(self.undefine)):
+            raise ValueError(f"macros and undefine both name {', '.join(both)}")
+        return self
 
     def options(self) -> BuildOptions:
         """The same as the artifact that builders take."""
@@ -112,7 +124,8 @@ class Source(Settings):
     """Where the source packages come from."""
 
     tag: Name
-    """The Koji tag that the builds come from: its latest build is suggested where the hub has no ``nvr``."""
+    """The Koji tag that ``backport search`` looks in; where the hub has no such build as a package's
+    ``nvr``, the tag's latest is suggested."""
     keys: tuple[Name, ...] = Field(min_length=1)
     """Names of the keys of which one must have signed every source package."""
 

@@ -125,6 +125,15 @@ def reason_of(error: Any) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
+def place_of(path: Path, *keys: str) -> str:
+    """``FILE:LINE`` of a key in a settings file that was loaded before, or the file alone.
+
+    Raises UsageError where the file can be read no more.
+    """
+    line = _line_of(_read(path, "a settings file"), keys)
+    return f"{path}:{line}" if line else f"{path}"
+
+
 def _read(path: Path, what: str) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:

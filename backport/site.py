@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from backport.artifacts import Nevra
 from backport.errors import UsageError
-from backport.recipe import Nvr, Recipe
-from backport.settings import Fingerprint, Key, Name, Settings, Url, did_you_mean, load
+from backport.recipe import Nvr, Recipe, load_recipe
+from backport.settings import Fingerprint, Key, Name, Settings, Url, did_you_mean, load, place_of
 from backport.target import Target
 
 SITE_FILES = (Path("backport.toml"), Path("/etc/backport/backport.toml"))
@@ -89,11 +90,17 @@ class Site(Settings):
     """Base URLs to use instead of a target's own: target, repository id, URL."""
     keys: dict[Name, Key] = {}
     """Public keys by name, for source packages and to replace a target's own."""
+    _file: Path | None = PrivateAttr(default=None)
 
     @property
     def url(self) -> str:
         """The URL under which clients see the repository folder."""
         return self.base_url or self.paths.repository.resolve().as_uri()
+
+    def place(self, *keys: str) -> str:
+        """``FILE:LINE: KEY`` for messages about one of the site's own settings."""
+        key = ".".join(keys)
+        return f"{place_of(self._file, *keys)}: {key}" if self._file else key
 
     @field_validator("pins")
     @classmethod
@@ -115,6 +122,7 @@ def load_site(config: Path | None) -> Site:
         return Site()
     site = load(path, Site, what="the site file")
     folder = path.resolve().parent
+    site._file = path  # noqa: SLF001 - the model's own function
     return site.model_copy(
         update={
             "paths": _absolute(site.paths, folder),
@@ -130,22 +138,52 @@ def site_file(config: Path | None) -> Path | None:
     return path.absolute() if path else None
 
 
-def check_channel(channel: str, site: Site) -> None:
+def check_channel(channel: str, site: Site, *, configured: bool = False) -> None:
     """A channel's folder lies beside those of the targets: it must have a name of its own.
 
-    Raises UsageError.
+    ``configured`` says that the site file names it. Raises UsageError.
     """
+    place, hint = site.place("channel") if configured else "channel", "use one such as testing"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", channel):
-        raise UsageError(f"channel: {channel!r} is no name for a folder", hint="use one such as testing")
+        raise UsageError(f"{place}: {channel!r} is no name for a folder", hint=hint)
     if (site.paths.targets / f"{channel}.toml").exists():
-        raise UsageError(f"channel: {channel} is the name of a target", hint="use one such as testing")
+        raise UsageError(f"{place}: {channel} is the name of a target", hint=hint)
 
 
-def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Target]:
+def check_names(site: Site) -> None:
+    """Refuse mirrors of targets and pins of packages that are nowhere. Raises UsageError."""
+    targets = sorted(path.stem for path in site.paths.targets.glob("*.toml"))
+    for name in site.mirrors:
+        if name not in targets:
+            raise UsageError(
+                f"{site.place('mirrors', name)}: there is no target {name!r}{did_you_mean(name, targets)}",
+                hint=f"known: {', '.join(targets)}",
+            )
+    packages = sorted(
+        {name for recipe in known_recipes(site) for name in recipe.packages} if site.pins else ()
+    )
+    for name in site.pins:
+        if name not in packages:
+            raise UsageError(
+                f"{site.place('pins', name)}: no recipe has a package {name!r}{did_you_mean(name, packages)}",
+                hint=f"known: {', '.join(packages)}",
+            )
+
+
+def known_recipes(site: Site) -> Iterator[Recipe]:
+    """The site's recipes in the order of their names, without those that cannot be loaded."""
+    for path in sorted(site.paths.recipes.glob("*.toml")):
+        with contextlib.suppress(UsageError):
+            yield load_recipe(path.parent, path.stem)
+
+
+def apply_site(
+    recipe: Recipe, target: Target, site: Site, *, recipe_file: Path | None = None
+) -> tuple[Recipe, Target]:
     """Recipe and target with the site's pins, mirrors and keys in place of their own.
 
-    The target's ``keys`` afterwards hold every key that the recipe or the target names.
-    Raises UsageError for a mirror or key that nothing names.
+    The target's ``keys`` afterwards hold every key that the recipe or the target names; ``recipe_file``
+    is where the recipe came from, for the message. Raises UsageError for a mirror or key that nothing names.
     """
     packages = {
         name: package.model_copy(update={"nvr": site.pins.get(name, package.nvr)})
@@ -155,7 +193,8 @@ def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Targ
     ids = [repository.id for repository in target.repositories]
     for wanted in mirrors:
         if wanted not in ids:
-            raise UsageError(f"mirrors.{target.name}: no repository {wanted!r}{did_you_mean(wanted, ids)}")
+            place = site.place("mirrors", target.name, wanted)
+            raise UsageError(f"{place}: no repository {wanted!r}{did_you_mean(wanted, ids)}")
     repositories = tuple(
         repository.model_copy(update={"baseurl": mirrors.get(repository.id, repository.baseurl)})
         for repository in target.repositories
@@ -163,8 +202,9 @@ def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Targ
     keys = {**target.keys, **site.keys}
     for name in recipe.source.keys:
         if name not in keys:
+            place = f"{place_of(recipe_file, 'source', 'keys')}: " if recipe_file else ""
             raise UsageError(
-                f"source.keys: no key {name!r} is configured{did_you_mean(name, keys)}",
+                f"{place}source.keys: no key {name!r} is configured{did_you_mean(name, keys)}",
                 hint=f"add [keys.{name}] with fingerprint and file to the site file or the target",
             )
     return (

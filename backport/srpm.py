@@ -102,6 +102,7 @@ def patch(
         name=unpacked.name,
         patches=[SpecPatch(name=Path(item.file).name, strip=item.strip) for item in package.patches],
         edits=[SpecEdit(action=edit.action, anchor=edit.anchor, text=edit.text) for edit in package.edits],
+        undefine=package.build.undefine,
         bump=package.bump,
         changelog=_changelog(source, package, target, packager),
     )

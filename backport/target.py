@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from backport.errors import UsageError
 from backport.recipe import find_settings
-from backport.settings import Key, Name, Settings, Url, load
+from backport.settings import Key, Name, Settings, Url, load, place_of
 
 PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/@][A-Za-z0-9._+/():-]*$")]
 """A package, file or capability that dnf can install."""
@@ -61,4 +62,11 @@ class Target(Settings):
 
 def load_target(folder: Path, name: str) -> Target:
     """The target ``name`` from ``folder``. Raises UsageError."""
-    return load(find_settings(folder, name, what="target"), Target, what="a target")
+    path = find_settings(folder, name, what="target")
+    target = load(path, Target, what="a target")
+    if target.name != name:
+        raise UsageError(
+            f"{place_of(path, 'name')}: name: {target.name!r} is not the name of the file",
+            hint=f'write name = "{name}", or rename the file: what is published goes by this name',
+        )
+    return target

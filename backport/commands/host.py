@@ -10,7 +10,15 @@ import typer
 from backport.commands.options import ConfigOption, JsonOption, print_json
 
 app = typer.Typer()
-keys_app = typer.Typer(no_args_is_help=True, help="The key that signs packages and repository metadata.")
+keys_app = typer.Typer(
+    no_args_is_help=True,
+    help="""The key that signs packages and repository metadata.
+
+    \b
+    Example:
+        backport keys show
+    """,
+)
 app.add_typer(keys_app, name="keys")
 
 
@@ -34,7 +42,10 @@ class RolloverStep(StrEnum):
 def search(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Package name; * and ? match any text.")],
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="TAG", help="Koji tag to look in; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--tag", metavar="TAG", help="Koji tag to look in, may be repeated; default: the recipes' tags."
+        ),
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -49,10 +60,13 @@ def search(
     from dataclasses import asdict
 
     from backport.commands.terminal import output, rows_table
-    from backport.site import load_site
+    from backport.site import known_recipes, load_site
     from backport.sources import resolve
 
-    found = resolve.search(load_site(config).koji, pattern, tags=tag or ())
+    site = load_site(config)
+    tags = tag or sorted({recipe.source.tag for recipe in known_recipes(site)})
+    hint = "correct --tag" if tag else "correct `tag` under [source] in the recipe, or name others with --tag"
+    found = resolve.search(site.koji, pattern, tags=tags, hint=hint)
     if as_json:
         print_json([asdict(one) for one in found])
         return

@@ -47,6 +47,16 @@ TargetOption = Annotated[
         autocompletion=_complete_target,
     ),
 ]
+OnlyTargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="TARGET",
+        help="Name of the older release; default: the recipe's only one.",
+        autocompletion=_complete_target,
+    ),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from backport.repository.generations import Generation, TargetFolder
 
 app = typer.Typer()
-repo_app = typer.Typer(no_args_is_help=True, help="The published repository and its generations.")
+repo_app = typer.Typer(
+    no_args_is_help=True,
+    help="""The published repository and its generations.
+
+    \b
+    Example:
+        backport repo list --target f28
+    """,
+)
 repo_app.add_typer(repo_changes.app)
 app.add_typer(repo_app, name="repo")
 

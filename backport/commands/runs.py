@@ -15,6 +15,7 @@ from backport.commands.options import (
     ChannelOption,
     ConfigOption,
     JsonOption,
+    OnlyTargetOption,
     RecipeArgument,
     TargetOption,
     debugging,
@@ -147,13 +148,16 @@ def diff(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = No
 
 @app.command()
 def fetch(
-    recipe: RecipeArgument, target: TargetOption, as_json: JsonOption = False, config: ConfigOption = None
+    recipe: RecipeArgument,
+    target: OnlyTargetOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Download and verify a recipe's source packages into the cache.
 
     \b
     Example:
-        backport fetch openssl --target f28
+        backport fetch openssl
     """
     from backport import prepare
     from backport.commands.terminal import TerminalProgress, output, rows_table
@@ -172,12 +176,12 @@ def fetch(
 
 
 @app.command()
-def lock(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = None) -> None:
+def lock(recipe: RecipeArgument, target: OnlyTargetOption = None, config: ConfigOption = None) -> None:
     """Pin exactly what the hub gives today; later runs refuse anything else.
 
     \b
     Example:
-        backport lock openssl --target f28
+        backport lock openssl
     """
     from backport import prepare
     from backport.commands.terminal import TerminalProgress

@@ -14,7 +14,7 @@ from backport.errors import UsageError
 from backport.files import digest_of
 from backport.recipe import Recipe, load_recipe
 from backport.settings import Key, Settings, did_you_mean
-from backport.site import Site, apply_site, check_channel, load_site
+from backport.site import Site, apply_site, check_channel, check_names, load_site
 from backport.target import Target, load_target
 
 
@@ -63,17 +63,22 @@ class Job:
 
 def load_job(
     name: str,
-    target_name: str,
+    target_name: str | None,
     config: Path | None,
     *,
     builder: str | None = None,
     channel: str | None = None,
 ) -> Job:
-    """Load and validate recipe, target and site together. Raises UsageError."""
+    """Load and validate recipe, target and site together. Raises UsageError.
+
+    Without a target's name it is the recipe's only one.
+    """
     site = load_site(config)
+    check_names(site)
     wishes = {"builder": builder, "channel": channel}
     site = site.model_copy(update={name: value for name, value in wishes.items() if value})
     recipe = load_recipe(site.paths.recipes, name)
+    target_name = target_name or _only_target(name, recipe)
     target = load_target(site.paths.targets, target_name)
     if target_name not in recipe.targets:
         guess = did_you_mean(target_name, recipe.targets)
@@ -81,8 +86,9 @@ def load_job(
             f"recipe {name!r} was not made for target {target_name!r}{guess}",
             hint=f"it is for: {', '.join(recipe.targets)}",
         )
-    check_channel(site.channel, site)
-    recipe, target = apply_site(recipe, target, site)
+    check_channel(site.channel, site, configured=channel is None)
+    recipe_file = site.paths.recipes / f"{name}.toml"
+    recipe, target = apply_site(recipe, target, site, recipe_file=recipe_file)
     _require_patches(name, recipe, site.paths.patches)
     return Job(name=name, recipe=recipe, target=target, site=site)
 
@@ -132,6 +138,14 @@ def target_digest(target: Target) -> str:
 
 def _digest(settings: Settings) -> str:
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+
+
+def _only_target(name: str, recipe: Recipe) -> str:
+    if len(recipe.targets) > 1:
+        raise UsageError(
+            f"recipe {name!r} is for several targets: {', '.join(recipe.targets)}", hint="choose by --target"
+        )
+    return recipe.targets[0]
 
 
 def _require_patches(name: str, recipe: Recipe, folder: Path) -> None:

@@ -64,6 +64,9 @@ def _fetch(
     with store.held(), scratch_folder(store.folder, "keys-") as folder:
         keyring = pinned_keyring(keys, folder, error=FetchError)
         copy = _Copy(build=build, koji=koji, sigkey=_pinned_sigkey(build, keyring))
+        if build.sha256(copy.sigkey) is None:
+            name = build.nevra.filename
+            progress.note(f"the hub states no SHA-256 of {name}: its signature alone vouches for it")
         if (cached := store.cached(copy.sigkey)) is not None:
             return _verified(cached, copy, keyring)
         with store.arriving() as arriving:
@@ -210,6 +213,7 @@ def _verified(path: Path, copy: _Copy, keyring: Keyring) -> SourceRpm:
             sorted({name for name in header[rpm.RPMTAG_REQUIRENAME] if not name.startswith("rpmlib(")})
         ),
         changelog_time=next(iter(header[rpm.RPMTAG_CHANGELOGTIME]), header[rpm.RPMTAG_BUILDTIME]),
+        digest_stated=build.sha256(copy.sigkey) is not None,
     )
 
 

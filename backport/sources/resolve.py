@@ -144,12 +144,12 @@ def resolve(
     return tuple(plan.resolved(hub, [next(answers) for _ in plan.calls]) for plan in plans)
 
 
-def search(koji: Koji, pattern: str, tags: Sequence[str]) -> tuple[Found, ...]:
+def search(koji: Koji, pattern: str, tags: Sequence[str], *, hint: str = "") -> tuple[Found, ...]:
     """Packages whose name fits the pattern, and their latest builds in the tags, by two requests.
 
     A pattern without ``*`` or ``?`` fits every name that contains it; letter case is of no concern.
     At most MAX_FOUND packages are given, the shortest names first. Raises FetchError, also for a tag
-    that the hub does not know.
+    that the hub does not know; ``hint`` says what to do about that.
     """
     hub = Hub(koji)
     glob = pattern if re.search(r"[*?]", pattern) else f"*{pattern}*"
@@ -162,7 +162,8 @@ def search(koji: Koji, pattern: str, tags: Sequence[str]) -> tuple[Found, ...]:
     answers = iter(hub.call_all(calls) if calls else [])
     return tuple(
         Found(
-            package=name, builds={tag: nvr for tag in tags for nvr in _latest(hub, next(answers), name, tag)}
+            package=name,
+            builds={tag: nvr for tag in tags for nvr in _latest(hub, next(answers), name, tag, hint)},
         )
         for name in names
     )
@@ -208,7 +209,7 @@ class _Questions:
 
     def _digests(self, hub: Hub, answer: Any) -> Mapping[str, Mapping[str, str]]:
         """The hub's file digests. A hub may be too old for this call or unable to compute them, which
-        is no reason to stop: the signature proves as much."""
+        is no reason to stop: the signature proves as much. Fetching the package says so."""
         if isinstance(answer, Fault):
             return {}
         checked = hub.checked(_Digests, answer, f"the digests of {self.rpm.nevra.filename}")
@@ -271,9 +272,9 @@ def _rpms_of(hub: Hub, nvr: str, build: _Build, answer: Any) -> tuple[_Rpm, list
     return sources[0], [row for row in rows if row.arch != "src" and not _DEBUG_PACKAGE.search(row.name)]
 
 
-def _latest(hub: Hub, answer: Any, name: str, tag: str) -> list[str]:
+def _latest(hub: Hub, answer: Any, name: str, tag: str, hint: str) -> list[str]:
     what = f"the latest {name} in the tag {tag}"
-    rows = hub.checked(list[_Tagged], answer, what, hint="correct `tag` under [source] in the recipe")
+    rows = hub.checked(list[_Tagged], answer, what, hint=hint)
     return [row.nvr for row in rows[:1]]
 
 

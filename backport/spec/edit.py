@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from backport.errors import PatchError
 from backport.spec.anchors import SpecEdit, apply_edits
 from backport.spec.changelog import ChangelogEntry, add_entry
-from backport.spec.lines import Splice, apply_splices, parse
+from backport.spec.lines import Spec, Splice, apply_splices, parse
 from backport.spec.prep import apply_patches
 from backport.spec.release import bump_release
 from backport.spec.tags import PatchTags, add_tags, read_tags
+
+_BYTE_ORDER_MARK = "\xef\xbb\xbf"
+"""That of UTF-8, one character a byte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +34,18 @@ def edit_spec(
     name: str,
     patches: Sequence[SpecPatch] = (),
     edits: Sequence[SpecEdit] = (),
+    undefine: Sequence[str] = (),
     bump: int,
     changelog: ChangelogEntry | None,
 ) -> bytes:
     """Give a spec patches, a Release with ``.bp<bump>`` and a changelog entry; ``name`` is for errors.
 
-    ``edits`` are made first, one upon the other. Each patch gets a PatchN tag and is applied exactly
-    once, in the order given, after the spec's own patches. It is relative to the directory in which
-    %setup ends; where that is a container (``-c``), to the one in which the spec applies its own
-    first patch, or that it enters at once. ``bump=0`` leaves the Release alone, as does
-    ``changelog=None`` the changelog.
+    ``edits`` are made first, one upon the other. Macros to ``undefine`` are unset on the first lines,
+    because rpmbuild forgets its option of that name where it is given ``--target``, too. Each patch gets
+    a PatchN tag and is applied exactly once, in the order given, after the spec's own patches. It is
+    relative to the directory in which %setup ends; where that is a container (``-c``), to the one in
+    which the spec applies its own first patch, or that it enters at once. ``bump=0`` leaves the Release
+    alone, as does ``changelog=None`` the changelog.
 
     Raises :class:`backport.errors.PatchError`, with the line and a hint, wherever an edit would be a
     guess.
@@ -51,7 +56,8 @@ def edit_spec(
         raise PatchError(f"{name}: the spec is empty", hint="The source package is broken.")
     if bump < 0:
         raise PatchError(f"{name}: the bump {bump} is negative", hint="Use a number from 0 on.")
-    splices: list[Splice] = bump_release(spec, bump) if bump else []
+    splices = [_undefine(spec, macro) for macro in undefine]
+    splices += bump_release(spec, bump) if bump else []
     if patches:
         tags = read_tags(spec)
         _check_patches(name, patches, tags)
@@ -61,6 +67,11 @@ def edit_spec(
     if changelog is not None:
         splices += add_entry(spec, changelog, bump=bump)
     return apply_splices(edited, splices).encode("latin-1")
+
+
+def _undefine(spec: Spec, macro: str) -> Splice:
+    first = len(_BYTE_ORDER_MARK) if spec.text.startswith(_BYTE_ORDER_MARK) else 0
+    return Splice(start=first, end=first, text=f"%undefine {macro}{spec.eol}")
 
 
 def _as_text(name: str) -> str:

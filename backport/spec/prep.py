@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from backport.errors import PatchError
+from backport.spec.limit import limit, patch_command
 from backport.spec.lines import PREAMBLE, Branches, Section, Spec, Splice
 from backport.spec.place import Layout, Place, lay_out
 from backport.spec.steps import Step, has_flag, level, level_span, level_text, read_steps, uses_source
@@ -20,7 +21,6 @@ _ARCHIVE = re.compile(
     r"\.(tar(\.\w+)?|t[gbx]z2?|zip|tlz|gem|crate|7z|jar|cpio)\b[ \t\r]*$|%\{(pypi|crates)_source\b", re.ASCII
 )
 _SOURCE_TAG = re.compile(r"[ \t]*source0?[ \t]*:(.*)", re.IGNORECASE | re.ASCII)
-_PATCH_MACRO = re.compile(r"%(define|global)[ \t]+patch[ \t(]", re.ASCII)
 _BUILD_SYSTEM = re.compile(r"[ \t]*buildsystem[ \t]*:", re.IGNORECASE | re.ASCII)
 #: What rpm 4.20 adds to a BuildSystem's own section: ``%prep -a`` behind it, ``%prep -p`` before it.
 _ADDITION = re.compile(r"-[ap]\b(?![ \t]+[/<])", re.ASCII)
@@ -92,23 +92,16 @@ def _in_section(
     automatic = [step for step in steps if step.automatic]
     base = spec.lines[section.first].after
     times = _times(spec, [(step.line.before, step.certain) for step in automatic], base)
-    commands = [_command(spec, number, strip) for number, strip in patches]
+    commands = [patch_command(spec, number, strip) for number, strip in patches]
     layout = lay_out(spec, section, steps)
     place = layout.place()
     if times == (1, 1) and all(_is_right_there(layout, step, place) for step in automatic):
-        return [splice for step in automatic for splice in _adapt(spec, step, tags, patches, commands)]
+        return [splice for step in automatic for splice in _adapt(spec, step, tags, patches, steps)]
     if place is None:
         reason = "behind the last patch, %prep has no place outside of shell blocks and conditionals"
         raise spec.refuse(f"{reason} whose directory is known", steps[-1].line, hint=_HINT)
-    limits = [splice for step in automatic for splice in _limit(spec, step, tags, patches[0][0] - 1)]
+    limits = [splice for step in automatic for splice in limit(spec, step, tags, steps)]
     return [*limits, spec.insert_after(place.line, *commands)]
-
-
-def _command(spec: Spec, number: int, strip: int) -> str:
-    """``%patch -P N`` is right from rpm 4.14 on, unless the spec has a macro of the name patch."""
-    if _PATCH_MACRO.search(spec.text):
-        return f"patch -p{strip} --fuzz=0 < %{{PATCH{number}}}"
-    return f"%patch -P {number} -p{strip}"
 
 
 def _is_right_there(layout: Layout, step: Step, place: Place | None) -> bool:
@@ -128,7 +121,7 @@ def _nothing_unpacked(spec: Spec, section: Section) -> PatchError:
 
 
 def _adapt(
-    spec: Spec, step: Step, tags: PatchTags, patches: Sequence[tuple[int, int]], commands: list[str]
+    spec: Spec, step: Step, tags: PatchTags, patches: Sequence[tuple[int, int]], steps: Sequence[Step]
 ) -> list[Splice]:
     """Make a step that applies our patches, too, do so at their level."""
     wanted = {strip for _, strip in patches}
@@ -136,8 +129,8 @@ def _adapt(
         return []
     if step.macro and not tags.any and len(wanted) == 1:
         return [_set_level(step, patches[0][1])]
-    limits = _limit(spec, step, tags, patches[0][0] - 1)
-    return [*limits, spec.insert_after(step.line, *commands)]
+    commands = [patch_command(spec, number, strip) for number, strip in patches]
+    return [*limit(spec, step, tags, steps), spec.insert_after(step.line, *commands)]
 
 
 def _times(spec: Spec, steps: Iterable[tuple[Branches, bool]], base: Branches) -> tuple[int, int]:
@@ -161,27 +154,6 @@ def _times(spec: Spec, steps: Iterable[tuple[Branches, bool]], base: Branches) -
 
 def _set_level(step: Step, strip: int) -> Splice:
     if level_text(step.options) is None:
-        return _add_option(step, f" -p{strip}")
+        return step.with_option(f"-p{strip}")
     start, end = level_span(step)
     return Splice(start=start, end=end, text=str(strip))
-
-
-def _add_option(step: Step, option: str) -> Splice:
-    return Splice(start=step.position, end=step.position, text=option)
-
-
-def _limit(spec: Spec, step: Step, tags: PatchTags, highest: int) -> list[Splice]:
-    """Keep a step that applies every patch to those that the spec had before."""
-    if step.macro == "autopatch":
-        return [_add_option(step, f" -M {highest}")]
-    if not step.macro.endswith("autosetup"):
-        raise spec.refuse("this applies all patches, with another strip level", step.line, hint=_HINT)
-    if tags.any and not step.certain:
-        raise spec.refuse("a macro decides whether this applies all patches", step.line, hint=_HINT)
-    level = level_text(step.options)
-    changes = [_add_option(step, " -N")]
-    if tags.any:
-        verbose = " -v" if has_flag(step.options, "v") else ""
-        autopatch = f"%autopatch{verbose}{f' -p{level}' if level else ''} -M {highest}"
-        changes.append(spec.insert_after(step.line, autopatch))
-    return changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from backport.spec.lines import Line, Section, Spec
+from backport.spec.lines import Line, Section, Spec, Splice
 
 #: The macros that unpack, and %autopatch. %forgesetup, %forgeautosetup and %goprep (forge-srpm-macros,
 #: go-rpm-macros) hand their options on to %setup or %autosetup; %goprep patches where it is given -p.
@@ -21,6 +21,7 @@ _LOOP = re.compile(r"[ \t]*for\b", re.ASCII)
 _LOOP_END = re.compile(r"^[ \t]*done\b|;[ \t]*done\b", re.ASCII | re.MULTILINE)
 _BRACED = re.compile(r"%?\{([!?]*)[^{}]*\}")
 _GIT = re.compile(r"\bgit[ \t]+(am|apply)\b", re.ASCII)
+_STYLE = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*S[ \t]*(\S+)", re.ASCII)
 _GIT_LIKE = re.compile(r"(?:^|[ \t])-S[ \t]*(git|git_am|quilt|hg)(?!\w)", re.ASCII)
 _UNPACKS_MORE = re.compile(r"(^|[ \t])-[cDTvqk]*[ab]", re.ASCII)
 _AUTOPATCH_OPTIONS = re.compile(r"(?:^|(?<=[ \t]))-(?:[vq]*[mMp][ \t]*\S+|[vq]+)", re.ASCII)
@@ -50,6 +51,10 @@ class Step:
     automatic: bool = False
     certain: bool = True
     strip: int | None = None
+
+    def with_option(self, option: str) -> Splice:
+        """The change that gives the step's macro one more option."""
+        return Splice(start=self.position, end=self.position, text=f" {option}")
 
 
 def read_steps(spec: Spec, section: Section) -> list[Step]:
@@ -153,6 +158,17 @@ def tree_name(step: Step) -> str:
     """The folder that %setup unpacks to, as given by ``-n``."""
     match = _NAME.search(step.options)
     return match[1] if match else ""
+
+
+def patch_style(options: str) -> str:
+    """How %autosetup's ``-S`` has patches applied: ``git``, say; by default with ``patch``."""
+    match = _STYLE.search(options)
+    return match[1] if match else "patch"
+
+
+def ranged(options: str) -> bool:
+    """Whether %autopatch is given a range or numbers, which rpm knows from 4.15 and 4.18 on."""
+    return re.search(r"(^|[^\w-])(-[vq]*[mM]|\d)", options) is not None
 
 
 def level_text(options: str) -> str | None:

@@ -26,7 +26,16 @@ _REFERENCES = re.compile(
 #: %autopatch up to a number that only a macro knows, and one that is beyond any such number in use.
 _UNKNOWN_RANGE = re.compile(r"%\{?[?!]*autopatch\b[^\n]*-M[ \t]*\d*[%\[]", re.ASCII)
 _BEYOND = 99999
+_DECLARING = (PREAMBLE, "package")
 _MORE_P = re.compile(r"-P[ \t]*(\d+)", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnPatch:
+    """A patch of the spec's own; ``certain`` is False where its tag stands in a conditional or a macro."""
+
+    number: int
+    certain: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +43,14 @@ class PatchTags:
     """The patches that a spec has before anything is added.
 
     ``next_number`` is above every number that a tag has or may get and that anything refers to;
-    ``any`` says whether the spec may have a patch of its own at all.
+    ``any`` says whether the spec may have a patch of its own at all. ``own`` are these patches in the
+    order in which rpm applies them; None where rpm numbers them, which it does from 4.15 on.
     """
 
     next_number: int
     any: bool
     names: frozenset[str]
+    own: tuple[OwnPatch, ...] | None = ()
 
 
 def read_tags(spec: Spec) -> PatchTags:
@@ -61,7 +72,32 @@ def read_tags(spec: Spec) -> PatchTags:
         next_number=max([highest, *mentioned.values()]) + 1,
         any=bool(names) or mentioned.get("macro", -1) >= 0,
         names=frozenset(names),
+        own=_own(spec),
     )
+
+
+def _own(spec: Spec) -> tuple[OwnPatch, ...] | None:
+    """The spec's own patches, unless rpm numbers more than one of them (a lone one is number 0)."""
+    found: dict[int, OwnPatch] = {}
+    unnumbered = 0
+    for line in spec.lines:
+        if spec.sections[line.section].name not in _DECLARING or line.comment or line.conditional:
+            continue
+        numbers, certain = _declared(spec, line)
+        unnumbered += numbers.count(None)
+        for number in numbers:
+            found.setdefault(number or 0, OwnPatch(number=number or 0, certain=certain))
+    if spec.named("patchlist") or (unnumbered and (unnumbered > 1 or len(found) > 1)):
+        return None
+    return tuple(found.values())
+
+
+def _declared(spec: Spec, line: Line) -> tuple[list[int | None], bool]:
+    """The numbers of the patches that a line declares (None: without one), and whether it surely does."""
+    if line.inner or ("%" in line.text and not _TAG.match(line.text)):
+        return list(map(int, _IN_MACRO.findall(line.text))), False
+    number, name = _number_and_name(spec, line)
+    return [] if name is None else [number], not line.before
 
 
 def _number_and_name(spec: Spec, line: Line) -> tuple[int | None, str | None]:

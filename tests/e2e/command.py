@@ -88,6 +88,6 @@ def bench(services: Served, folder: Path, **overrides: Any) -> Bench:
         hub_url=services.hub_url,
         files_url=services.files_url,
         repos_url=services.repositories_url,
-        **{"paths": paths, **overrides},
+        **{"paths": paths, "pins": {}, **overrides},
     )
     return Bench(folder=folder, site=site)

@@ -13,6 +13,7 @@ from backport.artifacts import BuiltRpms
 from backport.builders import ChrootBuilder
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.repodata import write_repodata
+from backport.spec import edit_spec
 from backport.target import Target
 from tests.e2e import hello, tiny
 
@@ -52,6 +53,17 @@ def test_a_package_is_built_with_its_logs(builder: ChrootBuilder, workspace: Pat
     installed = (workspace / "installed_pkgs.log").read_text().splitlines()
     assert any(line.startswith("gcc-") and line.endswith(" installed") for line in installed)
     assert {path.name for path in workspace.iterdir()} == LOGS | {"rpms"}
+
+
+@pytest.mark.parametrize(("undefine", "printed"), [((), "fuzz [0]"), (("_default_patch_fuzz",), "fuzz []")])
+def test_a_macro_of_rpm_can_be_unset(
+    builder: ChrootBuilder, workspace: Path, tmp_path: Path, undefine: tuple[str, ...], printed: str
+) -> None:
+    patched = hello.patched(tmp_path / "hello", building='echo "fuzz [%{?_default_patch_fuzz}]"')
+    text = patched.spec.read_bytes()
+    patched.spec.write_bytes(edit_spec(text, name="hello", undefine=undefine, bump=0, changelog=None))
+    builder.build(patched, candidates=None, workspace=workspace)
+    assert printed in (workspace / "build.log").read_text().splitlines()
 
 
 def test_what_is_built_depends_on_its_inputs_alone(

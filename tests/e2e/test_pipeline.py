@@ -160,14 +160,15 @@ def test_another_build_of_the_same_version_is_refused(fresh: Bench) -> None:
 
 
 def test_a_lock_admits_what_was_locked_and_nothing_else(fresh: Bench) -> None:
-    assert fresh.run("lock", "hello", "--target", "f28").code == 0
+    assert fresh.run("lock", "hello").code == 0
     lock = fresh.folder / "specs" / "hello.lock"
-    assert fresh.run("fetch", "hello", "--target", "f28").code == 0
+    assert fresh.run("fetch", "hello").code == 0
     text = lock.read_text()
     digest = text.split('sha256 = "', 1)[1][:64]
     lock.write_text(text.replace(digest, "0" * 64))
+    assert fresh.run("plan", "hello", "--target", "f28").code == 3
     result, report = fresh.build()
-    assert (result.code, report["failure"]["stage"]) == (3, "fetch")
+    assert (result.code, report["failure"]["stage"]) == (3, "resolve")
     assert "0" * 64 in report["failure"]["message"]
     assert digest in report["failure"]["message"]
 
@@ -179,8 +180,9 @@ def test_the_diff_is_the_whole_change(first: Bench) -> None:
     assert '+    puts(greet(argc > 1 ? argv[1] : "postmaster"));' in text
 
 
-def test_search_finds_builds_by_tag(first: Bench) -> None:
-    found = json.loads(first.run("search", "hel*", "--tag", "f29-updates", "--json").output)
+@pytest.mark.parametrize("words", [(), ("--tag", "f29-updates")], ids=["recipes-tags", "named-tag"])
+def test_search_finds_builds_by_tag(first: Bench, words: tuple[str, ...]) -> None:
+    found = json.loads(first.run("search", "hel*", *words, "--json").output)
     assert {"package": "hello", "builds": {"f29-updates": "hello-1.0-1.fc29"}} in found
 
 

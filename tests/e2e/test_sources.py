@@ -13,6 +13,7 @@ import pytest
 
 from backport.artifacts import SourceRpm
 from backport.errors import FetchError
+from backport.prepare import source_data
 from backport.settings import Key
 from backport.site import Koji
 from backport.sources.download import Limits, download
@@ -270,6 +271,19 @@ def test_hub_without_digests_leaves_the_signature_to_vouch(
     first = take(koji, tmp_path, keys, build)
     assert take(koji, tmp_path, keys, build) == first
     assert len(server.requests) == 1
+
+
+def test_it_is_told_where_the_hub_states_no_digest(
+    server: KojiServer, koji: Koji, keys: list[Key], tmp_path: Path
+) -> None:
+    told = {}
+    for stated in (True, False):
+        server.hub_trouble.answers = {} if stated else {"getRPMChecksums": {}}
+        listener = Listener()
+        source = fetch(one(koji), koji=koji, cache=tmp_path, keys=keys, progress=listener)
+        assert source.digest_stated is stated
+        told[source_data(source)["digest"]] = any("states no SHA-256" in note for note in listener.notes)
+    assert told == {"stated by the hub": False, "not stated by the hub": True}
 
 
 def test_download_goes_on_where_it_was_cut(

@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from backport.site import Site, known_recipes
 from tests.lab.koji import KojiServer
 from tests.lab.layout import KEY_NAMES, NEW_DIST, Lab
 
@@ -74,13 +75,14 @@ def write_site(
     folder: Path, *, lab: Lab, hub_url: str, files_url: str, repos_url: str, **overrides: Any
 ) -> Path:
     """Write ``folder/backport.toml``: the lab's servers, builds and keys, and folders beside it."""
-    builds = [nvr for nvr in lab.info["builds"] if nvr.endswith(NEW_DIST)]
+    builds = {nvr.rsplit("-", 2)[0]: nvr for nvr in lab.info["builds"] if nvr.endswith(NEW_DIST)}
+    packages = {name for recipe in known_recipes(Site()) for name in recipe.packages}
     tables: dict[str, Any] = {
         "builder": "auto",
         "koji": {"hub": hub_url, "files": files_url},
         "paths": {"cache": str(folder / "cache"), "repository": str(folder / "repository")},
         "signing": {"gnupghome": str(folder / "gnupg")},
-        "pins": {nvr.rsplit("-", 2)[0]: nvr for nvr in builds},
+        "pins": {name: nvr for name, nvr in builds.items() if name in packages},
         "mirrors": {"f28": {name: f"{repos_url}/{name}" for name in ("fedora", "updates")}},
         "keys": {
             name: {"fingerprint": lab.fingerprint(name), "file": str(lab.key_file(name))}

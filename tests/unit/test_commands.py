@@ -43,6 +43,35 @@ def leaves(typer_app: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 COMMANDS = sorted(leaves(app))
+GROUPS = sorted({command[:-1] for command in COMMANDS if len(command) > 1})
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=" ".join)
+def test_every_group_helps_with_an_example(group: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*group, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"backport {' '.join(group)} " in result.output.partition("Example")[2]
+    assert "\\b" not in result.output
+
+
+def test_search_looks_in_the_tags_of_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[list[str], str]] = []
+
+    def search(_koji: object, _pattern: str, *, tags: list[str], hint: str) -> tuple[()]:
+        asked.append((tags, hint))
+        return ()
+
+    monkeypatch.setattr("backport.sources.resolve.search", search)
+    site = tmp_path / "backport.toml"
+    site.write_text("")
+    for words in ([], ["--tag", "f30"]):
+        assert (
+            CliRunner().invoke(app, ["search", "x", "--json", "--config", str(site), *words]).exit_code == 0
+        )
+    assert [tags for tags, _ in asked] == [["f29-updates"], ["f30"]]
+    assert "in the recipe" in asked[0][1]
+    assert asked[1][1] == "correct --tag"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

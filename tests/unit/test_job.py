@@ -77,6 +77,25 @@ def test_another_key_is_another_target(tmp_path: Path) -> None:
             r"backport\.toml:1: bilder: unknown key \(did you mean builder\?\)",
         ),
         ("openssl", "f28", "[paths]\npatches = 'elsewhere'", "does not exist"),
+        (
+            "openssl",
+            "f28",
+            '[mirrors.f82]\nfedora = "http://x/"',
+            r"backport\.toml:1: mirrors\.f82: there is no target 'f82' \(did you mean f28\?\)",
+        ),
+        (
+            "openssl",
+            "f28",
+            '\n[mirrors.f28]\nupdates = "http://x/"\nfedroa = "http://x/"',
+            r"backport\.toml:4: mirrors\.f28\.fedroa: no repository 'fedroa' \(did you mean fedora\?\)",
+        ),
+        (
+            "openssl",
+            "f28",
+            '[pins]\nopnssl = "opnssl-1-1"',
+            r"backport\.toml:2: pins\.opnssl: no recipe has a package 'opnssl' \(did you mean openssl\?\)",
+        ),
+        ("openssl", "f28", 'channel = "f28"', r"backport\.toml:1: channel: f28 is the name of a target"),
     ],
 )
 def test_what_is_unknown_is_told_with_the_nearest_known(
@@ -84,6 +103,39 @@ def test_what_is_unknown_is_told_with_the_nearest_known(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         load_job(recipe, target, site_file(tmp_path, text))
+
+
+def test_a_channel_of_the_command_line_is_not_the_site_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^channel: f28 is the name of a target"):
+        load_job("openssl", "f28", site_file(tmp_path, 'channel = "testing"'), channel="f28")
+
+
+def recipes(folder: Path, **changes: tuple[str, str]) -> Path:
+    """A site whose only recipe is the shipped one with other text here and there."""
+    text = (ROOT / "specs/openssl.toml").read_text()
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new, 1)
+    (folder / "recipes").mkdir()
+    (folder / "recipes/openssl.toml").write_text(text)
+    return site_file(folder, "[paths]\nrecipes = 'recipes'")
+
+
+def test_a_source_key_that_nobody_configured_is_told_with_its_place(tmp_path: Path) -> None:
+    site = recipes(tmp_path, keys=('keys = ["fedora-29"]', 'keys = ["fedora-92"]'))
+    with pytest.raises(UsageError, match=r"recipes/openssl\.toml:\d+: source\.keys: no key 'fedora-92'"):
+        load_job("openssl", "f28", site)
+
+
+def test_without_a_target_it_is_the_recipes_only_one(tmp_path: Path) -> None:
+    assert load_job("openssl", None, site_file(tmp_path)).target.name == "f28"
+
+
+def test_of_several_targets_one_has_to_be_named(tmp_path: Path) -> None:
+    site = recipes(tmp_path, targets=('targets = ["f28"]', 'targets = ["f28", "f27"]'))
+    with pytest.raises(UsageError, match="several targets: f28, f27") as caught:
+        load_job("openssl", None, site)
+    assert "--target" in (caught.value.hint or "")
 
 
 def test_the_lock_lies_beside_the_recipes_or_where_the_site_says(tmp_path: Path) -> None:

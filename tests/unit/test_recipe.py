@@ -83,6 +83,12 @@ def test_shipped_recipes_load_and_their_patches_exist(path: Path) -> None:
         ('with = ["docs"]', 'with = ["--define"]', "is no name"),
         ("_smp_build_ncpus", "1x", "does not have the form"),
         ("check = false", "timeout = 0", "must be at least 1"),
+        ("check = false", 'undefine = ["x; reboot"]', "does not have the form"),
+        (
+            "check = false",
+            'undefine = ["_smp_build_ncpus"]',
+            "macros and undefine both name _smp_build_ncpus",
+        ),
         ("check = false", "bump = 2", "unknown key"),
         ('[[self_test.commands]]\nid = "tiny-runs"\nrun = ["tiny"]', "", "nothing untested is published"),
         ("tiny-runs", "Tiny runs", "does not have the form"),

@@ -82,6 +82,13 @@ def test_search_reads_recorded_answers(session: Recorded) -> None:
     assert (found.package, dict(found.builds)) == ("openssl", {"f29-updates": NVR})
 
 
+def test_a_tag_that_the_hub_does_not_know_is_told_with_what_to_do(session: Recorded) -> None:
+    session.answers["getLatestBuilds"] = {"faultCode": 1000, "faultString": "No such tag", "traceback": []}
+    with pytest.raises(FetchError, match="f92-updates") as refused:
+        search(Koji(), "open", ["f92-updates"], hint="correct --tag")
+    assert refused.value.hint == "correct --tag"
+
+
 def test_refused_call_is_quoted_without_control_characters(session: Recorded) -> None:
     session.answers["listRPMs"] = {"faultCode": 1, "faultString": "no\x1b[2J\nway", "traceback": []}
     with pytest.raises(FetchError, match=r"refused to tell the packages of .*: no \[2J way") as refused:

@@ -173,7 +173,7 @@ class TestApply:
     def test_a_mirror_of_no_repository_is_refused(self) -> None:
         site = Site(mirrors={"f28": {"update": "http://m.example/u"}})
         with pytest.raises(
-            UsageError, match=r"mirrors.f28: no repository 'update' \(did you mean updates\?\)"
+            UsageError, match=r"mirrors\.f28\.update: no repository 'update' \(did you mean updates\?\)"
         ):
             apply_site(recipe(), target(), site)
 

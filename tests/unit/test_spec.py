@@ -78,7 +78,7 @@ def test_autosetup_of_another_level_is_kept_to_the_patches_it_had() -> None:
         "+Patch1:         ours.patch",
         "-%autosetup -p1",
         "+%autosetup -N -p1",
-        "+%autopatch -p1 -M 0",
+        "+%patch -P 0 -p1",
         "+%patch -P 1 -p2",
     ]
 
@@ -153,7 +153,7 @@ def test_branches_are_adapted_one_by_one() -> None:
         "+Patch2:         ours.patch",
         "-%autosetup -p0",
         "+%autosetup -N -p0",
-        "+%autopatch -p0 -M 1",
+        "+%patch -P 1 -p0",
         "+%patch -P 2 -p1",
     ]
 

@@ -38,6 +38,13 @@ def prep_of(text: str) -> str:
     return text.partition("%prep\n")[2].partition("%build")[0].rstrip("\n")
 
 
+def one_by_one(options: str, command: str) -> str:
+    """%autosetup and two patches of the spec's own, each as %autopatch applies it; then ours."""
+    line = f"%{{uncompress:%{{PATCH#}}}} | %{{{command}}}"
+    patches = [line.replace("#", number) for number in "02"]
+    return "\n".join([f"%autosetup {options}", *patches, OUR_COMMAND])
+
+
 OURS = (SpecPatch(name="ours.patch"),)
 OUR_COMMAND = "%patch -P 3 -p1"
 
@@ -152,20 +159,29 @@ def test_prep_without_patches(before: str, after: str) -> None:
         ("%autosetup -N\n%autopatch -p1 -M 2", "%autosetup -N\n%autopatch -p1 -M 2\n%patch -P 3 -p1"),
         ("%autosetup -N\n%autopatch -p1 -m 1", "%autosetup -N\n%autopatch -p1 -m 1"),
         ("%autosetup -N\n%autopatch -p1 0 2", "%autosetup -N\n%autopatch -p1 0 2\n%patch -P 3 -p1"),
-        ("%autosetup -N\n%autopatch -p0", "%autosetup -N\n%autopatch -M 2 -p0\n%patch -P 3 -p1"),
+        (
+            "%autosetup -N\n%autopatch -p0",
+            "%autosetup -N\n%patch -P 0 -p0\n%patch -P 2 -p0\n%patch -P 3 -p1",
+        ),
         (
             "%autosetup -N\n%autopatch -p1 %{!?all:-M 1}",
             "%autosetup -N\n%autopatch -M 2 -p1 %{!?all:-M 1}\n%patch -P 3 -p1",
         ),
-        ("%autosetup -N\n%autopatch %{opts}", "%autosetup -N\n%autopatch -M 2 %{opts}\n%patch -P 3 -p1"),
-        ("%autosetup -v -n a", "%autosetup -N -v -n a\n%autopatch -v -M 2\n%patch -P 3 -p1"),
+        (
+            "%autosetup -v -n a",
+            one_by_one("-N -v -n a", "__scm_apply_patch"),
+        ),
+        (
+            "%autosetup -S git_am -p2",
+            one_by_one("-N -S git_am -p2", "__scm_apply_git_am -q -p2 -m %{basename:%{PATCH#}} %{PATCH#} #"),
+        ),
         (
             "%setup -q\n%if 0%{?rhel}\n%patch0 -p1\n%endif\ntrue",
             "%setup -q\n%if 0%{?rhel}\n%patch0 -p1\n%endif\n%patch -P 3 -p1\ntrue",
         ),
         (
             "%autosetup -N\n%if 0%{?rhel}\n%autopatch -p1\n%endif",
-            "%autosetup -N\n%if 0%{?rhel}\n%autopatch -M 2 -p1\n%endif\n%patch -P 3 -p1",
+            "%autosetup -N\n%if 0%{?rhel}\n%patch -P 0 -p1\n%patch -P 2 -p1\n%endif\n%patch -P 3 -p1",
         ),
         (
             "%setup -q\npushd sub\n%patch0 -p1\npopd\ntrue",
@@ -252,6 +268,43 @@ def test_lua_that_lists_the_patches_for_git_applies_ours_too() -> None:
     assert prep_of(edit(prep=prep, patches=OURS)) == prep
     with pytest.raises(PatchError, match="another strip level"):
         edit(prep=prep, patches=(SpecPatch(name="x.patch", strip=0),))
+
+
+@pytest.mark.parametrize(
+    ("tags", "kept"),
+    [
+        ("Patch: zero.patch", "%patch -P 0 -p0"),
+        ("Patch2: b.patch\nPatch1: a.patch", "%patch -P 2 -p0\n%patch -P 1 -p0"),
+        ("%if 1\nPatch1: a.patch\n%endif", "%{?PATCH1:%patch -P 1 -p0}"),
+        ("%if 1\nPatch1: a.patch\n%else\nPatch1: b.patch\n%endif", "%{?PATCH1:%patch -P 1 -p0}"),
+        ("%{?x:Patch7: a.patch}", "%{?PATCH7:%patch -P 7 -p0}"),
+        ("Patch5: a.patch\n%package b\nPatch6: b.patch", "%patch -P 5 -p0\n%patch -P 6 -p0"),
+        # rpm before 4.15, which knows no range, numbers no patches either.
+        ("Patch: a.patch\nPatch: b.patch", "%autopatch -p0 -M 1"),
+        ("Patch3: a.patch\nPatch: b.patch", "%autopatch -p0 -M 4"),
+        ("%patchlist\na.patch", "%autopatch -p0 -M 0"),
+    ],
+)
+def test_the_specs_own_patches_keep_their_level_and_order(tags: str, kept: str) -> None:
+    lines = prep_of(edit(tags=tags, prep="%autosetup -p0", patches=OURS)).split("\n")
+    assert lines[0] == "%autosetup -N -p0"
+    assert "\n".join(lines[1:-1]) == kept
+    assert lines[-1].startswith("%patch -P ")
+    assert lines[-1].endswith(" -p1")
+
+
+@pytest.mark.parametrize("prep", ["%autosetup -N\n%autopatch %{opts}", "%autosetup -p0 -S %{style}"])
+def test_patches_that_are_applied_in_a_way_that_only_a_macro_knows(prep: str) -> None:
+    with pytest.raises(PatchError, match="a macro decides how this applies all patches"):
+        edit(tags="Patch0: zero.patch", prep=prep, patches=OURS)
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order-mark"])
+@pytest.mark.parametrize("eol", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_macros_are_unset_on_the_first_lines(start: bytes, eol: bytes) -> None:
+    text = SPEC.format(release="1", tags="", prep="%setup -q").encode().replace(b"\n", eol)
+    edited = edit_spec(start + text, name="a.spec", undefine=("x_one", "_two"), bump=0, changelog=None)
+    assert edited == start + b"%undefine x_one" + eol + b"%undefine _two" + eol + text
 
 
 def test_a_number_lies_beyond_every_range_of_autopatch() -> None:

@@ -241,6 +241,11 @@ class TestPatch:
         assert any(line.startswith(b"Patch") and line.endswith(b"one.patch") for line in lines)
         assert [line for line in SPEC.splitlines() if line not in lines] == [b"Release: 1%{?dist}"]
 
+    def test_unsets_macros_in_the_spec(self, tmp_path: Path, target: Target) -> None:
+        patched = Site(tmp_path, target).patch(build={"undefine": ["_one", "_two"]})
+        assert patched.spec.read_bytes().startswith(b"%undefine _one\n%undefine _two\n")
+        assert "+%undefine _one" in patched.diff
+
     def test_the_changelog_has_the_date_of_the_newest_entry(self, tmp_path: Path, target: Target) -> None:
         lines = Site(tmp_path, target).patch().spec.read_bytes().decode("latin-1").splitlines()
         start = lines.index("%changelog")

@@ -87,6 +87,13 @@ def test_refuses(tmp_path: Path, before: str, after: str, message: str) -> None:
     assert message in caught.value.message
 
 
+def test_a_target_goes_by_the_name_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "f27.toml").write_text(WHOLE)
+    with pytest.raises(UsageError, match=r"f27\.toml:2: name: 'f28' is not the name of the file") as caught:
+        load_target(tmp_path, "f27")
+    assert 'name = "f27"' in (caught.value.hint or "")
+
+
 def test_unknown_target(tmp_path: Path) -> None:
     (tmp_path / "f28.toml").touch()
     with pytest.raises(UsageError, match=r"unknown target 'f82' \(did you mean f28\?\)"):
