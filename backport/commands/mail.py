@@ -198,7 +198,7 @@ def selftest(
     if transcript:
         write_atomically(transcript, examined.examination.transcript)
     if as_json:
-        print_json(as_document(examined))
+        print_json(as_document(examined).model_dump(mode="json"))
     else:
         show(examined)
     raise typer.Exit(0 if examined.passed else 7)
@@ -280,7 +280,7 @@ def probe(
     if transcript:
         write_atomically(transcript, probed.report.transcript)
     if as_json:
-        print_json(as_document(probed))
+        print_json(as_document(probed).model_dump(mode="json"))
     else:
         show(probed)
     raise typer.Exit(0 if probed.passed else 1)

@@ -19,6 +19,7 @@ from backport.selftest import mail
 from backport.selftest.configuration import ALL_POLICIES, Policy
 from backport.selftest.exim import CONFIGURATION, PROGRAM, Exim
 from backport.target import Target
+from tests.conformity import check_document
 from tests.e2e.examined import POLICY, Parts, by_id, make_parts, stopping
 from tests.e2e.smtp_stub import Peer, serving
 from tests.lab.layout import Lab
@@ -226,6 +227,7 @@ def test_what_is_published_is_examined_alone(services: Served, published: Path, 
     words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
     done = selftest(services, "--repo", published.as_uri(), "--json", *words)
     document = json.loads(done.stdout)
+    check_document("selftest", document)
     assert document["version"] == 1
     assert document["passed"] is True
     assert document["repository"] == f"{published.as_uri()}/current/x86_64/"

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from backport.selftest.authority import Authority
+from tests.conformity import check_document
 from tests.e2e.gnutls_exim import HOST, State, running
 from tests.lab.gnutls_exim import ensure
 
@@ -41,6 +42,7 @@ def test_a_good_and_a_wrong_expectation(tmp_path: Path) -> None:
         wrong = run(*common, "--expect", "TLSv1.2")
     assert (good.returncode, good.stderr) == (0, "")
     document = json.loads(good.stdout)
+    check_document("probe", document)
     assert document["passed"]
     assert document["connections"] == 5
     assert document["session"]["protocol"] == "TLSv1.3"
@@ -54,7 +56,9 @@ def test_a_good_and_a_wrong_expectation(tmp_path: Path) -> None:
 def test_nothing_that_listens_is_a_check_that_fails() -> None:
     done = run("[::1]:9", "--json")
     assert done.returncode == 1
-    failed = [check["id"] for check in json.loads(done.stdout)["checks"] if check["verdict"] == "fail"]
+    document = json.loads(done.stdout)
+    check_document("probe", document)
+    failed = [check["id"] for check in document["checks"] if check["verdict"] == "fail"]
     assert failed == ["transport.connect"]
 
 
