@@ -14,32 +14,22 @@ import pytest
 
 from backport.artifacts import Verdict
 from backport.errors import SelfTestError
-from backport.roots.root import Bind, Root, clean_root
+from backport.roots.root import Bind, Root
 from backport.selftest import mail
 from backport.selftest.configuration import ALL_POLICIES, Policy
 from backport.selftest.exim import CONFIGURATION, PROGRAM, Exim
-from backport.target import Target
 from tests.conformity import check_document
-from tests.e2e.examined import POLICY, Parts, by_id, make_parts, stopping
+from tests.e2e.examined import POLICY, Parts, by_id, stopping, updated_root
 from tests.e2e.smtp_stub import Peer, serving
-from tests.lab.layout import Lab
 from tests.lab.serve import Served
 
 ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
-def parts(lab: Lab, f28: Target, root_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    return make_parts(lab, f28, cache=root_cache, folder=tmp_path_factory.mktemp("candidate"))
-
-
-@pytest.fixture(scope="module")
 def updated(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """A root that has been updated from the candidate repository; tests leave it as it was."""
-    workspace = tmp_path_factory.mktemp("updated")
-    packages = parts.self_test.install
-    with clean_root(parts.target, packages=packages, cache=parts.cache, workspace=workspace) as root:
-        assert parts.examiner(root, workspace).update()
+    with updated_root(parts, tmp_path_factory.mktemp("updated")) as root:
         yield root
 
 
