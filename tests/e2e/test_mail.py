@@ -21,6 +21,7 @@ from backport.selftest.exim import CONFIGURATION, PROGRAM, Exim
 from tests.conformity import check_document
 from tests.e2e.examined import POLICY, Parts, by_id, stopping, updated_root
 from tests.e2e.smtp_stub import Peer, serving
+from tests.lab.layout import Lab
 from tests.lab.serve import Served
 
 ROUNDS = 5
@@ -172,6 +173,25 @@ def test_where_the_policy_s_file_is_missing_the_patched_defaults_hold_with_a_war
     assert stopping(found) == set()
     assert by_id(found, "policy.include").verdict is Verdict.WARN
     assert by_id(found, "after.refuses-tlsv1").verdict is Verdict.PASS
+
+
+def test_with_the_stock_crypto_policies_the_patched_defaults_are_proven_by_behaviour(
+    parts: Parts, lab: Lab, tmp_path: Path
+) -> None:
+    """Fedora 28's own package, which openssl-libs rejects, has no file for openssl.cnf to include."""
+    package = next((lab.repositories / "updates").glob("crypto-policies-*.rpm"))
+    command = ["rpm", "-U", "--oldpackage", "--nodeps", "--nosignature", "/stock.rpm"]
+    binds = (Bind(host=package, inside="/stock.rpm"),)
+    with updated_root(parts, tmp_path) as root:
+        root.run(command, timeout=60, error=SelfTestError, user="root", binds=binds)
+        examiner = parts.examiner(root, tmp_path / "stock")
+        examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    assert stopping(found) == set()
+    assert by_id(found, "policy.include").verdict is Verdict.WARN
+    assert f"{POLICY} is not there" in by_id(found, "policy.include").found
+    for version in ("tlsv1", "tlsv1.1"):
+        assert by_id(found, f"after.refuses-{version}").verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize("policy", [None, *Policy])

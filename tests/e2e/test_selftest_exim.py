@@ -75,6 +75,7 @@ def test_the_stock_library_is_caught(parts: Parts, stock: Root, tmp_path: Path) 
         "after.s-client",
         "transport.protocol",
         "transport.cipher",
+        "transport.refuses-tlsv1",
         "transport.refuses-tlsv1.1",
         "mail.outbound.delivered",
         "mail.inbound.log",
@@ -147,6 +148,7 @@ def test_a_policy_that_is_missing_is_caught_by_what_the_server_accepts(
         "policy.include",
         "after.refuses-tlsv1",
         "after.refuses-tlsv1.1",
+        "transport.refuses-tlsv1",
         "transport.refuses-tlsv1.1",
     }
     assert by_id(found, "after.refuses-tlsv1").found.startswith("accepted: TLSv1 ")
@@ -273,7 +275,7 @@ Answer = Callable[[Authority, Identity], bytes]
 def test_a_staple_that_does_not_clear_the_certificate_fails_its_own_check(
     parts: Parts, updated: Root, tmp_path: Path, *, answer: Answer, words: str
 ) -> None:
-    """An Exim with OpenSSL leaves most of them out without a word; whether the signer may sign it cannot tell."""
+    """An Exim with OpenSSL leaves most of them out without a word; who may sign them it cannot tell."""
     leaf = parts.authority.issue([HOST])
     contents = {**files_of(parts.authority, leaf), "ocsp.der": answer(parts.authority, leaf)}
     examiner = parts.examiner(updated, tmp_path, contents)
