@@ -29,6 +29,7 @@ from backport.runs.job import Job
 from backport.runs.report import junit_document, tally
 from backport.selftest import Candidate, Examination, examine_candidate
 from backport.settings import Key
+from backport.sources.net import network_reason
 from backport.trust import fingerprints_in
 
 REPO_FILE = "backport.repo"
@@ -209,8 +210,10 @@ def _get(url: str) -> bytes:
                 content = stream.read(_LIMIT + 1)
         else:
             content = _download(url)
-    except (OSError, requests.RequestException) as problem:
-        raise FetchError(f"{url}: {problem}", hint=_NOT_PUBLISHED) from None
+    except requests.RequestException as problem:
+        raise FetchError(f"{url}: not fetched: {network_reason(problem)}", hint=_NOT_PUBLISHED) from None
+    except OSError as problem:
+        raise FetchError(f"{url}: {problem.strerror}", hint=_NOT_PUBLISHED) from None
     if len(content) > _LIMIT:
         raise FetchError(f"{url} is larger than {_LIMIT} octets")
     return content

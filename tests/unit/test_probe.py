@@ -39,17 +39,54 @@ def test_hosts_and_ports(text: str, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a b", "host:0", "host:65536", "host:x", "host:", "[::1", "[mail]:25", "-a.example", "a..b"]
+    "text",
+    [
+        "",
+        "a b",
+        "http://host",
+        "host:0",
+        "host:65536",
+        "host:x",
+        "host:",
+        "[::1",
+        "[mail]:25",
+        "-a.example",
+        "a..b",
+    ],
 )
 def test_what_is_no_host_or_port_is_told(text: str) -> None:
     with pytest.raises(UsageError):
         host_and_port(text, port=25)
 
 
-@pytest.mark.parametrize("text", ["", "TLS1.3", "TLSv1.3:bad suite", ":TLS_AES_256_GCM_SHA384"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "TLS1.3",
+        "TLSv1.3:",
+        "TLSv1.3:bad suite",
+        ":TLS_AES_256_GCM_SHA384",
+        "TLSv1.3:TLS_AES_256_GCM_SHA385",
+        "TLSv1.2:TLS_AES_256_GCM_SHA384",
+    ],
+)
 def test_what_is_no_expectation_is_told(text: str) -> None:
     with pytest.raises(UsageError):
         expectation(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["TLSv1.2", "TLSv1.2:ECDHE-RSA-AES256-GCM-SHA384", "TLSv1.3:TLS_CHACHA20_POLY1305_SHA256"]
+)
+def test_what_can_be_expected(text: str) -> None:
+    wanted = expectation(text)
+    assert ":".join(filter(None, (wanted.protocol, wanted.cipher))) == text
+
+
+def test_a_suite_with_a_slip_is_guessed() -> None:
+    with pytest.raises(UsageError, match=r"did you mean TLS_AES_256_GCM_SHA384\?"):
+        expectation("TLSv1.3:TLS_AES_256_GCM_SHA385")
 
 
 def test_files_that_hold_something_else_are_told(tmp_path: Path) -> None:
