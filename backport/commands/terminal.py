@@ -39,6 +39,8 @@ _LEVELS = ("B", "kB", "MB", "GB")
 
 _ROOM = 40
 """Columns that what was expected and found take at least, beside each other."""
+_SHORT = 25
+"""Characters of a cell that is kept on one line: dates with their time are not to be broken."""
 _PIPE_WIDTH = 400
 """Columns where no terminal sets a limit: a pipe's reader wants whole words."""
 
@@ -163,10 +165,11 @@ def _found(check: Check) -> str:
 
 
 def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Plain rows under a header."""
-    table = Table(box=None, pad_edge=False)
-    for title in header:
-        table.add_column(title, overflow="fold")
+    """Plain rows under a header; where there is no room for them, columns of long texts give way first."""
+    table, rows = Table(box=None, pad_edge=False), list(rows)
+    for number, title in enumerate(header):
+        short = all(len(row[number]) <= _SHORT for row in rows)
+        table.add_column(title, overflow="fold", no_wrap=short)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table

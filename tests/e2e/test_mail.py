@@ -24,7 +24,7 @@ from tests.e2e.smtp_stub import Peer, serving
 from tests.lab.layout import Lab
 from tests.lab.serve import Served
 
-ROUNDS = 5
+ROUNDS = 50
 
 
 @pytest.fixture(scope="module")

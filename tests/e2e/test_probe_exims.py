@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 from backport.roots.root import Root
-from backport.selftest import outside
 from backport.selftest.exim import ADDRESS, HOST, PORT, Exim, running_exim
-from backport.selftest.outside.revocation import load_crls
 from tests.conformity import check_document
 from tests.e2e.examined import Parts, stock_root, updated_root
 
@@ -113,20 +111,3 @@ def test_a_daemon_that_was_not_restarted_after_the_update_is_told(
     assert advice["transport.protocol"].startswith("Restart Exim")
     with running_exim(stock, examiner.files, log=tmp_path / "new.log") as exim:
         assert probe(exim, code=0)["passed"]
-
-
-def test_a_correct_server_has_no_fails_fifty_times_in_a_row(
-    parts: Parts, updated: Root, tmp_path: Path
-) -> None:
-    files = parts.examiner(updated, tmp_path).files
-    with running_exim(updated, files, log=tmp_path / "exim.log") as exim:
-        protocol, _, cipher = EXPECT.partition(":")
-        subject = outside.Subject(
-            dial=exim.dial, host=HOST, servername=HOST, helo="client.selftest.example",
-            expectation=outside.Expectation(protocol=protocol, cipher=cipher), trust=files.trust,
-            crls=load_crls(files.revocation_list), staple=True, connections=None, workers=4,
-        )  # fmt: skip
-        reports = [outside.examine(subject) for _ in range(50)]
-    assert [{check.id: check.found for check in report.checks if check.stops} for report in reports] == [
-        {}
-    ] * 50

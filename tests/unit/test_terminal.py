@@ -83,3 +83,11 @@ def test_a_narrow_table_breaks_no_words() -> None:
         "skipped  certificate.crl",
         "           no list is given",
     ]
+
+
+def test_short_cells_are_not_broken_where_a_long_one_can_give_way() -> None:
+    target, stream = console(width=60)
+    target.print(rows_table(("seen", "peer"), [("2026-11-11T01:04:35+0100", "x" * 60)]))
+    lines = [line.split() for line in stream.getvalue().splitlines()]
+    assert lines[1] == ["2026-11-11T01:04:35+0100", "x" * 34]
+    assert lines[2] == ["x" * 26]
