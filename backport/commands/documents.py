@@ -1,4 +1,4 @@
-"""The JSON documents of `probe` and `selftest`: their fields, and the JSON Schema that follows from them.
+"""The JSON documents of `probe`, `selftest` and `maillog`: their fields, and the JSON Schemas of them.
 
 ``docs/generate.py`` writes the schemas to ``docs/``. What a command prints is one of these models, so that
 it cannot say anything that its schema does not know.
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from backport.artifacts import Check, Verdict
+from backport.maillog.tally import Direction, Tls
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """The dialect of the schemas (JSON Schema, draft 2020-12)."""
@@ -45,10 +46,15 @@ class CheckPart(Part):
 
 
 class Document(Part):
-    """What every examination says of itself."""
+    """What every document begins with."""
 
     version: Literal[1] = 1
     """It grows when a key changes its meaning or goes; keys may be added without."""
+
+
+class ExaminationDocument(Document):
+    """What every examination says of itself."""
+
     tool: str
     """The version of backport that examined."""
     started: AwareDatetime
@@ -100,7 +106,7 @@ class CertificatePart(Part):
     """The subject alternative names: DNS names, then addresses."""
 
 
-class ProbeDocument(Document):
+class ProbeDocument(ExaminationDocument):
     """What `backport probe --json` prints."""
 
     server: ServerPart
@@ -115,7 +121,7 @@ class ProbeDocument(Document):
     """Its lines: every connection under its heading, times in seconds since each one's beginning."""
 
 
-class SelfTestDocument(Document):
+class SelfTestDocument(ExaminationDocument):
     """What `backport selftest --json` prints."""
 
     recipe: str
@@ -129,7 +135,76 @@ class SelfTestDocument(Document):
     """Its lines: every connection under its heading, times in seconds since each one's beginning."""
 
 
-DOCUMENTS: dict[str, type[Document]] = {"probe": ProbeDocument, "selftest": SelfTestDocument}
+class TotalPart(Part):
+    """All messages of one direction and version."""
+
+    direction: Direction
+    """Whether the peers connected to this Exim, or this Exim to them."""
+    tls: Tls
+    """OpenSSL's name of the version; `unknown`: TLS whose version the log does not tell."""
+    peers: NonNegativeInt
+    messages: NonNegativeInt
+    unlisted: NonNegativeInt
+    """How many of the messages are of peers beyond the number that is kept apart."""
+
+
+class UsagePart(Part):
+    """What one peer used in one direction of one version of TLS."""
+
+    direction: Direction
+    peer: str
+    """The host's name where Exim had verified or looked it up, else its address; as strangers made it."""
+    tls: Tls
+    messages: NonNegativeInt
+    last_seen: str
+    """ISO 8601 in the log's own time, with its offset where the log has one."""
+    current: bool
+    """Whether no later message came or went another way."""
+    suites: dict[str, int]
+    """Messages by cipher suite, in the names of the TLS library that Exim used."""
+
+
+class FailuresPart(Part):
+    """How often TLS with a peer was tried or demanded and did not come about."""
+
+    direction: Direction
+    peer: str
+    count: NonNegativeInt
+    last_seen: str
+
+
+class PlacePart(Part):
+    """A line of a file, counted from 1."""
+
+    file: str
+    line: int
+
+
+class UnclearPart(Part):
+    """The lines that can be read in two ways, and are not counted."""
+
+    lines: NonNegativeInt
+    first: PlacePart | None
+
+
+class MaillogDocument(Document):
+    """What `backport maillog --json` prints."""
+
+    lines: NonNegativeInt
+    """How many were read."""
+    totals: tuple[TotalPart, ...]
+    peers: tuple[UsagePart, ...]
+    failures: tuple[FailuresPart, ...]
+    unlisted_failures: NonNegativeInt
+    """Failures with peers beyond the number that is kept apart."""
+    unclear: UnclearPart
+
+
+DOCUMENTS: dict[str, type[Document]] = {
+    "probe": ProbeDocument,
+    "selftest": SelfTestDocument,
+    "maillog": MaillogDocument,
+}
 """The documents by the command that prints them."""
 
 

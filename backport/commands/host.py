@@ -22,6 +22,7 @@ class SchemaName(StrEnum):
     SITE = "site"
     PROBE = "probe"
     SELFTEST = "selftest"
+    MAILLOG = "maillog"
 
 
 class RolloverStep(StrEnum):
@@ -161,7 +162,7 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 def schema(
     name: Annotated[SchemaName, typer.Argument(help="Which settings file, or which command's --json.")],
 ) -> None:
-    """Print the JSON schema of a recipe, a target or the site file, or of what probe or selftest print.
+    """Print the JSON schema of a settings file, or of what probe, selftest or maillog print with --json.
 
     \b
     Examples:

@@ -101,7 +101,7 @@ def maillog(
     ]
     sort_by(sort, usages)
     if as_json:
-        print_json(as_document(tally, directions, usages[:limit]))
+        print_json(as_document(tally, directions, usages[:limit]).model_dump(mode="json"))
     else:
         show(tally, directions, usages, limit=limit or 50)
 

@@ -19,6 +19,7 @@ from backport.maillog import files, read
 from backport.maillog import lines as grammar
 from backport.maillog.tally import Direction, Place, Tally, Tls, Usage, version
 from backport.progress import Silent
+from tests.conformity import check_document
 
 IN, OUT = Direction.IN, Direction.OUT
 TIME = "2019-01-28 22:49:51"
@@ -426,7 +427,9 @@ def test_no_line_breaks_the_count(line: str, syslog: bool) -> None:
     usages = [usage for direction in directions for usage in tally.usages(direction)]
     for order in ("tls", "messages", "last-seen", "peer"):
         sort_by(order, usages)
-    assert json.loads(json.dumps(as_document(tally, directions, usages)))["version"] == 1
+    document = json.loads(as_document(tally, directions, usages).model_dump_json())
+    check_document("maillog", document)
+    assert document["version"] == 1
     assert sum(usage.messages for usage in usages) <= 3000
 
 
