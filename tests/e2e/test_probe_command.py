@@ -51,6 +51,7 @@ def test_a_good_and_a_wrong_expectation(tmp_path: Path) -> None:
     assert wrong.returncode == 1
     assert "Certificate 1 of 3 in chain: Cert VALIDATED: ok" in wrong.stdout
     assert wrong.stdout.splitlines()[-1].endswith("not passed: transport.protocol")
+    assert "transport.protocol: Correct --expect" in wrong.stdout
 
 
 def test_nothing_that_listens_is_a_check_that_fails() -> None:

@@ -105,7 +105,7 @@ def test_arrivals(fields: str, peer: str, tls: str, suite: str) -> None:
     assert usage.current
 
 
-RECORDED = {
+WRITTEN = {
     "4.91, OpenSSL": "1grEaD-0001Xy-Ab <= a@x.example H=(c.example) [127.0.0.1] P=esmtps "
     "X=TLSv1.3:TLS_AES_256_GCM_SHA384:256 CV=no SNI=mail.example S=373",
     "4.98, OpenSSL": "1xVlcY-0000000000K-0eVI <= a@x.example H=(c.example) [127.0.0.1] P=esmtps "
@@ -119,7 +119,7 @@ RECORDED = {
 }
 
 
-@pytest.mark.parametrize("line", RECORDED.values(), ids=RECORDED)
+@pytest.mark.parametrize("line", WRITTEN.values(), ids=WRITTEN)
 def test_arrivals_as_each_version_writes_them(line: str) -> None:
     usage = the_one(f"{TIME} {line}")
     assert (usage.peer, usage.tls) == ("127.0.0.1", "TLSv1.3")

@@ -60,6 +60,11 @@ _SILENT = (
 )
 _NO_SMTP = "Find out what listens on this port (ss -ltnp): it does not talk SMTP."
 _CLOSED = "Find out from Exim's main log and panic log why it closes the connection."
+_RESTART = (
+    "Restart Exim if OpenSSL has been updated since it was started: a running daemon keeps the old "
+    "library; else check tls_require_ciphers, openssl_options, openssl.cnf and the crypto policy."
+)
+_NEWER = "Correct --expect, unless newer versions are to be kept from clients: the server does better."
 _ADVICE: dict[tuple[Stage, type[WireError]], str] = {
     (Stage.CONNECT, Unreachable): (
         "Start the mail server (systemctl status exim, its panic log), and open the port in the firewall."
@@ -155,10 +160,8 @@ def protocol(session: Session, wanted: Expectation) -> Finding:
         expected=expected,
         found=session.protocol,
         evidence=f"{session.protocol} {session.cipher} {session.group}".strip(),
-        advice=(
-            "Restart Exim if OpenSSL has been updated since it was started: a running daemon keeps the old "
-            "library; else check tls_require_ciphers, openssl_options, openssl.cnf and the crypto policy."
-        ),
+        # OpenSSL's names of the versions are in the order of their age.
+        advice=_NEWER if session.protocol > expected else _RESTART,
     )
 
 
