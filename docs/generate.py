@@ -1,15 +1,17 @@
-"""Make what follows from other files: the settings reference and the mock configurations.
+"""Make what follows from other files: the settings reference, JSON schemas and the mock configurations.
 
 ``python docs/generate.py`` writes them; the tests compare what is committed with ``generated()``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from backport.builders.mock import render_config
+from backport.commands.documents import DOCUMENTS, schema_of
 from backport.files import write_atomically
 from backport.recipe import Recipe
 from backport.settings import Settings
@@ -31,6 +33,8 @@ _FILES: tuple[tuple[str, str, type[Settings]], ...] = (
 def generated() -> dict[Path, str]:
     """Every generated file's path and text."""
     files = {ROOT / "docs" / "reference.md": reference()}
+    for name, document in DOCUMENTS.items():
+        files[ROOT / "docs" / f"{name}.schema.json"] = json.dumps(schema_of(document), indent=2) + "\n"
     for path in sorted((ROOT / "mock-configs").glob("*.toml")):
         target = load_target(path.parent, path.stem)
         files[path.parent / f"{target.name}-{target.arch}.cfg"] = render_config(target)

@@ -23,11 +23,14 @@ app.add_typer(keys_app, name="keys")
 
 
 class SchemaName(StrEnum):
-    """The settings files that have a schema."""
+    """What has a schema: the settings files, and documents that commands print."""
 
     RECIPE = "recipe"
     TARGET = "target"
     SITE = "site"
+    PROBE = "probe"
+    SELFTEST = "selftest"
+    MAILLOG = "maillog"
 
 
 class RolloverStep(StrEnum):
@@ -173,13 +176,17 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 
 
 @app.command()
-def schema(name: Annotated[SchemaName, typer.Argument(help="Which settings file.")]) -> None:
-    """Print the JSON schema of a recipe, a target or the site file.
+def schema(
+    name: Annotated[SchemaName, typer.Argument(help="Which settings file, or which command's --json.")],
+) -> None:
+    """Print the JSON schema of a settings file, or of what probe, selftest or maillog print with --json.
 
     \b
-    Example:
+    Examples:
         backport schema recipe > recipe.schema.json
+        backport schema probe
     """
+    from backport.commands.documents import DOCUMENTS, schema_of
     from backport.recipe import Recipe
     from backport.settings import Settings
     from backport.site import Site
@@ -190,4 +197,5 @@ def schema(name: Annotated[SchemaName, typer.Argument(help="Which settings file.
         SchemaName.TARGET: Target,
         SchemaName.SITE: Site,
     }
-    print_json(models[name].model_json_schema())
+    document = DOCUMENTS.get(name)
+    print_json(schema_of(document) if document else models[name].model_json_schema())

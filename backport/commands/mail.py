@@ -12,9 +12,12 @@ import typer
 from backport.commands.options import (
     ConfigOption,
     JsonOption,
+    JunitOption,
     RecipeArgument,
     TargetOption,
+    TranscriptOption,
     print_json,
+    write_result,
 )
 
 app = typer.Typer()
@@ -98,7 +101,7 @@ def maillog(
     ]
     sort_by(sort, usages)
     if as_json:
-        print_json(as_document(tally, directions, usages[:limit]))
+        print_json(as_document(tally, directions, usages[:limit]).model_dump(mode="json"))
     else:
         show(tally, directions, usages, limit=limit or 50)
 
@@ -168,12 +171,8 @@ def selftest(
         ),
     ] = None,
     as_json: JsonOption = False,
-    junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, one test case a check.")
-    ] = None,
-    transcript: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the transcript to a file.")
-    ] = None,
+    junit: JunitOption = None,
+    transcript: TranscriptOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Examine what is published, in a clean root of the target: handshakes, library, policy, mail.
@@ -187,18 +186,17 @@ def selftest(
     """
     from backport.commands.selftest_run import as_document, as_junit, checked_url, run, show
     from backport.commands.terminal import TerminalProgress
-    from backport.files import write_atomically
     from backport.runs.job import load_job
 
     job, url = load_job(recipe, target, config), checked_url(repo)
     with TerminalProgress() as progress:
         examined = run(job, url=url, progress=progress)
     if junit:
-        write_atomically(junit, as_junit(examined))
+        write_result(junit, as_junit(examined))
     if transcript:
-        write_atomically(transcript, examined.examination.transcript)
+        write_result(transcript, examined.examination.transcript)
     if as_json:
-        print_json(as_document(examined))
+        print_json(as_document(examined).model_dump(mode="json"))
     else:
         show(examined)
     raise typer.Exit(0 if examined.passed else 7)
@@ -239,12 +237,8 @@ def probe(
         float, typer.Option(metavar="SECONDS", min=1, max=600, help="For each connection.")
     ] = 15,
     as_json: JsonOption = False,
-    junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, one test case a check.")
-    ] = None,
-    transcript: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the transcript to a file.")
-    ] = None,
+    junit: JunitOption = None,
+    transcript: TranscriptOption = None,
 ) -> None:
     """Examine a mail server's TLS from outside: transport and certificates.
 
@@ -259,7 +253,6 @@ def probe(
     """
     from backport.commands.probe_input import Request
     from backport.commands.probe_view import as_document, as_junit, run, show
-    from backport.files import write_atomically
 
     probed = run(
         Request(
@@ -276,11 +269,11 @@ def probe(
         )
     )
     if junit:
-        write_atomically(junit, as_junit(probed))
+        write_result(junit, as_junit(probed))
     if transcript:
-        write_atomically(transcript, probed.report.transcript)
+        write_result(transcript, probed.report.transcript)
     if as_json:
-        print_json(as_document(probed))
+        print_json(as_document(probed).model_dump(mode="json"))
     else:
         show(probed)
     raise typer.Exit(0 if probed.passed else 1)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 
+from backport.commands.documents import MaillogDocument
 from backport.commands.terminal import output, rows_table
 from backport.maillog.tally import Direction, Failures, Tally, Tls, Total, Usage
 from backport.selftest.transcript import printable
-
-DOCUMENT_VERSION = 1
-"""Version of the JSON document; it grows when a reader would have to change."""
 
 _FAILURES_SHOWN = 20
 
@@ -26,20 +23,17 @@ def sort_by(order: str, usages: list[Usage]) -> None:
         usages.sort(key=lambda usage: (usage.peer, usage.direction, usage.tls.strength))
 
 
-def as_document(tally: Tally, directions: Sequence[Direction], usages: Sequence[Usage]) -> dict[str, object]:
+def as_document(tally: Tally, directions: Sequence[Direction], usages: Sequence[Usage]) -> MaillogDocument:
     """The JSON document: totals of all, the peers asked for, and what could not be counted."""
-    return {
-        "version": DOCUMENT_VERSION,
+    found = {
         "lines": tally.lines,
-        "totals": [asdict(total) for one in directions for total in tally.totals(one)],
-        "peers": [asdict(usage) for usage in usages],
-        "failures": [asdict(failed) for failed in _failures(tally, directions)],
+        "totals": [total for one in directions for total in tally.totals(one)],
+        "peers": usages,
+        "failures": _failures(tally, directions),
         "unlisted_failures": tally.unlisted_failures,
-        "unclear": {
-            "lines": tally.unclear,
-            "first": asdict(tally.first_unclear) if tally.first_unclear else None,
-        },
+        "unclear": {"lines": tally.unclear, "first": tally.first_unclear},
     }
+    return MaillogDocument.model_validate(found, from_attributes=True)
 
 
 def show(tally: Tally, directions: Sequence[Direction], usages: Sequence[Usage], *, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: their common arguments with completion, and JSON on standard output."""
+"""What the commands share: their common arguments with completion, and where their results go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from backport.errors import BackportError
+from backport.errors import BackportError, UsageError
 
 
 def _known(folder: str) -> list[str]:
@@ -29,6 +29,20 @@ def _complete_recipe(incomplete: str) -> list[str]:
 
 def _complete_target(incomplete: str) -> list[str]:
     return [name for name in _known("targets") if name.startswith(incomplete)]
+
+
+def _writable(path: Path | None) -> Path | None:
+    """A file that can be written, as far as can be told before; an examination takes its time."""
+    if path is None:
+        return None
+    if path.is_dir():
+        raise UsageError(f"{path} cannot be written: it is a folder")
+    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if place != path and not place.is_dir():
+        raise UsageError(f"{path} cannot be written: {place} is no folder")
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"{path} cannot be written: no permission for {place}")
+    return path
 
 
 RecipeArgument = Annotated[
@@ -75,6 +89,29 @@ ChannelOption = Annotated[
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DEBUG_VARIABLE = "BACKPORT_DEBUG"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+JunitOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--junit", metavar="FILE", help="Write JUnit XML, one test case a check.", callback=_writable
+    ),
+]
+TranscriptOption = Annotated[
+    Path | None,
+    typer.Option("--transcript", metavar="FILE", help="Write the transcript to a file.", callback=_writable),
+]
+
+
+def write_result(path: Path, text: str) -> None:
+    """Write a result to a file, or into what else is there, such as a pipe. Raises UsageError."""
+    from backport.files import write_atomically
+
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_atomically(path, text)
+    except OSError as problem:
+        raise UsageError(f"{path} cannot be written: {problem.strerror}") from None
 
 
 def print_json(data: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from backport.selftest.outside import Expectation, Subject
 from backport.selftest.outside.reach import Place, connect, host_and_port, host_name, is_address
 from backport.selftest.outside.revocation import load_crls
 from backport.selftest.outside.web import Web
-from backport.selftest.tls import PROTOCOLS
+from backport.selftest.tls import PROTOCOLS, suites
 from backport.settings import did_you_mean
 
 _FILE_LIMIT = 64 * 1024 * 1024
@@ -68,12 +67,16 @@ def expectation(text: str | None) -> Expectation:
     """
     if text is None:
         return Expectation()
-    protocol, _, cipher = text.partition(":")
+    protocol, colon, cipher = text.partition(":")
     if protocol not in PROTOCOLS:
         hint = f"one of {', '.join(PROTOCOLS)}, then perhaps a colon and a suite"
         raise UsageError(f"no protocol: {protocol!r}{did_you_mean(protocol, PROTOCOLS)}", hint=hint)
-    if not re.fullmatch(r"[A-Za-z0-9_-]*", cipher):
-        raise UsageError(f"no suite: {cipher!r}", hint="OpenSSL's name, such as TLS_AES_256_GCM_SHA384")
+    known = suites(protocol)
+    if colon and cipher not in known:
+        raise UsageError(
+            f"no suite of {protocol}: {cipher!r}{did_you_mean(cipher, known)}",
+            hint=f"OpenSSL's name, such as {known[0]}",
+        )
     return Expectation(protocol=protocol, cipher=cipher or None)
 
 
@@ -81,8 +84,9 @@ def trust(path: Path) -> Path:
     """A file of trusted certificates in PEM. Raises UsageError."""
     try:
         x509.load_pem_x509_certificates(_content(path))
-    except ValueError as problem:
-        raise UsageError(f"{path} holds no certificate in PEM: {problem}") from None
+    except ValueError:
+        hint = "lines from -----BEGIN CERTIFICATE----- on; `openssl x509 -inform DER` converts from DER"
+        raise UsageError(f"{path} holds no certificate in PEM", hint=hint) from None
     return path
 
 
@@ -90,8 +94,9 @@ def lists(path: Path) -> tuple[x509.CertificateRevocationList, ...]:
     """The revocation lists of a file. Raises UsageError."""
     try:
         return load_crls(_content(path))
-    except ValueError as problem:
-        raise UsageError(f"{path} holds no revocation list: {problem}") from None
+    except ValueError:
+        hint = "in PEM, lines from -----BEGIN X509 CRL----- on, or one list in DER"
+        raise UsageError(f"{path} holds no revocation list", hint=hint) from None
 
 
 def own_name(host: str) -> str:

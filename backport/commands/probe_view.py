@@ -1,10 +1,10 @@
-"""Run a probe; what it found for people, as JSON and as JUnit XML. ``docs/probe.md`` describes the JSON."""
+"""Run a probe; what it found for people, as JSON and as JUnit XML."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from backport import __version__
 from backport.artifacts import Check, Verdict
+from backport.commands.documents import CertificatePart, CheckPart, ProbeDocument, ServerPart, SessionPart
 from backport.commands.probe_input import Request
 from backport.commands.terminal import checks_table, output
 from backport.runs.report import junit_document, tally
@@ -20,9 +21,6 @@ from backport.selftest.certificates import san_names
 from backport.selftest.outside import Report, examine
 from backport.selftest.tls import Session
 from backport.selftest.transcript import printable
-
-DOCUMENT_VERSION = 1
-"""Version of the JSON document; it grows when a key changes its meaning or goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,29 +91,28 @@ def advice_lines(checks: tuple[Check, ...]) -> Iterator[str]:
             yield f"{check.id}: {check.advice}"
 
 
-def as_document(probe: Probe) -> dict[str, object]:
+def as_document(probe: Probe) -> ProbeDocument:
     """The JSON document."""
     session = probe.report.first.session
-    return {
-        "version": DOCUMENT_VERSION,
-        "tool": f"backport {__version__}",
-        "started": probe.started.isoformat(timespec="seconds"),
-        "seconds": round(probe.seconds, 3),
-        "server": {
-            "host": probe.host,
-            "port": probe.port,
-            "address": probe.address or None,
-            "servername": probe.servername,
-            "direct_tls": probe.direct_tls,
-        },
-        "connections": probe.report.connections,
-        "passed": probe.passed,
-        "summary": probe.summary(),
-        "session": _session(session) if session else None,
-        "certificates": [_certificate(one) for one in session.chain] if session else [],
-        "checks": [asdict(check) for check in probe.report.checks],
-        "transcript": probe.report.transcript.splitlines(),
-    }
+    return ProbeDocument(
+        tool=f"backport {__version__}",
+        started=probe.started.replace(microsecond=0),
+        seconds=round(probe.seconds, 3),
+        passed=probe.passed,
+        summary=probe.summary(),
+        server=ServerPart(
+            host=probe.host,
+            port=probe.port,
+            address=probe.address or None,
+            servername=probe.servername,
+            direct_tls=probe.direct_tls,
+        ),
+        connections=probe.report.connections,
+        session=_session(session) if session else None,
+        certificates=tuple(map(_certificate, session.chain)) if session else (),
+        checks=CheckPart.of(probe.report.checks),
+        transcript=tuple(probe.report.transcript.splitlines()),
+    )
 
 
 def as_junit(probe: Probe) -> str:
@@ -125,21 +122,21 @@ def as_junit(probe: Probe) -> str:
     )
 
 
-def _session(session: Session) -> dict[str, object]:
-    return {"protocol": session.protocol, "cipher": session.cipher, "group": session.group or None}
+def _session(session: Session) -> SessionPart:
+    return SessionPart(protocol=session.protocol, cipher=session.cipher, group=session.group or None)
 
 
-def _certificate(certificate: x509.Certificate) -> dict[str, object]:
-    """The certificate's main fields; only its digest where it cannot be read."""
-    found: dict[str, object] = {"sha256": certificate.fingerprint(hashes.SHA256()).hex()}
+def _certificate(certificate: x509.Certificate) -> CertificatePart:
+    digest = certificate.fingerprint(hashes.SHA256()).hex()
     try:
-        return found | {
-            "serial": f"{certificate.serial_number:x}",
-            "subject": printable(certificate.subject.rfc4514_string()),
-            "issuer": printable(certificate.issuer.rfc4514_string()),
-            "not_before": certificate.not_valid_before_utc.isoformat(),
-            "not_after": certificate.not_valid_after_utc.isoformat(),
-            "names": [printable(name) for name in san_names(certificate)],
-        }
+        return CertificatePart(
+            sha256=digest,
+            serial=f"{certificate.serial_number:x}",
+            subject=printable(certificate.subject.rfc4514_string()),
+            issuer=printable(certificate.issuer.rfc4514_string()),
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+            names=tuple(map(printable, san_names(certificate))),
+        )
     except ValueError:
-        return found
+        return CertificatePart(sha256=digest)

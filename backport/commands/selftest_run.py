@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cmp_to_key
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from backport import __version__
 from backport.artifacts import Nevra
+from backport.commands.documents import CheckPart, SelfTestDocument
 from backport.commands.probe_view import advice_lines
 from backport.commands.terminal import checks_table, output
 from backport.errors import FetchError, UsageError
@@ -28,10 +29,9 @@ from backport.runs.job import Job
 from backport.runs.report import junit_document, tally
 from backport.selftest import Candidate, Examination, examine_candidate
 from backport.settings import Key
+from backport.sources.net import network_reason
 from backport.trust import fingerprints_in
 
-DOCUMENT_VERSION = 1
-"""Version of the JSON document; it grows when a key changes its meaning or goes."""
 REPO_FILE = "backport.repo"
 SECTION = "backport"
 
@@ -142,22 +142,21 @@ def show(examined: Examined) -> None:
     console.print(Text(examined.summary(), style="bold green" if examined.passed else "bold red"))
 
 
-def as_document(examined: Examined) -> dict[str, object]:
+def as_document(examined: Examined) -> SelfTestDocument:
     """The JSON document."""
-    return {
-        "version": DOCUMENT_VERSION,
-        "tool": f"backport {__version__}",
-        "started": examined.started.isoformat(timespec="seconds"),
-        "seconds": round(examined.seconds, 3),
-        "recipe": examined.recipe,
-        "target": examined.target,
-        "repository": examined.repository,
-        "passed": examined.passed,
-        "summary": examined.summary(),
-        "headline": list(examined.examination.headline),
-        "checks": [asdict(check) for check in examined.examination.checks],
-        "transcript": examined.examination.transcript.splitlines(),
-    }
+    return SelfTestDocument(
+        tool=f"backport {__version__}",
+        started=examined.started.replace(microsecond=0),
+        seconds=round(examined.seconds, 3),
+        passed=examined.passed,
+        summary=examined.summary(),
+        recipe=examined.recipe,
+        target=examined.target,
+        repository=examined.repository,
+        headline=examined.examination.headline,
+        checks=CheckPart.of(examined.examination.checks),
+        transcript=tuple(examined.examination.transcript.splitlines()),
+    )
 
 
 def as_junit(examined: Examined) -> str:
@@ -211,8 +210,10 @@ def _get(url: str) -> bytes:
                 content = stream.read(_LIMIT + 1)
         else:
             content = _download(url)
-    except (OSError, requests.RequestException) as problem:
-        raise FetchError(f"{url}: {problem}", hint=_NOT_PUBLISHED) from None
+    except requests.RequestException as problem:
+        raise FetchError(f"{url}: not fetched: {network_reason(problem)}", hint=_NOT_PUBLISHED) from None
+    except OSError as problem:
+        raise FetchError(f"{url}: {problem.strerror}", hint=_NOT_PUBLISHED) from None
     if len(content) > _LIMIT:
         raise FetchError(f"{url} is larger than {_LIMIT} octets")
     return content

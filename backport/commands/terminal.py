@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     Progress,
@@ -35,6 +37,10 @@ _STYLES = {
 _LEVELS = ("B", "kB", "MB", "GB")
 
 
+_ROOM = 40
+"""Columns that what was expected and found take at least, beside each other."""
+_SHORT = 25
+"""Characters of a cell that is kept on one line: dates with their time are not to be broken."""
 _PIPE_WIDTH = 400
 """Columns where no terminal sets a limit: a pipe's reader wants whole words."""
 
@@ -124,28 +130,60 @@ class TerminalProgress:
             self._live.remove_task(self._transfers.pop(what))
 
 
-def checks_table(checks: Sequence[Check]) -> Table:
-    """The checks as a table: id, verdict, expected, found."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("check", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("expected", overflow="fold")
-    table.add_column("found", overflow="fold")
-    for check in checks:
-        table.add_row(
-            escape(check.id),
-            Text(check.verdict, style=_STYLES[check.verdict]),
-            escape(check.expected),
-            escape(check.found if check.verdict is not Verdict.SKIPPED else check.advice),
-        )
-    return table
+@dataclass(frozen=True)
+class ChecksTable:
+    """Checks as a table: id, verdict, expected, found; where that is too wide, the last below the first."""
+
+    checks: Sequence[Check]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """The table that fits the console."""
+        longest = max((len(check.id) for check in self.checks), default=0)
+        roomy = options.max_width - longest - len(" verdict    ") >= _ROOM
+        yield self._beside() if roomy else self._below()
+
+    def _beside(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("check", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("expected", overflow="fold")
+        table.add_column("found", overflow="fold")
+        for check in self.checks:
+            table.add_row(escape(check.id), _verdict(check), escape(check.expected), escape(_found(check)))
+        return table
+
+    def _below(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("check, what was found, and what was expected", overflow="fold")
+        for check in self.checks:
+            told = _found(check)
+            if check.expected not in ("", told):
+                told += f" (expected: {check.expected})"
+            table.add_row(_verdict(check), escape(check.id))
+            table.add_row("", Padding(Text(told, overflow="fold"), (0, 0, 0, 2)))
+        return table
+
+
+def checks_table(checks: Sequence[Check]) -> ChecksTable:
+    """The checks as a table that fits where it is printed."""
+    return ChecksTable(checks)
+
+
+def _verdict(check: Check) -> Text:
+    return Text(check.verdict, style=_STYLES[check.verdict])
+
+
+def _found(check: Check) -> str:
+    return check.found if check.verdict is not Verdict.SKIPPED else check.advice
 
 
 def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Plain rows under a header."""
-    table = Table(box=None, pad_edge=False)
-    for title in header:
-        table.add_column(title, overflow="fold")
+    """Plain rows under a header; where there is no room for them, columns of long texts give way first."""
+    table, rows = Table(box=None, pad_edge=False), list(rows)
+    for number, title in enumerate(header):
+        short = all(len(row[number]) <= _SHORT for row in rows)
+        table.add_column(title, overflow="fold", no_wrap=short)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table

@@ -38,6 +38,7 @@ _ANGLED = rb'<(?:[^<>"]++|' + _QUOTED + rb")*+>"
 _ADDRESS = rb"\[([0-9A-Fa-f.:]+)\](?::\d+)?"
 _HOST = rb"(?:([^\s()\[\]]+) )?(\([^()]*+\) )?" + _ADDRESS
 _INTERFACE = rb"(?: I=\[[^\]\s]*+\](?::\d+)?)?(?: TFO\*?)?"
+_PROXY = rb"\*?(?: PRX=\[[^\]\s]*+\](?::\d+)?)?"
 _CIPHER = rb"(?: X=(\S++))?"
 _RECIPIENT = (
     rb"(?![|/>])" + _WORD + rb"(?: \([^()]*+\))?(?: " + _ANGLED + rb")?(?: F=" + _ANGLED +
@@ -52,8 +53,8 @@ _ARRIVAL = re.compile(
     rb"( U=\S++)?(?: Ci=\S++)? P=(\S++)(?: L[*.]?-?)?" + _CIPHER
 )  # fmt: skip
 _DELIVERY = re.compile(
-    rb"[=\->]> " + _RECIPIENT + rb"(?: S=\d++)? H=(\S++)(?: DS)? " + _ADDRESS +
-    rb"\*?(?: PRX=\[[^\]\s]*+\](?::\d+)?)?" + _INTERFACE + rb"(?: PS=\S++)?" + _CIPHER
+    rb"[=\->]> " + _RECIPIENT + rb"(?: S=\d++)? H=(\S++)(?: DS)? " + _ADDRESS + _PROXY +
+    _INTERFACE + rb"(?: PS=\S++)?" + _CIPHER
 )  # fmt: skip
 _LOOSE_ARRIVAL = re.compile(
     rb" H=(?:([^\s()\[\]]+) )?(?:\(.*\) )?" + _ADDRESS + rb"(?: .*)? P=(\S++)(?:.* X=(\S++))?"
@@ -70,7 +71,10 @@ _FAILED_ARRIVAL = re.compile(
     rb" \((?!recv|send|SSL_read|SSL_write|cert/key setup)(?!.*\) \[)"
 )  # fmt: skip
 _FAILED_DELIVERY = re.compile(
-    _TIME + _MESSAGE + rb"(?:== " + _RECIPIENT + rb" defer \(-3[78]\)[:]? H=(\S++) " + _ADDRESS +
+    # Up to 4.99 a number tells the reason, since 4.100 its words alone.
+    _TIME + _MESSAGE + rb"(?:== " + _RECIPIENT + rb" defer(?: \(-3[78]\)[:]? H=(\S++) " + _ADDRESS +
+    rb"| H=(\S++) " + _ADDRESS + _PROXY + _INTERFACE + rb"(?: DSN=[a-z]++)?(?: DT=[^\s:]++)?"
+    rb": (?:a )?TLS session)"
     rb"|TLS session.* delivering unencrypted to (?:H=)?(\S++) " + _ADDRESS + rb" \(not in hosts_require_tls\)"
     rb"|TLS error on connection to (\S++) " + _ADDRESS + rb")"
 )  # fmt: skip

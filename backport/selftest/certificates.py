@@ -103,11 +103,12 @@ def describe(session: Session, host: str | None, revocation: Sequence[str] = ())
         state = "NOT VALIDATED" if errors else "VALIDATED"
         yield f"Certificate {number} of {len(session.chain)} in chain: Cert {state}: {verdict}"
         try:
-            yield from _certificate_lines(certificate, host if number == 1 else None)
+            if number == 1 and host is not None:
+                yield _names_against(host, certificate)
+            yield from revocation if number == 1 else ()
+            yield _identity(certificate)
         except ValueError as problem:
             yield f"cannot be read: {problem}"
-        if number == 1:
-            yield from revocation
 
 
 def summarize(session: Session) -> Iterator[str]:
@@ -118,14 +119,6 @@ def summarize(session: Session) -> Iterator[str]:
         yield "The server asked for another key share (HelloRetryRequest)"
     if session.resumed:
         yield "The server resumed the session"
-
-
-def _certificate_lines(certificate: x509.Certificate, host: str | None) -> Iterator[str]:
-    if host is not None:
-        yield _names_against(host, certificate)
-    yield f"serialNumber={certificate.serial_number:x}"
-    yield f"subject={_name(certificate.subject)}"
-    yield f"issuer={_name(certificate.issuer)}"
 
 
 def _names_against(host: str, certificate: x509.Certificate) -> str:
@@ -143,5 +136,6 @@ def _common_name(certificate: x509.Certificate) -> str:
     return str(found[0].value) if found else "no CN"
 
 
-def _name(name: x509.Name) -> str:
-    return name.rfc4514_string()
+def _identity(certificate: x509.Certificate) -> str:
+    subject, issuer = certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
+    return f"serialNumber={certificate.serial_number:x} / subject={subject} / issuer={issuer}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from backport.errors import UsageError
 from backport.roots.dnf import render
+from backport.selftest.outside.reach import host_name
 
 
 class Policy(StrEnum):
@@ -77,9 +78,7 @@ def render_configuration(policies: Collection[Policy], server: Server, *, purpos
             f"{Policy.SENDER_BOTNET} and {Policy.SENDER_BOTNET_COARSE} are two forms of one rule",
             hint=f"choose one; {Policy.SENDER_BOTNET} refuses fewer people who happen to have that name",
         )
-    for value in (server.host, server.certificate, server.private_key, server.ocsp_answer):
-        if value is not None and not (value.isprintable() and value.strip()):
-            raise UsageError(f"{value!r} cannot stand in a configuration file")
+    server = _checked(server)
     return render(
         "exim.conf.j2",
         purpose=purpose,
@@ -90,3 +89,13 @@ def render_configuration(policies: Collection[Policy], server: Server, *, purpos
         require_tls_inbound=Policy.REQUIRE_TLS_INBOUND in policies,
         require_tls_outbound=Policy.REQUIRE_TLS_OUTBOUND in policies,
     )
+
+
+def _checked(server: Server) -> Server:
+    """The server as Exim takes it. Raises UsageError for what it would read as something else, or refuse."""
+    for path in (server.certificate, server.private_key, server.ocsp_answer):
+        if path is not None and not path.isprintable():
+            raise UsageError(f"{path!r} cannot stand in a configuration file")
+        if path is not None and not path.startswith("/"):
+            raise UsageError(f"{path!r} is no whole path", hint="Exim needs one that begins with /")
+    return server if server.host is None else replace(server, host=host_name(server.host))

@@ -1,7 +1,8 @@
 """What mail came to, judged: each rule by its dialogue and its log line. Everything here is pure.
 
 Log lines are those of Exim's main log (specification, chapter "Log files"); the versions differ in how
-they write TLS: ``X=TLSv1.3:`` up to 4.93, ``X=TLS1.3:`` since.
+they write TLS: ``X=TLSv1.3:SUITE:BITS`` up to 4.93, ``X=TLS1.3:SUITE:BITS`` since, to which 4.100 adds
+the key exchange's group where the TLS library tells it.
 """
 
 from __future__ import annotations

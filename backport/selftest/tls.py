@@ -47,6 +47,25 @@ _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2
 _HELLO_LENGTH = 5 + 4 + 2 + len(_RETRY)
 
 
+TLS13_SUITES = (
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_128_CCM_SHA256",
+    "TLS_AES_128_CCM_8_SHA256",
+)
+"""The suites of TLS 1.3 (RFC 8446 appendix B.4)."""
+
+
+def suites(protocol: str) -> tuple[str, ...]:
+    """OpenSSL's names of the suites that a protocol version may have, as far as this library knows them."""
+    if protocol == "TLSv1.3":
+        return TLS13_SUITES
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_cipher_list(b"ALL:@SECLEVEL=0")
+    return tuple(name for name in SSL.Connection(context, None).get_cipher_list() if name not in TLS13_SUITES)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resumable:
     """A session that its server may take up again, and the settings that it belongs to."""

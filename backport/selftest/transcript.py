@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 LINE_LIMIT = 400
 """Characters kept of one line; a server's answer may be hostile."""
+REPLY_LIMIT = 2000
+"""Characters kept of a whole reply."""
 
 _INDENT = " " * 10
 
@@ -22,12 +24,12 @@ class Transcript:
         self._begin = clock()
         self._entries: list[tuple[str, list[str]]] = []
 
-    def note(self, text: str, details: Iterable[str] = ()) -> list[str]:
+    def note(self, text: str, details: Iterable[str] = (), *, limit: int = LINE_LIMIT) -> list[str]:
         """Something that happened, and what is to be told about it on lines of their own.
 
         Gives the list of those lines; what is learnt about them later may be added to it.
         """
-        entry = (f"[{self._elapsed()}] {printable(text)}", list(details))
+        entry = (f"[{self._elapsed()}] {printable(text, limit)}", list(details))
         self._entries.append(entry)
         return entry[1]
 
@@ -36,8 +38,8 @@ class Transcript:
         self.note(f"--> {line}")
 
     def received(self, lines: Sequence[str]) -> None:
-        """A whole reply of the server's, without line ends."""
-        self.note(f"<-- {lines[0]}" if lines else "<--", lines[1:])
+        """A whole reply of the server's, its lines without their ends: one after the other, with slashes."""
+        self.note(f"<-- {' / '.join(map(printable, lines))}", limit=REPLY_LIMIT)
 
     def text(self) -> str:
         """Everything so far, each line with its line end."""

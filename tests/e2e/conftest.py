@@ -12,6 +12,7 @@ import pytest
 from backport.recipe import load_recipe
 from backport.site import apply_site, load_site
 from backport.target import Target, load_target
+from tests.e2e.examined import Parts, make_parts
 from tests.lab.build import ensure
 from tests.lab.layout import Lab
 from tests.lab.serve import Served, served
@@ -44,3 +45,9 @@ def f28(services: Served) -> Target:
 def root_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that the tests' roots share, so that base roots are made once."""
     return tmp_path_factory.mktemp("roots")
+
+
+@pytest.fixture(scope="session")
+def parts(lab: Lab, f28: Target, root_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """The backported OpenSSL as a signed candidate, with all that an examination of it takes."""
+    return make_parts(lab, f28, cache=root_cache, folder=tmp_path_factory.mktemp("candidate"))

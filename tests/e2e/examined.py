@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from backport.artifacts import Check
 from backport.recipe import SelfTest, Starttls, load_recipe
-from backport.roots.root import Root
+from backport.roots.root import Root, clean_root
 from backport.selftest import candidate_of, checks
 from backport.selftest.authority import Authority
 from backport.selftest.configuration import ALL_POLICIES, Policy
@@ -63,6 +64,22 @@ class Parts:
             workspace=workspace,
             ledger=Ledger(checks.plan(self.self_test)),
         )
+
+
+@contextlib.contextmanager
+def stock_root(parts: Parts, workspace: Path) -> Iterator[Root]:
+    """A root with the target's own packages."""
+    packages = parts.self_test.install
+    with clean_root(parts.target, packages=packages, cache=parts.cache, workspace=workspace) as root:
+        yield root
+
+
+@contextlib.contextmanager
+def updated_root(parts: Parts, workspace: Path) -> Iterator[Root]:
+    """A root that has been updated from the candidate repository."""
+    with stock_root(parts, workspace) as root:
+        assert parts.examiner(root, workspace).update()
+        yield root
 
 
 def make_parts(lab: Lab, target: Target, *, cache: Path, folder: Path) -> Parts:

@@ -20,7 +20,8 @@ MODERN = "NORMAL:-VERS-TLS1.0:-VERS-TLS1.1"
 """GnuTLS's default without the versions that RFC 8996 forbids."""
 
 _CAPABILITIES = ("SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_BIND_SERVICE")
-_FILES = "/etc/exim4/test"
+FILES = "/etc/exim4/test"
+"""Where a server sees its files."""
 _SPOOL = "/var/spool/exim4"
 _DEFAULTS: Mapping[str, str] = {
     "primary_hostname": HOST,
@@ -32,8 +33,8 @@ _DEFAULTS: Mapping[str, str] = {
     "rfc1413_hosts": "",
     "keep_environment": "",
     "tls_advertise_hosts": "*",
-    "tls_certificate": f"{_FILES}/chain.pem",
-    "tls_privatekey": f"{_FILES}/key.pem",
+    "tls_certificate": f"{FILES}/chain.pem",
+    "tls_privatekey": f"{FILES}/key.pem",
     "tls_require_ciphers": MODERN,
     # Exim counts a connection until its daemon has taken notice of the process's end.
     "smtp_accept_max": "0",
@@ -77,9 +78,9 @@ def running(tree: Path, folder: Path, state: State, *, direct_tls: bool = False)
         capabilities=_CAPABILITIES,
         network=True,
     ).with_binds(
-        (Bind(host=given, inside=_FILES), Bind(host=spool, inside=_SPOOL, writable=True))
+        (Bind(host=given, inside=FILES), Bind(host=spool, inside=_SPOOL, writable=True))
     )  # fmt: skip
-    command = ["/usr/sbin/exim4", "-C", f"{_FILES}/exim.conf", "-bdf"]
+    command = ["/usr/sbin/exim4", "-C", f"{FILES}/exim.conf", "-bdf"]
     log = folder / "exim.log"
     with sandbox.start(command, log=log, error=SelfTestError) as daemon:
         deadline = time.monotonic() + 20

@@ -14,31 +14,23 @@ import pytest
 
 from backport.artifacts import Verdict
 from backport.errors import SelfTestError
-from backport.roots.root import Bind, Root, clean_root
+from backport.roots.root import Bind, Root
 from backport.selftest import mail
 from backport.selftest.configuration import ALL_POLICIES, Policy
 from backport.selftest.exim import CONFIGURATION, PROGRAM, Exim
-from backport.target import Target
-from tests.e2e.examined import POLICY, Parts, by_id, make_parts, stopping
+from tests.conformity import check_document
+from tests.e2e.examined import POLICY, Parts, by_id, stopping, updated_root
 from tests.e2e.smtp_stub import Peer, serving
 from tests.lab.layout import Lab
 from tests.lab.serve import Served
 
-ROUNDS = 5
-
-
-@pytest.fixture(scope="module")
-def parts(lab: Lab, f28: Target, root_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    return make_parts(lab, f28, cache=root_cache, folder=tmp_path_factory.mktemp("candidate"))
+ROUNDS = 50
 
 
 @pytest.fixture(scope="module")
 def updated(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """A root that has been updated from the candidate repository; tests leave it as it was."""
-    workspace = tmp_path_factory.mktemp("updated")
-    packages = parts.self_test.install
-    with clean_root(parts.target, packages=packages, cache=parts.cache, workspace=workspace) as root:
-        assert parts.examiner(root, workspace).update()
+    with updated_root(parts, tmp_path_factory.mktemp("updated")) as root:
         yield root
 
 
@@ -183,6 +175,25 @@ def test_where_the_policy_s_file_is_missing_the_patched_defaults_hold_with_a_war
     assert by_id(found, "after.refuses-tlsv1").verdict is Verdict.PASS
 
 
+def test_with_the_stock_crypto_policies_the_patched_defaults_are_proven_by_behaviour(
+    parts: Parts, lab: Lab, tmp_path: Path
+) -> None:
+    """Fedora 28's own package, which openssl-libs rejects, has no file for openssl.cnf to include."""
+    package = next((lab.repositories / "updates").glob("crypto-policies-*.rpm"))
+    command = ["rpm", "-U", "--oldpackage", "--nodeps", "--nosignature", "/stock.rpm"]
+    binds = (Bind(host=package, inside="/stock.rpm"),)
+    with updated_root(parts, tmp_path) as root:
+        root.run(command, timeout=60, error=SelfTestError, user="root", binds=binds)
+        examiner = parts.examiner(root, tmp_path / "stock")
+        examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    assert stopping(found) == set()
+    assert by_id(found, "policy.include").verdict is Verdict.WARN
+    assert f"{POLICY} is not there" in by_id(found, "policy.include").found
+    for version in ("tlsv1", "tlsv1.1"):
+        assert by_id(found, f"after.refuses-{version}").verdict is Verdict.PASS
+
+
 @pytest.mark.parametrize("policy", [None, *Policy])
 def test_exim_takes_the_configuration_that_is_printed(
     updated: Root, tmp_path: Path, policy: Policy | None
@@ -226,6 +237,7 @@ def test_what_is_published_is_examined_alone(services: Served, published: Path, 
     words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
     done = selftest(services, "--repo", published.as_uri(), "--json", *words)
     document = json.loads(done.stdout)
+    check_document("selftest", document)
     assert document["version"] == 1
     assert document["passed"] is True
     assert document["repository"] == f"{published.as_uri()}/current/x86_64/"

@@ -22,6 +22,7 @@ from backport.selftest.authority import Authority
 from backport.selftest.exim import HOST, PORT, Exim, ServerFiles, running_exim
 from backport.selftest.trouble import Deadline
 from backport.target import Target
+from tests.conformity import check_document
 from tests.maillog import generated_log
 
 RECIPES = Path(__file__).parents[2] / "specs"
@@ -158,6 +159,7 @@ def test_what_a_real_exim_logs(stock: Root, tmp_path: Path, selectors: str) -> N
         wait_for(log, b"TLS error on connection from", 1)
     assert (SUBJECT.encode()[:3] in log.read_bytes()) == ("+subject" in selectors)
     found = document(str(log))
+    check_document("maillog", found)
     assert peers(found) == {
         ("in", "127.0.0.1", "none", 2),
         ("in", "127.0.0.1", "TLSv1.2", 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from backport.selftest.outside.reach import Place, connect
 from backport.selftest.outside.revocation import load_crls
 from backport.selftest.outside.web import Web
 from backport.selftest.wire import Dial
-from tests.e2e.gnutls_exim import HOST, MODERN, State, running
+from tests.e2e.gnutls_exim import FILES, HOST, MODERN, State, running
 from tests.e2e.small_web import Site, serving_site
 from tests.e2e.smtp_stub import Peer, context, serving
 from tests.lab.gnutls_exim import ensure
@@ -202,6 +203,17 @@ def test_what_a_server_s_settings_spoil_fails_its_own_check(
         assert by_id(report, check_id).advice.endswith(".")
 
 
+def test_a_version_that_is_taken_only_when_it_is_offered_alone_is_found(
+    tree: Path, tmp_path: Path, world: World
+) -> None:
+    state = only("+VERS-TLS1.3:+VERS-TLS1.2:+VERS-TLS1.0")(world)
+    report = probe(tree, tmp_path / "all", world, state)
+    assert set(stopping(report)) == {"transport.refuses-tlsv1"}
+    assert by_id(report, "transport.refuses-tlsv1").found.startswith("accepted: TLSv1 ")
+    report = probe(tree, tmp_path / "five", world, state, connections=5)
+    assert by_id(report, "transport.refuses-tlsv1").found == "refused by an alert, offered with TLSv1.1"
+
+
 def test_without_expectations_an_old_server_is_warned_of(tree: Path, tmp_path: Path, world: World) -> None:
     report = probe(tree, tmp_path, world, only("+VERS-TLS1.2")(world), expectation=Expectation())
     assert stopping(report) == {}
@@ -225,6 +237,20 @@ def test_a_delayed_greeting_is_an_ehlo_that_is_not_answered(tree: Path, tmp_path
     state = replace(state, acls="slow:\n  accept delay = 60s\n")
     report = probe(tree, tmp_path, world, state, timeout=1.0)
     assert set(stopping(report)) == {"transport.ehlo"}
+
+
+def test_an_exim_that_hangs_in_the_handshake_is_told(tree: Path, tmp_path: Path, world: World) -> None:
+    """It looks for the certificate of the name that the client asks for, and never gets an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        state = options(
+            tls_certificate=f"${{if eq{{$tls_in_sni}}{{{HOST}}}"
+            f"{{${{readsocket{{inet:127.0.0.1:{port}}}{{which?}}{{60s}}}}}}{{{FILES}/chain.pem}}}}"
+        )(world)
+        report = probe(tree, tmp_path, world, state, timeout=2.0)
+    assert set(stopping(report)) == {"transport.handshake"}
+    assert "no answer within 2 s" in by_id(report, "transport.handshake").found
+    assert report.connections == 1
 
 
 def test_a_refused_client_is_told_by_the_banner(tree: Path, tmp_path: Path, world: World) -> None:

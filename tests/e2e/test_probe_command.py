@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from backport.selftest.authority import Authority
+from tests.conformity import check_document
 from tests.e2e.gnutls_exim import HOST, State, running
 from tests.lab.gnutls_exim import ensure
 
@@ -41,6 +42,7 @@ def test_a_good_and_a_wrong_expectation(tmp_path: Path) -> None:
         wrong = run(*common, "--expect", "TLSv1.2")
     assert (good.returncode, good.stderr) == (0, "")
     document = json.loads(good.stdout)
+    check_document("probe", document)
     assert document["passed"]
     assert document["connections"] == 5
     assert document["session"]["protocol"] == "TLSv1.3"
@@ -49,21 +51,42 @@ def test_a_good_and_a_wrong_expectation(tmp_path: Path) -> None:
     assert wrong.returncode == 1
     assert "Certificate 1 of 3 in chain: Cert VALIDATED: ok" in wrong.stdout
     assert wrong.stdout.splitlines()[-1].endswith("not passed: transport.protocol")
+    assert "transport.protocol: Correct --expect" in wrong.stdout
 
 
 def test_nothing_that_listens_is_a_check_that_fails() -> None:
     done = run("[::1]:9", "--json")
     assert done.returncode == 1
-    failed = [check["id"] for check in json.loads(done.stdout)["checks"] if check["verdict"] == "fail"]
+    document = json.loads(done.stdout)
+    check_document("probe", document)
+    failed = [check["id"] for check in document["checks"] if check["verdict"] == "fail"]
     assert failed == ["transport.connect"]
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("a b",), ("host:0",), ("127.0.0.1", "--ca", "/nowhere.pem"), ("127.0.0.1", "--expect", "TLS1.3")],
+    ("arguments", "words"),
+    [
+        (("a b",), "no host name"),
+        (("host:0",), "no port"),
+        (("host:70000",), "no port"),
+        (("http://host",), "no host"),
+        (("no-such-name.invalid",), "no address"),
+        (("127.0.0.1", "--ca", "/nowhere.pem"), "cannot be read"),
+        (("127.0.0.1", "--ca", "/etc/passwd"), "no certificate in PEM"),
+        (("127.0.0.1", "--crl", "/etc/passwd"), "no revocation list"),
+        (("127.0.0.1", "--crl", "/"), "cannot be read"),
+        (("127.0.0.1", "--expect", "TLS1.3"), "no protocol"),
+        (("127.0.0.1", "--expect", "TLSv1.3:TLS_AES"), "no suite"),
+        (("127.0.0.1", "--servername", "a b"), "no host name"),
+        (("127.0.0.1", "--timeout", "0"), "--timeout"),
+        (("127.0.0.1:9", "--junit", "/"), "cannot be written"),
+        (("127.0.0.1:9", "--junit", "/proc/junit.xml"), "cannot be written"),
+        (("127.0.0.1:9", "--transcript", "/etc/passwd/transcript"), "cannot be written"),
+    ],
 )
-def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...], words: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "error" in done.stderr.lower()
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

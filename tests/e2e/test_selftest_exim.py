@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,38 +13,24 @@ from backport import selftest
 from backport.artifacts import Verdict
 from backport.errors import SelfTestError
 from backport.progress import Silent
-from backport.roots.root import Root, clean_root
-from backport.selftest.authority import Authority, Lifetime
+from backport.roots.root import Root
+from backport.selftest.authority import Authority, Identity, Lifetime
 from backport.selftest.exim import HOST, running_exim
-from backport.target import Target
 from tests.e2e import candidates
-from tests.e2e.examined import POLICY, Parts, by_id, make_parts, stopping
-from tests.lab.layout import Lab
-
-INSIDE = ("after.", "library.")
-
-
-@pytest.fixture(scope="module")
-def parts(lab: Lab, f28: Target, root_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    return make_parts(lab, f28, cache=root_cache, folder=tmp_path_factory.mktemp("candidate"))
+from tests.e2e.examined import POLICY, Parts, by_id, stock_root, stopping, updated_root
 
 
 @pytest.fixture
 def stock(parts: Parts, tmp_path: Path) -> Iterator[Root]:
     """A root with the target's own packages."""
-    with clean_root(
-        parts.target, packages=parts.self_test.install, cache=parts.cache, workspace=tmp_path
-    ) as root:
+    with stock_root(parts, tmp_path) as root:
         yield root
 
 
 @pytest.fixture(scope="module")
 def updated(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """A root that has been updated from the candidate repository; tests leave it as it was."""
-    workspace = tmp_path_factory.mktemp("updated")
-    packages = parts.self_test.install
-    with clean_root(parts.target, packages=packages, cache=parts.cache, workspace=workspace) as root:
-        assert parts.examiner(root, workspace).update()
+    with updated_root(parts, tmp_path_factory.mktemp("updated")) as root:
         yield root
 
 
@@ -88,6 +75,7 @@ def test_the_stock_library_is_caught(parts: Parts, stock: Root, tmp_path: Path) 
         "after.s-client",
         "transport.protocol",
         "transport.cipher",
+        "transport.refuses-tlsv1",
         "transport.refuses-tlsv1.1",
         "mail.outbound.delivered",
         "mail.inbound.log",
@@ -130,7 +118,7 @@ def test_an_exim_whose_key_is_missing_is_told_at_starttls(
 ) -> None:
     examiner = parts.examiner(updated, tmp_path, {"key.pem": b""})
     examiner.after(parts.tls)
-    assert "after.starttls" in stopping(examiner.ledger.checks(), INSIDE)
+    assert stopping(examiner.ledger.checks()) == {"after.starttls", "transport.starttls-accepted"}
 
 
 @pytest.fixture
@@ -156,7 +144,13 @@ def test_a_policy_that_is_missing_is_caught_by_what_the_server_accepts(
     examiner = parts.examiner(without_policy, tmp_path)
     examiner.after(parts.tls)
     found = examiner.ledger.checks()
-    assert stopping(found, INSIDE) == {"after.refuses-tlsv1", "after.refuses-tlsv1.1"}
+    assert stopping(found) == {
+        "policy.include",
+        "after.refuses-tlsv1",
+        "after.refuses-tlsv1.1",
+        "transport.refuses-tlsv1",
+        "transport.refuses-tlsv1.1",
+    }
     assert by_id(found, "after.refuses-tlsv1").found.startswith("accepted: TLSv1 ")
 
 
@@ -169,38 +163,138 @@ def test_the_patched_defaults_hold_where_the_policy_alone_is_missing(
     try:
         examiner = parts.examiner(updated, tmp_path)
         examiner.after(parts.tls)
-        assert stopping(examiner.ledger.checks(), INSIDE) == set()
+        assert stopping(examiner.ledger.checks()) == set()
     finally:
         policy.write_bytes(kept)
 
 
-def certificates(authority: Authority, state: str) -> Mapping[str, bytes]:
-    names = ["other.selftest.example"] if state == "other host" else [HOST]
-    lifetimes = {"expired": Lifetime.days(1, since=-3), "not yet valid": Lifetime.days(1, since=3)}
-    leaf = authority.issue(names, lifetime=lifetimes.get(state))
-    chain = {"no intermediate": leaf.pem, "stranger": Authority.create("stranger").chain(leaf)}
-    return {"chain.pem": chain.get(state, authority.chain(leaf)), "key.pem": leaf.key_pem}
+def files_of(authority: Authority, leaf: Identity) -> dict[str, bytes]:
+    """A leaf as a server is given it."""
+    return {
+        "chain.pem": authority.chain(leaf),
+        "key.pem": leaf.key_pem,
+        "ocsp.der": authority.ocsp_answer(leaf),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoilt:
+    """Certificates that are wrong in one way, and the checks that must say so."""
+
+    words: str
+    """What the first of the checks finds."""
+    failing: tuple[str, ...]
+    names: tuple[str, ...] = (HOST,)
+    lifetime: Lifetime | None = None
+    chain: Callable[[Authority, Identity], bytes] = Authority.chain
+
+    def contents(self, authority: Authority) -> Mapping[str, bytes]:
+        leaf = authority.issue(self.names, lifetime=self.lifetime)
+        return {**files_of(authority, leaf), "chain.pem": self.chain(authority, leaf)}
+
+
+def leaf_alone(_authority: Authority, leaf: Identity) -> bytes:
+    return leaf.pem
+
+
+def root_in_the_middle(authority: Authority, leaf: Identity) -> bytes:
+    return leaf.pem + authority.root.pem + authority.intermediate.pem
+
+
+SECOND_OPINION = "after.s-client"
+UNVERIFIABLE = ("certificate.crl-file", "certificate.ocsp-staple")
+"""What nobody can verify without the issuer's certificate."""
 
 
 @pytest.mark.parametrize(
-    "case",
+    "spoilt",
     [
-        ("expired", "after.chain", "expired"),
-        ("not yet valid", "after.chain", "not yet valid"),
-        ("no intermediate", "after.chain", "neither sent nor trusted"),
-        ("stranger", "after.chain", "verify code"),
-        ("other host", "after.hostname", "other.selftest.example"),
+        Spoilt(
+            words="expired",
+            failing=("after.chain", SECOND_OPINION, "certificate.validity"),
+            lifetime=Lifetime.days(1, since=-3),
+        ),
+        Spoilt(
+            words="not yet valid",
+            failing=("after.chain", SECOND_OPINION, "certificate.validity"),
+            lifetime=Lifetime.days(1, since=3),
+        ),
+        Spoilt(
+            words="neither sent nor trusted",
+            failing=("after.chain", SECOND_OPINION, "certificate.intermediates", *UNVERIFIABLE),
+            chain=leaf_alone,
+        ),
+        Spoilt(
+            words="other.selftest.example",
+            failing=("after.hostname", SECOND_OPINION, "certificate.hostname"),
+            names=("other.selftest.example",),
+        ),
+        Spoilt(words="root <", failing=("certificate.order",), chain=root_in_the_middle),
     ],
+    ids=["expired", "not yet valid", "no intermediate", "other host", "wrong order"],
 )
-def test_a_wrong_certificate_fails_its_own_check_and_the_second_opinion(
-    parts: Parts, updated: Root, tmp_path: Path, case: tuple[str, str, str]
+def test_a_wrong_certificate_fails_its_own_checks(
+    parts: Parts, updated: Root, tmp_path: Path, spoilt: Spoilt
 ) -> None:
-    state, failing, words = case
-    examiner = parts.examiner(updated, tmp_path, certificates(parts.authority, state))
+    examiner = parts.examiner(updated, tmp_path, spoilt.contents(parts.authority))
     examiner.after(parts.tls)
     found = examiner.ledger.checks()
-    assert stopping(found, INSIDE) == {failing, "after.s-client"}
-    assert words in by_id(found, failing).found
+    assert stopping(found) == set(spoilt.failing)
+    assert spoilt.words in by_id(found, spoilt.failing[0]).found
+
+
+def test_a_chain_of_a_stranger_fails_its_own_checks(parts: Parts, updated: Root, tmp_path: Path) -> None:
+    stranger = Authority.create("stranger")
+    examiner = parts.examiner(updated, tmp_path, files_of(stranger, stranger.issue([HOST])))
+    examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    assert stopping(found) == {"after.chain", SECOND_OPINION, "certificate.chain", "certificate.crl-file"}
+    assert "verify code" in by_id(found, "after.chain").found
+
+
+Answer = Callable[[Authority, Identity], bytes]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda authority, leaf: authority.ocsp_answer(leaf, revoked=True), "nothing is stapled"),
+        (
+            lambda authority, leaf: authority.ocsp_answer(leaf, lifetime=Lifetime.days(1, since=-3)),
+            "nothing is stapled",
+        ),
+        (lambda authority, leaf: authority.ocsp_answer(authority.issue([HOST])), "nothing is stapled"),
+        (
+            lambda authority, leaf: authority.ocsp_answer(leaf, responder=Authority.create().issue(["x"])),
+            "not signed by whom it must be",
+        ),
+        (lambda authority, leaf: b"no response", "nothing is stapled"),
+    ],
+    ids=["revoked", "stale", "another certificate", "stranger", "broken"],
+)
+def test_a_staple_that_does_not_clear_the_certificate_fails_its_own_check(
+    parts: Parts, updated: Root, tmp_path: Path, *, answer: Answer, words: str
+) -> None:
+    """An Exim with OpenSSL leaves most of them out without a word; who may sign them it cannot tell."""
+    leaf = parts.authority.issue([HOST])
+    contents = {**files_of(parts.authority, leaf), "ocsp.der": answer(parts.authority, leaf)}
+    examiner = parts.examiner(updated, tmp_path, contents)
+    examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    assert stopping(found) == {"certificate.ocsp-staple"}
+    assert words in by_id(found, "certificate.ocsp-staple").found
+
+
+def test_a_certificate_that_the_list_revokes_fails_its_own_check(
+    parts: Parts, updated: Root, tmp_path: Path
+) -> None:
+    leaf = parts.authority.issue([HOST])
+    contents = {**files_of(parts.authority, leaf), "crl.pem": parts.authority.crl([leaf])}
+    examiner = parts.examiner(updated, tmp_path, contents)
+    examiner.after(parts.tls)
+    found = examiner.ledger.checks()
+    assert stopping(found) == {"certificate.crl-file"}
+    assert by_id(found, "certificate.crl-file").found == "revoked"
 
 
 def test_an_update_that_brings_nothing_is_caught(parts: Parts, stock: Root, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: list[str]) -> None:
 def test_help_and_the_schema_need_no_site_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BACKPORT_CONFIG", str(tmp_path / "missing.toml"))
-    for kind in ("recipe", "target", "site"):
+    for kind in ("recipe", "target", "site", "probe", "selftest", "maillog"):
         result = CliRunner().invoke(app, ["schema", kind])
         assert result.exit_code == 0
         assert '"properties"' in result.output

@@ -19,10 +19,15 @@ from backport.maillog import files, read
 from backport.maillog import lines as grammar
 from backport.maillog.tally import Direction, Place, Tally, Tls, Usage, version
 from backport.progress import Silent
+from tests.conformity import check_document
 
 IN, OUT = Direction.IN, Direction.OUT
 TIME = "2019-01-28 22:49:51"
 ID = "1goEaD-0001Xy-Ab"
+NEW_ID = "1xVlcd-0000000000G-0mh2"
+"""As Exim makes them since 4.97."""
+DEFERRED = f"{NEW_ID} == r@example.com R=r T=t defer H=mx.example.com"
+"""As Exim writes it since 4.100: without a number."""
 ARRIVED = f"{TIME} {ID} <= sender@example.org "
 DELIVERED = f"{TIME} {ID} => rcpt@example.com R=dnslookup T=remote_smtp "
 TLS12 = "X=TLSv1.2:ECDHE-RSA-AES256-GCM-SHA384:256"
@@ -98,6 +103,27 @@ def test_arrivals(fields: str, peer: str, tls: str, suite: str) -> None:
     assert usage.suites == ({suite: 1} if suite else {})
     assert usage.last_seen == "2019-01-28T22:49:51"
     assert usage.current
+
+
+WRITTEN = {
+    "4.91, OpenSSL": "1grEaD-0001Xy-Ab <= a@x.example H=(c.example) [127.0.0.1] P=esmtps "
+    "X=TLSv1.3:TLS_AES_256_GCM_SHA384:256 CV=no SNI=mail.example S=373",
+    "4.98, OpenSSL": "1xVlcY-0000000000K-0eVI <= a@x.example H=(c.example) [127.0.0.1] P=esmtps "
+    "X=TLS1.3:TLS_AES_256_GCM_SHA384:256 CV=no SNI=mail.example S=373",
+    "4.98, GnuTLS": "1xVlfa-00000000004-3f9Y <= a@x.example H=([127.0.0.1]) [127.0.0.1] P=esmtps "
+    "X=TLS1.3:ECDHE_X25519__RSA_PSS_RSAE_SHA256__AES_256_GCM:256 CV=no S=268",
+    "4.100, OpenSSL": "1xVlcd-0000000000G-0g14 <= a@x.example H=(c.example) [127.0.0.1] P=esmtps "
+    "X=TLS1.3:TLS_AES_256_GCM_SHA384:256 SNI=mail.example S=374",
+    "4.100, GnuTLS": "1xVlfZ-00000000004-34nH <= a@x.example H=([127.0.0.1]) [127.0.0.1] P=esmtps "
+    "X=TLS1.3:ECDHE_X25519__RSA_PSS_RSAE_SHA256__AES_256_GCM:256:X25519 S=269",
+}
+
+
+@pytest.mark.parametrize("line", WRITTEN.values(), ids=WRITTEN)
+def test_arrivals_as_each_version_writes_them(line: str) -> None:
+    usage = the_one(f"{TIME} {line}")
+    assert (usage.peer, usage.tls) == ("127.0.0.1", "TLSv1.3")
+    assert list(usage.suites) == [line.partition(" X=TLS")[2].split(":")[1]]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +319,12 @@ def test_peers_beyond_the_limit_are_summed_up() -> None:
          OUT, "mx.example.com"),
         (f"{ID} == r@example.com <a@b.c> R=r T=t defer (-38) H=mx.example.com [192.0.2.2]:25: a TLS session",
          OUT, "mx.example.com"),
+        (f"{DEFERRED} [192.0.2.2]: a TLS session is required, but the server did not offer TLS support",
+         OUT, "mx.example.com"),
+        (f"{DEFERRED} [192.0.2.2]: TLS session: (SSL_connect): error:0A000410:SSL routines::sslv3 alert",
+         OUT, "mx.example.com"),
+        (f"{DEFERRED} [2001:db8::2]:25* PRX=[::1]:1080 I=[::1]:4 TFO DSN=yes DT=0.1s: TLS session: (x): y",
+         OUT, "mx.example.com"),
         (f"{ID} TLS session: (x): delivering unencrypted to H=mx.example [::1] (not in hosts_require_tls)",
          OUT, "mx.example"),
         (f"{ID} TLS error on connection to mx.example.com [192.0.2.2] (SSL_connect): error:1",
@@ -300,7 +332,8 @@ def test_peers_beyond_the_limit_are_summed_up() -> None:
     ],
 )  # fmt: skip
 def test_failures(line: str, direction: Direction, peer: str) -> None:
-    tally = counted(f"{TIME} {line}", f"{TIME} {line}".replace(ID, "1goEaE-0001Xy-Ab"))
+    another = line.replace(ID, "1goEaE-0001Xy-Ab").replace(NEW_ID, "1xVlcd-0000000000G-0j5g")
+    tally = counted(f"{TIME} {line}", f"{TIME} {another}")
     assert [(failed.peer, failed.count) for failed in tally.failures(direction)] == [(peer, 2)]
     assert found(tally) == []
 
@@ -314,6 +347,8 @@ def test_failures(line: str, direction: Direction, peer: str) -> None:
         "TLS error on connection from (a) [192.0.2.66] (x) [192.0.2.1] (SSL_accept): error",
         'H=[192.0.2.1] rejected EHLO or HELO TLS error on connection from [192.0.2.66] (SSL_accept): x',
         f"{ID} == r@example.com R=r T=t defer (0) H=mx [192.0.2.2]: defer (-37) H=victim [192.0.2.66] TLS",
+        f"{DEFERRED} [192.0.2.2]: SMTP error from remote mail server after STARTTLS: 454 TLS not available",
+        f"{DEFERRED} [192.0.2.2]: SMTP error after RCPT: 450 defer H=victim [192.0.2.66]: TLS session: x",
     ],
 )  # fmt: skip
 def test_no_failures(line: str) -> None:
@@ -392,7 +427,9 @@ def test_no_line_breaks_the_count(line: str, syslog: bool) -> None:
     usages = [usage for direction in directions for usage in tally.usages(direction)]
     for order in ("tls", "messages", "last-seen", "peer"):
         sort_by(order, usages)
-    assert json.loads(json.dumps(as_document(tally, directions, usages)))["version"] == 1
+    document = json.loads(as_document(tally, directions, usages).model_dump_json())
+    check_document("maillog", document)
+    assert document["version"] == 1
     assert sum(usage.messages for usage in usages) <= 3000
 
 

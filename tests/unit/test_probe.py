@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from jsonschema import ValidationError
 
 from backport.artifacts import Check, Verdict
 from backport.commands.probe_input import expectation, lists, own_name, trust
@@ -18,8 +20,7 @@ from backport.selftest.outside import Report
 from backport.selftest.outside.reach import host_and_port
 from backport.selftest.outside.revocation import State, by_ocsp
 from backport.selftest.tls import Session, is_retry
-
-DOCS = Path(__file__).parents[2] / "docs" / "probe.md"
+from tests.conformity import check_document
 
 
 @pytest.mark.parametrize(
@@ -38,17 +39,54 @@ def test_hosts_and_ports(text: str, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a b", "host:0", "host:65536", "host:x", "host:", "[::1", "[mail]:25", "-a.example", "a..b"]
+    "text",
+    [
+        "",
+        "a b",
+        "http://host",
+        "host:0",
+        "host:65536",
+        "host:x",
+        "host:",
+        "[::1",
+        "[mail]:25",
+        "-a.example",
+        "a..b",
+    ],
 )
 def test_what_is_no_host_or_port_is_told(text: str) -> None:
     with pytest.raises(UsageError):
         host_and_port(text, port=25)
 
 
-@pytest.mark.parametrize("text", ["", "TLS1.3", "TLSv1.3:bad suite", ":TLS_AES_256_GCM_SHA384"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "TLS1.3",
+        "TLSv1.3:",
+        "TLSv1.3:bad suite",
+        ":TLS_AES_256_GCM_SHA384",
+        "TLSv1.3:TLS_AES_256_GCM_SHA385",
+        "TLSv1.2:TLS_AES_256_GCM_SHA384",
+    ],
+)
 def test_what_is_no_expectation_is_told(text: str) -> None:
     with pytest.raises(UsageError):
         expectation(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["TLSv1.2", "TLSv1.2:ECDHE-RSA-AES256-GCM-SHA384", "TLSv1.3:TLS_CHACHA20_POLY1305_SHA256"]
+)
+def test_what_can_be_expected(text: str) -> None:
+    wanted = expectation(text)
+    assert ":".join(filter(None, (wanted.protocol, wanted.cipher))) == text
+
+
+def test_a_suite_with_a_slip_is_guessed() -> None:
+    with pytest.raises(UsageError, match=r"did you mean TLS_AES_256_GCM_SHA384\?"):
+        expectation("TLSv1.3:TLS_AES_256_GCM_SHA385")
 
 
 def test_files_that_hold_something_else_are_told(tmp_path: Path) -> None:
@@ -103,15 +141,27 @@ def probe() -> Probe:
     )  # fmt: skip
 
 
-def test_the_document_is_json_and_every_key_is_documented(probe: Probe) -> None:
-    document = json.loads(json.dumps(as_document(probe)))
-    assert document["version"] == 1
-    assert document["passed"] is False
+def test_the_document_keeps_to_its_schema(probe: Probe) -> None:
+    document = json.loads(as_document(probe).model_dump_json())
+    check_document("probe", document)
+    assert (document["version"], document["passed"]) == (1, False)
     assert document["certificates"][0]["names"] == ["mail.example.org"]
-    text = DOCS.read_text()
-    keys = {*document, *document["server"], *document["session"], *document["certificates"][0]}
-    keys |= {field.name for field in fields(Check)}
-    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+    assert document["started"] == "2026-01-01T00:00:00Z"
+
+
+def test_where_nothing_answers_the_document_keeps_to_its_schema(probe: Probe) -> None:
+    report = replace(probe.report, first=Contact(), transcript="", connections=1)
+    document = as_document(replace(probe, address="", servername=None, report=report))
+    check_document("probe", json.loads(document.model_dump_json()))
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 2}, {"passed": None}, {"more": 1}, {"checks": [{"id": "x.y"}]}]
+)
+def test_the_schema_finds_what_a_document_must_not_be(probe: Probe, change: Mapping[str, object]) -> None:
+    document = json.loads(as_document(probe).model_dump_json())
+    with pytest.raises(ValidationError):
+        check_document("probe", {**document, **change})
 
 
 def test_a_fail_is_a_failure_with_advice(probe: Probe) -> None:

@@ -40,10 +40,25 @@ def test_the_two_forms_of_the_sender_rule_exclude_each_other() -> None:
         render_configuration({Policy.SENDER_BOTNET, Policy.SENDER_BOTNET_COARSE}, Server(), purpose="x")
 
 
-@pytest.mark.parametrize("value", ["", " ", "a\nperl_startup = do_evil"])
-def test_a_value_cannot_bring_settings_of_its_own(value: str) -> None:
-    with pytest.raises(UsageError, match="cannot stand"):
-        render_configuration((), Server(host=value), purpose="x")
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (Server(host=""), "no host name"),
+        (Server(host="two words"), "no host name"),
+        (Server(host="a\nperl_startup = do_evil"), "no host name"),
+        (Server(certificate="/etc/a\nperl_startup = do_evil"), "cannot stand"),
+        (Server(private_key="key.pem"), "no whole path"),
+        (Server(ocsp_answer="."), "no whole path"),
+    ],
+)
+def test_a_value_cannot_bring_settings_of_its_own(server: Server, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        render_configuration((), server, purpose="x")
+
+
+def test_a_name_stands_there_in_ascii() -> None:
+    text = render_configuration((), Server(host="Mail.Bücher.example."), purpose="x")
+    assert "primary_hostname = mail.xn--bcher-kva.example\n" in text
 
 
 def test_a_trial_keeps_to_its_own_places() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,16 @@ HELO_LINE = f"{TIME} H=[127.0.0.1] rejected EHLO or HELO ylmf-pc: identified as 
 RECEIVED = {
     "4.91": f"with esmtps (TLSv1.3:{SUITE})\n\t(Exim 4.91)",
     "4.96": "with esmtps  (TLS1.3) tls TLS_AES_256_GCM_SHA384\n\t(Exim 4.96)",
+    "4.100": "with esmtps  (TLS1.3) tls TLS_AES_256_GCM_SHA384\n\t(Exim 4.100.1)",
 }
+X = {"4.91": f"TLSv1.3:{SUITE}", "4.96": f"TLS1.3:{SUITE}", "4.100": f"TLS1.3:{SUITE}:x25519"}
+"""With OpenSSL 3.2 or later, 4.100 adds the key exchange's group."""
+DEFER = {
+    "4.91": ("(-38)", "(0)", "(-37)"),
+    "4.96": ("(-38) H=s [127.0.0.11]", "(0) H=s [127.0.0.12]", "(-37) H=s [127.0.0.13]"),
+    "4.100": ("H=s [127.0.0.11]", "H=s [127.0.0.12]", "H=s [127.0.0.13]"),
+}
+"""How a deferral is written: where TLS is not offered, where it is refused for now, where it fails."""
 
 
 @pytest.fixture
@@ -143,19 +153,21 @@ def test_recipients_otherwise_fail(ledger: Ledger, clear: Dialogue, secure: Dial
 
 def transfer(version: str = "4.96", *, clear: bytes = b"EHLO x\r\nSTARTTLS\r\nQUIT\r\n") -> Transfer:
     """A transfer in which everything came as it should, as that version of Exim logs it."""
-    written = "TLSv1.3" if version == "4.91" else "TLS1.3"
+    not_offered, not_now, failed = DEFER[version]
     ids = {LOCAL: "1-local", **{mail.recipient(one): f"1-{one}" for one in Behaviour}}
     refused = mail.recipient(Behaviour.REFUSED_STARTTLS)
     good = mail.recipient(Behaviour.GOOD)
     log = (
-        f"{TIME} 1-local <= {mail.SENDER} H=x [127.0.0.1] P=esmtps X={written}:{SUITE} CV=no S=300\n"
-        f"{TIME} 1-no-starttls == x R=a T=b defer (-38): a TLS session is required, but the server did "
-        "not offer TLS support\n"
+        f"{TIME} 1-local <= {mail.SENDER} H=x [127.0.0.1] P=esmtps X={X[version]} CV=no S=300\n"
+        f"{TIME} 1-no-starttls == x R=a T=b defer {not_offered}: a TLS session is required, but the server "
+        "did not offer TLS support\n"
         f"{TIME} 1-no-starttls ** x: retry timeout exceeded\n"
         f"{TIME} 1-bounce <= <> R=1-no-starttls U=exim P=local S=1659\n"
-        f"{TIME} 1-refused-starttls == {refused} R=a T=b defer (0): 454\n"
+        f"{TIME} 1-refused-starttls == {refused} R=a T=b defer {not_now}: SMTP error from remote mail "
+        "server after STARTTLS: 454 TLS not available\n"
+        f"{TIME} 1-failed-handshake == x R=a T=b defer {failed}: TLS session: (SSL_connect): error:1\n"
         f"{TIME} 1-failed-handshake ** x: retry timeout exceeded\n"
-        f"{TIME} 1-good => {good} R=a T=b H=x [127.0.0.14] X={written}:{SUITE} CV=no\n"
+        f"{TIME} 1-good => {good} R=a T=b H=x [127.0.0.14] X={X[version]} CV=no\n"
     )
     received = RECEIVED[version]
     return Transfer(
@@ -189,6 +201,15 @@ def judged(found: Transfer) -> dict[str, Verdict]:
 @pytest.mark.parametrize("version", RECEIVED)
 def test_a_transfer_as_it_should_be_passes_whatever_exim_calls_tls(version: str) -> None:
     assert set(judged(transfer(version)).values()) == {Verdict.PASS}
+
+
+@pytest.mark.parametrize("version", RECEIVED)
+def test_the_line_is_known_after_which_no_more_is_to_come(version: str) -> None:
+    log = transfer(version).dialogue.log
+    settled = {one for one in Behaviour if re.search(mail._settled(f"1-{one}"), log)}
+    assert settled == {Behaviour.REFUSED_STARTTLS}
+    bounced = f"{log}{TIME} 1-no-starttls Completed\n"
+    assert re.search(mail._settled("1-no-starttls"), bounced)
 
 
 def failing(found: Transfer) -> set[str]:

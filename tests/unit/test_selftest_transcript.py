@@ -10,10 +10,7 @@ def test_lines_carry_the_time_since_connecting() -> None:
     transcript.received(["220-one", "220 two"])
     transcript.sent("EHLO client.test")
     assert transcript.text() == (
-        "[000.099] Connected to server\n"
-        "[000.200] <-- 220-one\n"
-        "          220 two\n"
-        "[012.500] --> EHLO client.test\n"
+        "[000.099] Connected to server\n[000.200] <-- 220-one / 220 two\n[012.500] --> EHLO client.test\n"
     )
 
 
@@ -24,6 +21,15 @@ def test_a_hostile_line_can_neither_move_the_cursor_nor_fill_the_screen() -> Non
     assert text.count("\n") == 1
     assert text.startswith("[000.000] <-- 220 \\x1b[2J\\x9b\\r\\u202exxx")
     assert len(text) < 500
+
+
+def test_a_reply_of_many_lines_stays_one_line_of_bounded_length() -> None:
+    transcript = Transcript(lambda: 0.0)
+    transcript.received([f"250-{number}" + "x" * 300 for number in range(100)])
+    text = transcript.text()
+    assert text.count("\n") == 1
+    assert 1900 < len(text) < 2100
+    assert text.endswith("…\n")
 
 
 def test_printable_cuts_to_the_limit() -> None:

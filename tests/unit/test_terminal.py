@@ -84,3 +84,42 @@ def test_results_that_nobody_reads_are_told_to_the_entry_point(
     monkeypatch.setattr("sys.stdout", broken_pipe)
     with pytest.raises(BrokenPipeError):
         output().print("a line")
+
+
+CHECKS = (
+    Check(
+        id=f"transport.{'x' * 34}", title="", verdict=Verdict.FAIL, expected="TLSv1.3", found="TLSv1.2 it was"
+    ),
+    Check(id="transport.connect", title="", verdict=Verdict.PASS, expected="a session", found="a session"),
+    Check(id="certificate.crl", title="", verdict=Verdict.SKIPPED, advice="no list is given"),
+)
+
+
+def test_a_wide_table_has_a_column_for_each() -> None:
+    target, stream = console(width=120)
+    target.print(checks_table(CHECKS))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].split() == ["check", "verdict", "expected", "found"]
+    assert lines[1].split() == [CHECKS[0].id, "fail", "TLSv1.3", "TLSv1.2", "it", "was"]
+    assert lines[3].split() == ["certificate.crl", "skipped", "no", "list", "is", "given"]
+
+
+def test_a_narrow_table_breaks_no_words() -> None:
+    target, stream = console(width=80)
+    target.print(checks_table(CHECKS))
+    assert [line.rstrip() for line in stream.getvalue().splitlines()[1:]] == [
+        f"fail     {CHECKS[0].id}",
+        "           TLSv1.2 it was (expected: TLSv1.3)",
+        "pass     transport.connect",
+        "           a session",
+        "skipped  certificate.crl",
+        "           no list is given",
+    ]
+
+
+def test_short_cells_are_not_broken_where_a_long_one_can_give_way() -> None:
+    target, stream = console(width=60)
+    target.print(rows_table(("seen", "peer"), [("2026-11-11T01:04:35+0100", "x" * 60)]))
+    lines = [line.split() for line in stream.getvalue().splitlines()]
+    assert lines[1] == ["2026-11-11T01:04:35+0100", "x" * 34]
+    assert lines[2] == ["x" * 26]

@@ -85,6 +85,7 @@ def questions(
         ledger.record(RESUMPTION, Finding.skipped("there is no session to come back with"))
     if modern:
         yield from (_suite_alone(suite, expectation) for suite in SUITES)
+    yield _oldest_alone(OLD_PROTOCOLS[0])
 
 
 def _order_and_retry(expectation: Expectation) -> Question:
@@ -109,6 +110,17 @@ def _old_protocols() -> Question:
         checks=tuple(map(transport.refusal_id, OLD_PROTOCOLS)),
         offer=Offer.only(OLD_PROTOCOLS[-1], oldest=OLD_PROTOCOLS[0]),
         judge=transport.refuses_old,
+    )
+
+
+def _oldest_alone(version: str) -> Question:
+    """What the question about all old versions leaves open, for where there is a connection more."""
+    check_id = transport.refusal_id(version)
+    return Question(
+        title=f"a client that offers {version} alone",
+        checks=(check_id,),
+        offer=Offer.only(version),
+        judge=lambda ledger, contact: ledger.record(check_id, transport.refuses_alone(contact)),
     )
 
 

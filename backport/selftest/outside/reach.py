@@ -24,6 +24,8 @@ def host_and_port(text: str, *, port: int) -> tuple[str, int]:
     """
     with contextlib.suppress(ValueError):
         return str(ipaddress.ip_address(text)), port
+    if "://" in text:
+        raise UsageError(f"no host: {text!r}", hint="HOST or HOST:PORT, without a scheme")
     bracketed = re.fullmatch(r"\[(?P<host>[^]]*)\](:(?P<port>.*))?", text)
     plain = re.fullmatch(r"(?P<host>[^:\[\]]*)(:(?P<port>.*))?", text)
     if not (parts := bracketed or plain):

@@ -22,6 +22,7 @@ MANDATORY_SUITE = "TLS_AES_128_GCM_SHA256"
 
 _FORWARD_AEAD = re.compile(r"(ECDHE|DHE)-.*(GCM|CHACHA20|CCM)")
 _A_SESSION = "a TLS session"
+_BY_ALERT = "refused by an alert"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,11 @@ _SILENT = (
 )
 _NO_SMTP = "Find out what listens on this port (ss -ltnp): it does not talk SMTP."
 _CLOSED = "Find out from Exim's main log and panic log why it closes the connection."
+_RESTART = (
+    "Restart Exim if OpenSSL has been updated since it was started: a running daemon keeps the old "
+    "library; else check tls_require_ciphers, openssl_options, openssl.cnf and the crypto policy."
+)
+_NEWER = "Correct --expect, unless newer versions are to be kept from clients: the server does better."
 _ADVICE: dict[tuple[Stage, type[WireError]], str] = {
     (Stage.CONNECT, Unreachable): (
         "Start the mail server (systemctl status exim, its panic log), and open the port in the firewall."
@@ -154,10 +160,8 @@ def protocol(session: Session, wanted: Expectation) -> Finding:
         expected=expected,
         found=session.protocol,
         evidence=f"{session.protocol} {session.cipher} {session.group}".strip(),
-        advice=(
-            "Restart Exim if OpenSSL has been updated since it was started: a running daemon keeps the old "
-            "library; else check tls_require_ciphers, openssl_options, openssl.cnf and the crypto policy."
-        ),
+        # OpenSSL's names of the versions are in the order of their age.
+        advice=_NEWER if session.protocol > expected else _RESTART,
     )
 
 
@@ -238,37 +242,45 @@ def still_serves(contact: Contact, version: str) -> Finding:
 def refuses_old(ledger: Ledger, contact: Contact) -> None:
     """The versions of RFC 8996, offered together: a server that takes neither answers by an alert.
 
-    One that takes any picks its newest (RFC 5246 appendix E.1), which tells about those above it.
+    One that takes any picks its newest (RFC 5246 appendix E.1), which tells about those above it. GnuTLS
+    refuses even that where the newest one offered is not among its own; see `refuses_alone`.
     """
-    expected = "refused by an alert"
     taken = contact.session.protocol if contact.session else None
     for version in reversed(OLD_PROTOCOLS):
-        check_id = refusal_id(version)
-        if taken == version and contact.session:
-            found, verdict = f"accepted: {taken} {contact.session.cipher}", Verdict.FAIL
-        elif taken and OLD_PROTOCOLS.index(version) < OLD_PROTOCOLS.index(taken):
-            reason = f"the server took {taken}, so that nothing is known about {version}"
-            ledger.record(check_id, Finding.skipped(reason))
-            continue
+        if taken and OLD_PROTOCOLS.index(version) < OLD_PROTOCOLS.index(taken):
+            finding = Finding.skipped(f"the server took {taken}, so that nothing is known about {version}")
+        elif taken == version:
+            finding = refuses_alone(contact)
         elif taken or refusal(contact):
-            found, verdict = expected, Verdict.PASS
+            together = "" if version == OLD_PROTOCOLS[-1] else f", offered with {OLD_PROTOCOLS[-1]}"
+            finding = _refused(contact, f"{_BY_ALERT}{together}", good=True)
         else:
-            ledger.record(check_id, unfinished(contact, expected=expected))
-            continue
-        ledger.record(
-            check_id,
-            Finding(
-                verdict=verdict,
-                expected=expected,
-                found=found,
-                evidence=str(contact.trouble or ""),
-                advice=(
-                    "Set MinProtocol = TLSv1.2 in openssl.cnf's policy block, and check that the file which "
-                    "it includes exists: where it does not, OpenSSL says nothing and allows all. Exim 4.97 "
-                    "and later follow only openssl_options = +no_tlsv1 +no_tlsv1_1."
-                ),
-            ),
-        )
+            finding = unfinished(contact, expected=_BY_ALERT)
+        ledger.record(refusal_id(version), finding)
+
+
+def refuses_alone(contact: Contact) -> Finding:
+    """A version of RFC 8996 that a client offers alone: taken, or refused by an alert."""
+    if contact.session:
+        taken = f"accepted: {contact.session.protocol} {contact.session.cipher}"
+        return _refused(contact, taken, good=False)
+    if refusal(contact):
+        return _refused(contact, _BY_ALERT, good=True)
+    return unfinished(contact, expected=_BY_ALERT)
+
+
+def _refused(contact: Contact, found: str, *, good: bool) -> Finding:
+    return Finding(
+        verdict=Verdict.PASS if good else Verdict.FAIL,
+        expected=_BY_ALERT,
+        found=found,
+        evidence=str(contact.trouble or ""),
+        advice=(
+            "Set MinProtocol = TLSv1.2 in openssl.cnf's policy block, and check that the file which "
+            "it includes exists: where it does not, OpenSSL says nothing and allows all. Exim 4.97 "
+            "and later follow only openssl_options = +no_tlsv1 +no_tlsv1_1."
+        ),
+    )
 
 
 def refusal_id(version: str) -> str:

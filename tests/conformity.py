@@ -1,0 +1,30 @@
+"""Documents against the JSON Schemas that are published beside the manual."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def check_document(name: str, document: Mapping[str, Any]) -> None:
+    """Raise what is wrong with what ``backport NAME --json`` printed.
+
+    The schemas let a reader meet keys that it does not know; here there must be none.
+    """
+    jsonschema.validate(document, strict(json.loads((DOCS / f"{name}.schema.json").read_text())))
+
+
+def strict(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The same schema without room for keys that it does not name."""
+    definitions = {name: _closed(definition) for name, definition in schema["$defs"].items()}
+    return {**_closed(schema), "$defs": definitions}
+
+
+def _closed(definition: Mapping[str, Any]) -> dict[str, Any]:
+    return {**definition, **({"additionalProperties": False} if "properties" in definition else {})}
