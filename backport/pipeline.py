@@ -12,7 +12,6 @@ from backport import gates, selftest, srpm
 from backport.artifacts import (
     BuiltRpms,
     Check,
-    Nevra,
     PatchedSrpm,
     PublishedRepo,
     Rpm,
@@ -214,12 +213,12 @@ def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
 def _gates(run: _Run, tested: TestedRpms) -> tuple[Check, ...]:
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.GATES):
-        published = publish.published_state(paths.repository, job.target, job.site.channel)
+        published = publish.published_packages(paths.repository, job.target, job.site.channel)
         checks = gates.examine(
             tested, job.recipe, job.target, candidate=run.workspace("self-test", "candidate"),
             # The target's rpmkeys has accepted every package while they were signed.
             accepted=[rpm.sha256 for rpm in tested.signed.rpms],
-            published=[Nevra.parse(rpm.nevra) for rpm in (published.rpms if published else ())],
+            published=published,
             cache=paths.cache, workspace=run.workspace("gates"), progress=run.progress,
         )  # fmt: skip
         run.record.examined(checks)

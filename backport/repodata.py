@@ -101,6 +101,23 @@ def read_packages(folder: Path, *, error: type[BackportError] = PublishError) ->
     return packages
 
 
+def read_primary(folder: Path, *, error: type[BackportError] = PublishError) -> list[Package]:
+    """The packages that ``primary`` names, without what the other two files say of them.
+
+    Raises ``error`` when the metadata is not whole.
+    """
+    if problems := check_metadata_files(folder, error=error):
+        raise error(f"{folder}: {problems[0]}", hint="the repository's metadata is damaged")
+    createrepo_c = bindings()
+    (file,) = (record.location_href for record in _records(folder, error) if record.type == "primary")
+    packages: list[Package] = []
+    try:
+        createrepo_c.xml_parse_primary(str(folder / file), pkgcb=packages.append, do_files=0)
+    except (createrepo_c.CreaterepoCError, OSError) as problem:
+        raise error(f"{folder / file}: cannot be read: {problem}") from None
+    return packages
+
+
 def metadata_files(folder: Path, *, error: type[BackportError] = PublishError) -> tuple[str, ...]:
     """What ``repomd.xml`` names, as paths relative to ``folder``. Raises ``error``."""
     return tuple(record.location_href for record in _records(folder, error))

@@ -76,9 +76,9 @@ def write_client_files(
     for fingerprint, text in texts.items():
         _write(folder, _name(folder, fingerprint), text)
     _write(folder, folder.public_key.name, signer.text)
-    wanted = {key.fingerprint for key in others} | {rpm.key for rpm in needed.rpms}
+    wanted = {key.fingerprint for key in others} | set(needed.signers)
     if before:
-        wanted |= {before.fingerprint, *(rpm.key for rpm in before.rpms)}
+        wanted |= {before.fingerprint, *before.signers}
     names = sorted(_name(folder, fingerprint) for fingerprint in wanted - {signer.fingerprint})
     keys = [folder.public_key.name, *(name for name in names if (folder.path / name).is_file())]
     url = f"{base_url.rstrip('/')}/{target.name}"

@@ -6,26 +6,29 @@ rename any failure, even a power cut, leaves them what they had.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import rpm as rpm_bindings
-
-from backport.artifacts import Check, PublishedRepo, Rpm, SignedRpms, TestedRpms, is_for_debugging
+from backport.artifacts import Check, Nevra, PublishedRepo, SignedRpms, TestedRpms
 from backport.errors import BackportError, PublishError
+from backport.evidence.provenance import PublishedFile
+from backport.files import digest_of
 from backport.progress import Progress, Silent
-from backport.repository.assemble import SOURCE, Incoming, Publication, basearch, make_generation
+from backport.repodata import Compression
+from backport.repository.assemble import Incoming, Publication, make_generation
+from backport.repository.builds import Part, builds_of
 from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
+from backport.repository.contents import basearch, content_of, packages_of, path_of
 from backport.repository.documents import Account, advisories_for, evidence_for
-from backport.repository.generations import STABLE, Generation, PublishedRpm, TargetFolder
+from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.repository.overview import write_page
 from backport.signing.key import other_keys
 from backport.site import Signing
 from backport.target import Target
-from backport.trust import read_header
 
 LOCK_TIMEOUT = 600.0
 """How long another publisher is waited for, in seconds."""
@@ -73,19 +76,18 @@ def publish(
         with folder.locked(timeout=lock_timeout):
             folder.remove_leftovers()
             before = folder.current_generation()
-            added = _new_ones(_incoming(tested.signed, target), before, folder)
+            incoming = _incoming(tested.signed, target)
+            added = _new_ones(incoming, before, folder, tested.signed.fingerprint)
             if before and not added and _is_as_wanted(before, tested.signed, target, inputs or {}):
                 progress.note("everything is published already")
                 now = before
             else:
                 _require_not_held(folder, inputs or {}, released)
-                record = _record(tested.signed, before, added, target=target, run=run, inputs=inputs or {})
-                publication = Publication(
-                    folder=folder, target=target, public_key=tested.signed.public_key, before=before,
-                    added=added, record=record,
-                    evidence=evidence_for(account, tested, record, {one.entry.path for one in added}),
-                    advisories=advisories_for(
-                        account, record, basearch(target), folder.generations / before.id if before else None
+                publication = _publication(
+                    tested, incoming, added, folder=folder, before=before, target=target, account=account,
+                    record=_record(
+                        tested.signed, before, added, folder, compression=target.compression, run=run,
+                        inputs=inputs or {},
                     ),
                 )  # fmt: skip
                 now = make_generation(publication, signing, progress)
@@ -114,6 +116,15 @@ def publish(
 def published_state(repository: Path, target: Target, channel: str = STABLE) -> Generation | None:
     """What readers see now; None when nothing is published. Raises PublishError."""
     return TargetFolder.of(repository, target.name, channel).current_generation()
+
+
+def published_packages(repository: Path, target: Target, channel: str = STABLE) -> tuple[Nevra, ...]:
+    """The packages that readers see now, those for debugging and source packages too. Raises PublishError."""
+    folder = TargetFolder.of(repository, target.name, channel)
+    record = folder.current_generation()
+    if record is None:
+        return ()
+    return tuple(one.nevra for one in packages_of(folder.generations / record.id, record).values())
 
 
 def is_held(repository: Path, target: Target, inputs: str, channel: str = STABLE) -> bool:
@@ -189,67 +200,62 @@ def _require_not_held(folder: TargetFolder, inputs: Mapping[str, str], released:
             )
 
 
+def _publication(
+    tested: TestedRpms,
+    incoming: Sequence[Incoming],
+    added: Sequence[Incoming],
+    *,
+    folder: TargetFolder,
+    before: Generation | None,
+    record: Generation,
+    target: Target,
+    account: Account | None,
+) -> Publication:
+    """What is published, with all that is told of it."""
+    old = folder.generations / before.id if before else None
+    new = {one.path for one in added}
+    files = [_file_of(one, new, old) for one in incoming]
+    parts = [Part(rpm=one.rpm, path=one.path, source=one.content.source) for one in incoming]
+    return Publication(
+        folder=folder, target=target, public_key=tested.signed.public_key, before=before, added=added,
+        record=record, evidence=evidence_for(account, tested, files, new),
+        advisories=advisories_for(account, files, basearch(target), old),
+        builds=builds_of(parts, tested.signed.built) if added else (),
+    )  # fmt: skip
+
+
+def _file_of(one: Incoming, new: Collection[str], old: Path | None) -> PublishedFile:
+    """A package of the run as readers get it: one that was there keeps its file, signed another time."""
+    there = old / one.path if old and one.path not in new else None
+    digest = digest_of(there) if there else one.rpm.sha256
+    return PublishedFile(path=one.path, nevra=str(one.rpm.nevra), sha256=digest)
+
+
 def _incoming(signed: SignedRpms, target: Target) -> list[Incoming]:
     found: dict[str, Incoming] = {}
     for package in (*signed.rpms, *signed.srpms):
-        path = f"{_place(package, target)}/{package.nevra.filename}"
+        path = path_of(package, target)
         if path in found:
             raise PublishError(f"{package.nevra}: is among the packages twice")
-        entry = PublishedRpm(
-            path=path,
-            nevra=str(package.nevra),
-            sha256=package.sha256,
-            content=_content_of(package.path),
-            key=signed.fingerprint,
-        )
-        found[path] = Incoming(rpm=package, entry=entry)
+        found[path] = Incoming(rpm=package, path=path, content=content_of(package.path))
     return list(found.values())
 
 
-def _place(package: Rpm, target: Target) -> str:
-    nevra = package.nevra
-    if nevra.arch not in {target.arch, "noarch", "src", "nosrc"}:
-        raise PublishError(
-            f"{nevra}: is for {nevra.arch}, the target {target.name} is {target.arch}",
-            hint="build it for the target's architecture",
-        )
-    if target.dist not in nevra.release:
-        raise PublishError(
-            f"{nevra}: its release does not name the target {target.name} ({target.dist})",
-            hint="build it for this target",
-        )
-    if nevra.arch in {"src", "nosrc"}:
-        return SOURCE
-    if is_for_debugging(nevra.name):
-        return f"debug/{basearch(target)}"
-    return basearch(target)
-
-
-def _content_of(path: Path) -> str:
-    header = read_header(path, error=PublishError)
-    digest = header[rpm_bindings.RPMTAG_SHA256HEADER]
-    if not digest:
-        raise PublishError(
-            f"{path}: has no SHA-256 digest of its header", hint="build it with rpm 4.14 or later"
-        )
-    return digest if isinstance(digest, str) else digest.decode("ascii")
-
-
 def _new_ones(
-    incoming: Sequence[Incoming], before: Generation | None, folder: TargetFolder
+    incoming: Sequence[Incoming], before: Generation | None, folder: TargetFolder, signer: str
 ) -> list[Incoming]:
     """What is not there yet, or is there but signed by another key."""
-    there = {rpm.path: rpm for rpm in before.rpms} if before else {}
     new = []
     for one in incoming:
-        old = there.get(one.entry.path)
-        contents = {old.content} if old else _earlier_contents(folder, one.entry.path)
-        if contents - {one.entry.content}:
+        old = folder.generations / before.id / one.path if before else None
+        there = content_of(old) if old and old.is_file() else None
+        contents = {there.digest} if there else _earlier_contents(folder, one.path)
+        if contents - {one.content.digest}:
             raise PublishError(
-                f"{one.entry.nevra}: is published already, with other content",
+                f"{one.rpm.nevra}: is published already, with other content",
                 hint="raise `bump` in the recipe: clients never take another package of the same version",
             )
-        if not old or old.key != one.entry.key:
+        if not (old and there and (there.is_signed_by(signer) or digest_of(old) == one.rpm.sha256)):
             new.append(one)
     return new
 
@@ -257,7 +263,7 @@ def _new_ones(
 def _earlier_contents(folder: TargetFolder, path: str) -> set[str]:
     """What clients may have got under a package's name before readers were led back."""
     places = (folder.generations / name / path for name in folder.ids())
-    return {_content_of(place) for place in places if place.is_file()}
+    return {content_of(place).digest for place in places if place.is_file()}
 
 
 def _signing_key(signed: SignedRpms) -> PublicKey:
@@ -276,8 +282,9 @@ def _record(
     signed: SignedRpms,
     before: Generation | None,
     added: Sequence[Incoming],
+    folder: TargetFolder,
     *,
-    target: Target,
+    compression: Compression,
     run: str,
     inputs: Mapping[str, str],
 ) -> Generation:
@@ -287,15 +294,30 @@ def _record(
             f"this host's clock says {now:%Y-%m-%d %H:%M:%S} UTC, before generation {before.id} was made",
             hint="set the clock",
         )
-    rpms = {rpm.path: rpm for rpm in before.rpms} if before else {}
-    rpms |= {one.entry.path: one.entry for one in added}
+    replaced = _signers_of_replaced(before, added, folder)
+    signers = Counter(before.signers if before else {})
+    signers[signed.fingerprint] += len(added)
+    signers.subtract(replaced)
     return Generation(
         id="",
         time=now,
         previous=before.id if before else None,
-        compression=target.compression,
+        compression=compression,
         fingerprint=signed.fingerprint,
         run=run,
         inputs={**(before.inputs if before else {}), **inputs},
-        rpms=tuple(rpms[path] for path in sorted(rpms)),
+        signers=dict(+signers),
+        added=len(added) - replaced.total(),
     )
+
+
+def _signers_of_replaced(
+    before: Generation | None, added: Sequence[Incoming], folder: TargetFolder
+) -> Counter[str]:
+    """How many of the packages that go each key signed."""
+    found: Counter[str] = Counter()
+    places = [folder.generations / before.id / one.path for one in added] if before else []
+    for content in (content_of(place) for place in places if place.is_file()):
+        known = before.signers if before else ()
+        found.update(key for key in known if content.is_signed_by(key))
+    return found

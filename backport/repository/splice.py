@@ -7,11 +7,13 @@ other compressions, and repositories from which packages go, are described anew 
 
 from __future__ import annotations
 
-import os
+import hashlib
+import html
 import re
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,52 +24,100 @@ from backport.files import scratch_folder
 _HEAD = re.compile(
     rb'(<\?xml version="1\.0" encoding="UTF-8"\?>\s*<(metadata|filelists|otherdata) [^>]*\bpackages=")(\d+)"'
 )
+_LOCATION = re.compile(rb'<location href="([^"]+)"')
+"""In text an angle bracket is always escaped (XML 1.0, section 2.4), so that this is found in tags alone."""
 _LEVEL = 6
 _GZIP = 31
 """zlib's window bits for a gzip wrapper around the largest window."""
 _DAMAGED = "the repository's metadata is damaged; `backport repo verify` tells more"
 
 
-def extend_repodata(folder: Path, base: Path, *, known: int, rpms: Sequence[Path]) -> None:
-    """Describe in ``folder`` what the metadata of ``base`` describes, ``known`` packages, and ``rpms``.
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """Metadata that is there: the plain text of each file, and what it describes."""
 
-    The packages themselves must lie below ``folder``, in the same places as below ``base``. Raises
-    PublishError when the metadata of ``base`` is damaged or describes another number of packages, or a
-    package cannot be read; OSError.
+    texts: Mapping[str, bytes]
+    locations: frozenset[str]
+    """Where the packages lie, relative to the repository's folder."""
+
+
+def read_base(folder: Path) -> Base:
+    """The metadata of a repository, of which every file is the one that ``repomd.xml`` names.
+
+    Raises PublishError when it is damaged, or its files describe different numbers of packages; OSError.
     """
-    if problems := repodata.check_metadata_files(base):
-        raise PublishError(f"{base}: the metadata is damaged: {problems[0]}", hint=_DAMAGED)
+    if problems := repodata.check_metadata_files(folder):
+        raise PublishError(f"{folder}: the metadata is damaged: {problems[0]}", hint=_DAMAGED)
+    names = repodata.metadata_files(folder)
+    files = {Path(name).name.rsplit("-", 1)[-1].split(".")[0]: name for name in names}
+    with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
+        plain = pool.map(lambda kind: _plain(folder / files[kind]), repodata.KINDS)
+        texts = dict(zip(repodata.KINDS, plain, strict=True))
+    found = [_unescaped(location) for location in _LOCATION.findall(texts["primary"])]
+    locations = frozenset(found)
+    if any(_count(text) != len(locations) for text in texts.values()) or len(found) != len(locations):
+        raise PublishError(
+            f"{folder}: the metadata does not describe {len(locations)} packages throughout", hint=_DAMAGED
+        )
+    return Base(texts=texts, locations=locations)
+
+
+def extend_repodata(folder: Path, base: Base, *, rpms: Sequence[Path]) -> None:
+    """Describe in ``folder`` what ``base`` describes, and ``rpms``.
+
+    The packages themselves must lie below ``folder``, those of ``base`` at their locations. Raises
+    PublishError when a package cannot be read, or the metadata cannot be written; OSError.
+    """
     packages = repodata.parse_packages(folder, sorted(rpms), known={})
-    files = {Path(name).name.rsplit("-", 1)[-1].split(".")[0]: name for name in repodata.metadata_files(base)}
     new = _dumped(packages)
     _read_back(folder, new)
     with scratch_folder(folder, f".{repodata.FOLDER}.") as scratch:
 
         def extend(kind: str) -> Any:
-            old, more = base / files[kind], new[kind].encode()
-            return _extend(kind, old, scratch, new=more, known=known, added=len(packages))
+            count = len(base.locations) + len(packages)
+            return _extend(kind, base.texts[kind], scratch, new=new[kind].encode(), count=count)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
             records = list(pool.map(extend, repodata.KINDS))
         repodata.place_files(folder, scratch, records)
 
 
-def _extend(kind: str, old: Path, scratch: Path, *, new: bytes, known: int, added: int) -> Any:
+def _plain(file: Path) -> bytes:
+    try:
+        return zlib.decompress(file.read_bytes(), _GZIP)
+    except zlib.error as problem:
+        raise PublishError(f"{file}: cannot be read: {problem}", hint=_DAMAGED) from None
+
+
+def _count(text: bytes) -> int:
+    head = _HEAD.match(text)
+    return int(head[3]) if head else -1
+
+
+def _unescaped(location: bytes) -> str:
+    return html.unescape(location.decode())
+
+
+def _extend(kind: str, text: bytes, scratch: Path, *, new: bytes, count: int) -> Any:
     """Write one metadata file below ``scratch`` and give its record for ``repomd.xml``."""
     createrepo_c = repodata.bindings()
-    try:
-        text = zlib.decompress(old.read_bytes(), _GZIP)
-    except zlib.error as problem:
-        raise PublishError(f"{old}: cannot be read: {problem}", hint=_DAMAGED) from None
     head = _HEAD.match(text)
     end = text.rfind(b"</" + head[2]) if head else -1
-    if not head or end < 0 or int(head[3]) != known:
-        raise PublishError(f"{old}: does not describe {known} packages", hint=_DAMAGED)
-    squeezer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-    parts = (head[1] + b'%d"' % (known + added), text[head.end() : end], new, text[end:])
+    if not head or end < 0:
+        raise PublishError(f"{scratch.parent}: {kind} has no head or no end", hint=_DAMAGED)
+    squeezer, plain = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP), hashlib.sha256()
+    body = memoryview(text)
+    parts = (head[1] + b'%d"' % count, body[head.end() : end], new, body[end:])
+    squeezed = []
+    for part in parts:
+        plain.update(part)
+        squeezed.append(squeezer.compress(part))
     path = scratch / f"{kind}.xml.gz"
-    path.write_bytes(b"".join((*(squeezer.compress(part) for part in parts), squeezer.flush())))
+    path.write_bytes(b"".join((*squeezed, squeezer.flush())))
+    statistics = createrepo_c.ContentStat(createrepo_c.SHA256)
+    statistics.size, statistics.checksum = sum(map(len, parts)), plain.hexdigest()
     record = createrepo_c.RepomdRecord(kind, str(path))
+    record.load_contentstat(statistics)
     record.fill(createrepo_c.SHA256)
     record.rename_file()
     return record

@@ -11,7 +11,7 @@ from pathlib import Path
 from backport import repodata
 from backport.artifacts import BuiltRpms, PublishedRepo, SignedRpms, TestedRpms
 from backport.files import digest_of
-from backport.repository.assemble import repositories_of
+from backport.repository.contents import repositories_of
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
 from backport.repository.publish import publish
 from backport.signing import sign
@@ -103,7 +103,8 @@ def look(folder: TargetFolder, target: Target, key: Path, fingerprint: str) -> s
         verify_file(repomd, public_key=key, fingerprint=fingerprint)
         assert repodata.check_repodata(generation / name) == ()
         found |= {f"{name}/{place}" for place in repodata.read_packages(generation / name)}
-    assert found == {rpm.path for rpm in record.rpms}
+    assert found == {path.relative_to(generation).as_posix() for path in generation.rglob("*.rpm")}
+    assert len(found) == record.packages
     for superseded in record.superseded:
         assert (generation / superseded).is_file()
     return {path.rsplit("/", 1)[1] for path in found}

@@ -79,6 +79,14 @@ def promoted(source: Publisher, destination: Publisher, *, force: bool = False) 
     )  # fmt: skip
 
 
+def pruned(publisher: Publisher, keep: int) -> tuple[str, ...]:
+    return prune(publisher.folder, keep, target=publisher.target, base_url=URL)
+
+
+def collected(publisher: Publisher) -> tuple[str, ...]:
+    return collect_garbage(publisher.folder, target=publisher.target, base_url=URL)
+
+
 def faults(publisher: Publisher) -> list[str]:
     return [str(fault) for fault in verify(publisher.folder, publisher.target).faults]
 
@@ -90,10 +98,10 @@ def test_generations_are_listed_and_compared(publisher: Publisher, shelf: Shelf)
     assert (new.id, new.current, new.packages, new.added, new.run) == (second.generation, True, 4, 2, "two")
     assert (old.id, old.current, old.packages, old.added, old.run) == (first.generation, False, 2, 2, "one")
     one, two = (publisher.folder.load(each.generation) for each in (first, second))
-    difference = compare(one, two)
+    difference = compare(publisher.folder, one, two)
     assert difference.added == ("source: second-1-1.fc28.bp1.src", "x86_64: second-1-1.fc28.bp1.noarch")
     assert (difference.removed, difference.changed, difference.inputs) == ((), (), ("tiny",))
-    assert compare(two, one).removed == difference.added
+    assert compare(publisher.folder, two, one).removed == difference.added
     (publisher.folder.generations / first.generation / RECORD).write_text("{}")
     assert "is damaged" in list_generations(publisher.folder)[1].note
 
@@ -154,8 +162,8 @@ def test_where_nothing_is_published_there_is_nothing_to_change(
     publisher: Publisher, testing: Publisher
 ) -> None:
     for action in (
-        lambda: back(publisher), lambda: prune(publisher.folder, 1), lambda: faults(publisher),
-        lambda: collect_garbage(publisher.folder), lambda: promoted(testing, publisher),
+        lambda: back(publisher), lambda: pruned(publisher, 1), lambda: faults(publisher),
+        lambda: collected(publisher), lambda: promoted(testing, publisher),
     ):  # fmt: skip
         with pytest.raises(PublishError, match="nothing is published there"):
             action()
@@ -220,13 +228,13 @@ def test_a_promotion_of_what_was_rolled_back_must_be_forced(
 def test_old_generations_go_but_never_what_is_needed(publisher: Publisher, shelf: Shelf) -> None:
     ids = [publisher.publish(shelf("first", version)).generation for version in ("1", "2", "3")]
     with pytest.raises(PublishError, match="at least one"):
-        prune(publisher.folder, 0)
-    assert prune(publisher.folder, 2) == (ids[0],)
+        pruned(publisher, 0)
+    assert pruned(publisher, 2) == (ids[0],)
     # The newest build of the package is in the last one alone, readers see the one before.
     back(publisher)
-    assert prune(publisher.folder, 1) == ()
+    assert pruned(publisher, 1) == ()
     ids.append(publisher.publish(shelf("second")).generation)
-    assert prune(publisher.folder, 1) == (ids[1],)
+    assert pruned(publisher, 1) == (ids[1],)
     assert set(publisher.folder.ids()) == {ids[2], ids[3]}
     assert faults(publisher) == []
 
@@ -237,11 +245,11 @@ def test_leftovers_are_collected(publisher: Publisher, shelf: Shelf) -> None:
     (publisher.folder.generations / ".old-killed").mkdir()
     (publisher.folder.path / ".history.jsonl.killed").write_text("")
     assert len(faults(publisher)) == 3
-    assert collect_garbage(publisher.folder) == (
+    assert collected(publisher) == (
         ".history.jsonl.killed", "generations/.new-killed", "generations/.old-killed"
     )  # fmt: skip
     assert faults(publisher) == []
-    assert collect_garbage(publisher.folder) == ()
+    assert collected(publisher) == ()
 
 
 def flip(path: Path, place: int) -> None:
@@ -398,12 +406,12 @@ def test_a_process_killed_at_any_point_leaves_a_whole_repository(
         actions: dict[str, Callable[[], object]] = {
             "rollback": partial(back, here, ids[0]),
             "promote": partial(promoted, there, here),
-            "prune": partial(prune, here.folder, 1),
+            "prune": partial(pruned, here, 1),
         }
         status = run_until(actions[action], copy, step)
         seen.append(len(seen_by_reader(here, shelf("first"))))
-        collect_garbage(here.folder)
-        collect_garbage(there.folder)
+        collected(here)
+        collected(there)
         assert faults(here) == []
         assert here.folder.history()[-1].generation == here.folder.current_id()
         if status == 0:
@@ -434,8 +442,8 @@ def test_foreign_files_are_left_alone_and_told(publisher: Publisher, shelf: Shel
     foreign[1].mkdir()
     publisher.publish(shelf("second"))
     back(publisher)
-    prune(publisher.folder, 1)
-    collect_garbage(publisher.folder)
+    pruned(publisher, 1)
+    collected(publisher)
     assert all(path.exists() for path in foreign)
     assert faults(publisher) == [
         "generations/lost+found: is no generation; see `backport repo gc`",

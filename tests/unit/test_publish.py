@@ -15,7 +15,7 @@ from backport.artifacts import Check, Nevra, PublishedRepo, Rpm, SignedRpms, Tes
 from backport.errors import PublishError
 from backport.files import digest_of
 from backport.repository import assemble, publish
-from backport.repository.generations import Generation, PublishedRpm, TargetFolder, generation_id
+from backport.repository.generations import Generation, TargetFolder, generation_id
 from backport.signing.key import KeyInfo
 from backport.site import Signing
 from backport.target import Target, load_target
@@ -31,7 +31,9 @@ RECORD = Generation(
     fingerprint=FINGERPRINT,
     run="run",
     inputs={"openssl": "digest"},
-    rpms=(PublishedRpm(path="x86_64/a.rpm", nevra="a-1-1.noarch", sha256="00", content="11", key="22"),),
+    signers={FINGERPRINT: 3},
+    added=1,
+    metadata={"x86_64": "00"},
     superseded={"x86_64/repodata/old.xml.gz": NOW},
 )
 
