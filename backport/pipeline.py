@@ -24,7 +24,7 @@ from backport.errors import BackportError, BuildRootLocked, Interrupted
 from backport.evidence.provenance import Origin
 from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.progress import Progress
-from backport.repodata import write_repodata
+from backport.repodata import compression_of, write_repodata
 from backport.repository import proof, publish
 from backport.repository.advisories import make_advisory, stock_evrs
 from backport.repository.documents import Account
@@ -85,6 +85,7 @@ def build(job: Job, *, until: Stage, force: bool, progress: Progress) -> RunRepo
     """
     runs = _runs_folder(job)
     builder = choose_builder(job.site.builder, target=job.target, cache=job.site.paths.cache)
+    compression_of(job.target.compression)
     guard = runs / f".{job.name}-{job.target.name}.lock"
     busy = f"{job.name} is being built for {job.target.name}"
     with locked(guard, timeout=0, error=BuildRootLocked, what=busy):

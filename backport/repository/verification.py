@@ -310,4 +310,3 @@ def _only_key(file: Path) -> tuple[str, ...]:
             f"{file}: holds {len(found)} keys, not one", hint="give each key a file of its own"
         )
     return found
-

@@ -12,6 +12,7 @@ from backport import repodata
 from backport.artifacts import BuiltRpms, PublishedRepo, SignedRpms, TestedRpms
 from backport.files import digest_of
 from backport.repository.contents import repositories_of
+from backport.repository.documents import Account
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
 from backport.repository.publish import publish
 from backport.signing import sign
@@ -38,11 +39,17 @@ class Publisher:
         return TargetFolder.of(self.repository, self.target.name, self.channel)
 
     def publish(
-        self, tested: TestedRpms, *, run: str = "", inputs: dict[str, str] | None = None, force: bool = False
+        self,
+        tested: TestedRpms,
+        *,
+        run: str = "",
+        inputs: dict[str, str] | None = None,
+        account: Account | None = None,
+        force: bool = False,
     ) -> PublishedRepo:
         return publish(
             tested, target=self.target, repository=self.repository, signing=self.signing, base_url=URL,
-            progress=self, run=run, inputs=inputs, channel=self.channel, force=force,
+            progress=self, run=run, inputs=inputs, account=account, channel=self.channel, force=force,
         )  # fmt: skip
 
     def note(self, message: str) -> None:

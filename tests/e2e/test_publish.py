@@ -252,7 +252,7 @@ def test_where_files_cannot_be_linked_they_are_copied(
 
     monkeypatch.setattr(os, "link", no_links)
     publisher.publish(shelf("second"))
-    assert any("copied 13 files: the file system has no hard links" in note for note in publisher.notes)
+    assert any("copied 14 files: the file system has no hard links" in note for note in publisher.notes)
     assert len(seen_by_reader(publisher, shelf("second"))) == 4
 
 
@@ -465,6 +465,7 @@ def test_a_reader_that_never_pauses_sees_only_whole_states(publisher: Publisher,
     subprocess.run(["gpgconf", "--kill", "all"], env=environment, check=True, timeout=60)
     assert reader.problem is None
     assert reader.rounds > PUBLICATIONS
+    assert len(reader.named) > PUBLICATIONS
     assert len(seen_by_reader(publisher, tiny.tested(whole))) == PUBLICATIONS + 1
 
 
@@ -478,6 +479,8 @@ class Reader:
         self.publisher, self.signed = publisher, signed
         self.problem: BaseException | None = None
         self.rounds = 0
+        self.named: set[str] = set()
+        """Every metadata file that some ``repomd.xml`` named since the reader began."""
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.read)
 
@@ -498,7 +501,8 @@ class Reader:
             raise
 
     def read_once(self, folder: Path) -> None:
-        """What is read through the link may be of two generations; all that repomd.xml names is there."""
+        """What is read through the link may be of two generations; all that repomd.xml names is there, and
+        so is what it named before."""
         before = self.publisher.folder.current_id()
         repomd = folder / repodata.FOLDER / repodata.REPOMD
         text, signature = repomd.read_bytes(), repomd.with_name("repomd.xml.asc").read_bytes()
@@ -513,6 +517,8 @@ class Reader:
         for name in repodata.metadata_files(copy.parent):
             data = (folder / name).read_bytes()
             (copy.parent / name).write_bytes(data)
+            self.named.add(name)
+        assert [name for name in self.named if not (folder / name).is_file()] == []
         found = repodata.check_repodata(copy.parent)
         assert {problem.kind for problem in found} == {"missing"}
         for place, package in repodata.read_packages(copy.parent).items():

@@ -18,7 +18,13 @@ from pathlib import Path
 import pytest
 
 from backport import repodata
+from backport.artifacts import TestedRpms
 from backport.errors import PublishError, SignError
+from backport.evidence.provenance import Origin
+from backport.evidence.store import statements, verify_provenance
+from backport.recipe import Advisory as Wishes
+from backport.repository import builds
+from backport.repository.advisories import make_advisory
 from backport.repository.changes import (
     Moved,
     collect_garbage,
@@ -28,7 +34,9 @@ from backport.repository.changes import (
     promote,
     prune,
 )
+from backport.repository.documents import Account
 from backport.repository.generations import RECORD, Generation
+from backport.repository.overview import PAGE
 from backport.repository.verification import verify
 from backport.signing import rollover, sign
 from backport.signing.key import other_keys
@@ -85,6 +93,18 @@ def pruned(publisher: Publisher, keep: int) -> tuple[str, ...]:
 
 def collected(publisher: Publisher) -> tuple[str, ...]:
     return collect_garbage(publisher.folder, target=publisher.target, base_url=URL)
+
+
+def account(name: str, tested: TestedRpms) -> Account:
+    """What a run tells of its packages."""
+    now = datetime.now(UTC)
+    origin = Origin(
+        run=name, recipe="tiny", target="f28", started=now, finished=now, parameters={}, transcript=""
+    )
+    advisory = make_advisory(
+        Wishes(), tested.signed.rpms, summary=name, stock={}, issued=now, publisher="A <a@example.org>"
+    )
+    return Account(origin=origin, advisory=advisory)
 
 
 def faults(publisher: Publisher) -> list[str]:
@@ -239,6 +259,35 @@ def test_old_generations_go_but_never_what_is_needed(publisher: Publisher, shelf
     assert faults(publisher) == []
 
 
+def test_what_stays_keeps_its_evidence_and_its_row_when_generations_go(
+    publisher: Publisher, shelf: Shelf
+) -> None:
+    first = publisher.publish(shelf("first"), account=account("first", shelf("first")))
+    second = publisher.publish(shelf("second"), account=account("second", shelf("second")))
+    page = publisher.folder.path / PAGE
+    assert "removed since" not in page.read_text()
+    assert pruned(publisher, 1) == (first.generation,)
+    told = " ".join(page.read_text().split())
+    assert f'{first.generation}</code><span class="soft">publish, removed since' in told
+    assert f'{second.generation}</code><span class="soft">publish, current' in told
+    assert told.count("-1-1.fc28.bp1.noarch.rpm") == 2
+    assert len(list(statements(publisher.folder.current))) == 2
+    checks = verify_provenance(publisher.folder.path, [publisher.folder.public_key])
+    assert [check.id for check in checks if check.stops] == []
+    assert faults(publisher) == []
+
+
+def test_a_page_that_a_killed_process_left_behind_is_renewed(publisher: Publisher, shelf: Shelf) -> None:
+    publisher.publish(shelf("first"))
+    page = publisher.folder.path / PAGE
+    old = page.read_text()
+    publisher.publish(shelf("second"))
+    new = page.read_text()
+    page.write_text(old)
+    assert collected(publisher) == ()
+    assert page.read_text() == new
+
+
 def test_leftovers_are_collected(publisher: Publisher, shelf: Shelf) -> None:
     publisher.publish(shelf("first"))
     (publisher.folder.generations / ".new-killed/x86_64").mkdir(parents=True)
@@ -267,6 +316,7 @@ class Damage:
     new: Path
     old: Path
     record: Generation
+    signing: Signing
     other_key: Path
 
     @property
@@ -284,6 +334,17 @@ class Damage:
     @property
     def primary(self) -> Path:
         return self.new / "x86_64" / repodata.metadata_files(self.new / "x86_64")[0]
+
+    @property
+    def told(self) -> Path:
+        return builds.files(self.new)[0]
+
+    def rewrite_record(self, **changes: object) -> None:
+        """Whoever has the key could."""
+        for path in (self.new / RECORD, self.new / f"{RECORD}.asc"):
+            path.unlink()
+        (self.new / RECORD).write_text(replace(self.record, **changes).to_json())  # type: ignore[arg-type]
+        sign.sign_file(self.new / RECORD, self.signing)
 
     def take(self, theirs: Path, path: Path) -> None:
         path.unlink()
@@ -323,6 +384,23 @@ DAMAGES: dict[str, tuple[Callable[[Damage], object], str]] = {
     "flipped payload": (lambda it: flip(it.package, -20), "noarch.rpm: is not the file that was published"),
     "flipped metadata": (lambda it: flip(it.primary, 60), "primary.xml.gz: is not what repomd.xml names"),
     "flipped record": (lambda it: flip(it.new / RECORD, -10), "generation.json: "),
+    "flipped build": (
+        lambda it: flip(it.told, 5),
+        ".tsv: is not the file that its name tells of",
+    ),
+    "missing build": (lambda it: it.told.unlink(), "builds: is not what this generation tells"),
+    "extra build": (
+        lambda it: shutil.copy(it.told, it.told.with_name("0.tsv")),
+        "builds: is not what this generation tells",
+    ),
+    "record of other signers": (
+        lambda it: it.rewrite_record(signers={it.record.fingerprint: 5}),
+        "generation.json: tells of other signers than the packages have",
+    ),
+    "record of other metadata": (
+        lambda it: it.rewrite_record(metadata=dict.fromkeys(it.record.metadata, "0" * 64)),
+        "generation.json: is of other metadata than that which gave the generation its name",
+    ),
     "metadata of another generation": (
         lambda it: it.take(it.old / "x86_64" / repodata.metadata_files(it.old / "x86_64")[0], it.primary),
         "primary.xml.gz: is not what repomd.xml names",
@@ -365,7 +443,7 @@ def test_every_damage_is_found(publisher: Publisher, shelf: Shelf, other_key: Pa
     do(
         Damage(
             new=generations / new.generation, old=generations / old.generation,
-            record=publisher.folder.load(new.generation), other_key=other_key,
+            record=publisher.folder.load(new.generation), signing=publisher.signing, other_key=other_key,
         )
     )  # fmt: skip
     found = faults(publisher)
