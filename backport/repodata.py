@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from backport.errors import BackportError, HostError, PublishError
 from backport.files import digest_of, scratch_folder, write_atomically
+from backport.gzipped import Packed, pack_list
 
 Compression = Literal["gz", "zstd"]
 Package: TypeAlias = Any
@@ -200,6 +201,8 @@ def _write_file(kind: str, packages: list[Package], folder: Path, compression: C
         "filelists": createrepo_c.FilelistsXmlFile,
         "other": createrepo_c.OtherXmlFile,
     }
+    if compression == "gz":
+        form, suffix = createrepo_c.NO_COMPRESSION, ""
     path = folder / f"{kind}.xml{suffix}"
     statistics = createrepo_c.ContentStat(createrepo_c.SHA256)
     file = writers[kind](str(path), form, statistics)
@@ -207,9 +210,28 @@ def _write_file(kind: str, packages: list[Package], folder: Path, compression: C
     for package in packages:
         file.add_pkg(package)
     file.close()
+    if compression == "gz":
+        text = path.read_bytes()
+        path.unlink()
+        packed = Packed(content=pack_list(text), size=statistics.size, sha256=statistics.checksum)
+        return place_packed(kind, packed, folder)
     record = createrepo_c.RepomdRecord(kind, str(path))
     record.load_contentstat(statistics)
     record.fill(createrepo_c.SHA256)
+    record.rename_file()
+    return record
+
+
+def place_packed(kind: str, packed: Packed, folder: Path) -> Any:
+    """Write one gzip file of metadata below ``folder``, let createrepo_c read it back, and give its record
+    for ``repomd.xml``. Raises OSError when it does not read back."""
+    createrepo_c = bindings()
+    path = folder / f"{kind}.xml.gz"
+    path.write_bytes(packed.content)
+    record = createrepo_c.RepomdRecord(kind, str(path))
+    record.fill(createrepo_c.SHA256)
+    if (record.size_open, record.checksum_open) != (packed.size, packed.sha256):
+        raise OSError(f"{path}: does not read back as it was written")
     record.rename_file()
     return record
 

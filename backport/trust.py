@@ -28,8 +28,8 @@ from backport.settings import Key
 
 VERIFY_TIMEOUT = 600.0
 """Deadline in seconds for the verification of one package."""
-_BATCH = 100
-"""How many packages one rpmkeys is given."""
+_BATCH = 500
+"""How many packages one rpmkeys is given at most."""
 _KEY_TIMEOUT = 60.0
 _SIGNATURE_TAGS = ("RSAHEADER", "DSAHEADER", "SIGPGP", "SIGGPG")
 _SHA1 = "2"
@@ -114,8 +114,10 @@ class Keyring:
 
     def verify_all(self, paths: Sequence[Path]) -> Verified:
         """Which packages are whole and signed by a pinned key, and by which; many at a time, by all cores."""
-        batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        cores = os.cpu_count() or 1
+        size = max(1, min(_BATCH, -(-len(paths) // cores)))
+        batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+        with ThreadPoolExecutor(cores) as pool:
             results = list(pool.map(self._verify_batch, batches))
         return Verified(
             signers={path: key for one in results for path, key in one.signers.items()},
@@ -142,13 +144,21 @@ class Keyring:
         return Verified(signers={path: signers[path] for path in signers.keys() - wrong.keys()}, wrong=wrong)
 
     def _verify_each(self, paths: Sequence[Path]) -> dict[Path, str]:
-        wrong = {}
-        for path in paths:
-            try:
-                self.verify(path)
-            except self.error as problem:
-                wrong[path] = problem.message
-        return wrong
+        """Why packages that are not all accepted are not: those that are, are passed over by halves."""
+        if len(paths) > 1:
+            middle = len(paths) // 2
+            halves = (paths[:middle], paths[middle:])
+            return {
+                path: reason
+                for half in halves
+                if not self._accepts(*half, fingerprint=self._claimed_key(half[0]))
+                for path, reason in self._verify_each(half).items()
+            }
+        try:
+            self.verify(paths[0])
+        except self.error as problem:
+            return {paths[0]: problem.message}
+        return {}
 
     def _claimed_key(self, path: Path) -> str:
         header = read_header(path, error=self.error)

@@ -37,6 +37,8 @@ from backport.target import Target
 
 GRACE = timedelta(days=3)
 """How long superseded metadata stays reachable; dnf uses what it has for two days by default."""
+REPOMD = f"{repodata.FOLDER}/{repodata.REPOMD}"
+"""Relative to a repository's folder."""
 _SYNCS = 8
 """How many files are brought to the disk at a time: the file system writes its journal once for several."""
 _NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
@@ -116,6 +118,11 @@ class Publication:
             and not any(one.path in self.replaced for one in self.added_to(name))
         )
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The repositories whose metadata is new."""
+        return tuple(name for name in repositories_of(self.target) if not self.is_unchanged(name))
+
     def added_to(self, name: str) -> list[Incoming]:
         """What comes to one of the repositories."""
         return [one for one in self.added if one.path.startswith(f"{name}/")]
@@ -154,7 +161,7 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
     with scratch_folder(folder.generations, ".new-") as scratch:
         progress.note(f"linking {publication.record.packages} packages into a new generation")
         record = _made(publication, scratch, signing)
-        _read_back(publication, record, scratch)
+        _read_back(publication, scratch)
         _bring_to_disk(scratch, publication.linked)
         scratch.rename(folder.generations / record.id)
         sync_folder(folder.generations)
@@ -165,16 +172,19 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
 
 def _made(publication: Publication, scratch: Path, signing: Signing) -> Generation:
     """The whole generation, signed, in ``scratch``; the packages are linked while the key is made ready."""
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor() as pool:
         filling = pool.submit(_take_over if publication.copy_of else _fill, publication, scratch)
         with open_key(signing, digest=publication.target.signature_digest) as signer:
             _check_signer(signer, publication.record)
             filling.result()
+            unsigned = [scratch / RECORD]
             if not publication.copy_of:
-                _sign(publication, scratch, signer)
+                unsigned += [scratch / name / REPOMD for name in publication.changed]
+                _place_evidence(publication, scratch, signer)
             record = _completed(publication, scratch)
             write_atomically(scratch / RECORD, record.to_json())
-            signer.sign_file(scratch / RECORD)
+            for _ in pool.map(signer.sign_file, unsigned):
+                pass
     return record
 
 
@@ -204,10 +214,7 @@ def _fill(publication: Publication, scratch: Path) -> None:
     builds.write_builds(scratch, publication.builds, time=publication.record.time)
 
 
-def _sign(publication: Publication, scratch: Path, signer: Signer) -> None:
-    for name in repositories_of(publication.target):
-        if not publication.is_unchanged(name):
-            signer.sign_file(scratch / name / repodata.FOLDER / repodata.REPOMD)
+def _place_evidence(publication: Publication, scratch: Path, signer: Signer) -> None:
     place_evidence(
         scratch, publication.evidence, before=publication.before_path,
         present=_present(publication, scratch), signer=signer, link=publication.link,
@@ -247,10 +254,7 @@ def _check_signer(signer: Signer, record: Generation) -> None:
 
 def metadata_digests(generation: Path, target: Target) -> dict[str, str]:
     """For each repository of a generation, the digest of its ``repomd.xml``. Raises OSError."""
-    return {
-        name: digest_of(generation / name / repodata.FOLDER / repodata.REPOMD)
-        for name in repositories_of(target)
-    }
+    return {name: digest_of(generation / name / REPOMD) for name in repositories_of(target)}
 
 
 def content_digest(record: Generation) -> str:
@@ -291,12 +295,24 @@ def _make_repository(publication: Publication, scratch: Path, name: str) -> None
 
 def _extend(publication: Publication, before: Path, scratch: Path, name: str) -> None:
     """Link the packages while the metadata is written: neither waits for Python's lock for long."""
-    base = read_base(before)
-    added = [scratch / one.path for one in publication.added_to(name)]
+    folder = scratch / name
     with ThreadPoolExecutor(1) as pool:
-        linking = pool.submit(_link_packages, publication, before, scratch / name, base.locations)
-        extend_repodata(scratch / name, base, rpms=added)
-        linking.result()
+        linking = pool.submit(_link_all, publication, before, folder)
+        base = read_base(before)
+        extend_repodata(folder, base, rpms=[scratch / one.path for one in publication.added_to(name)])
+        linked = linking.result()
+    # What the metadata does not name is not carried on, and what it names must be there.
+    for foreign in linked - base.locations:
+        (folder / foreign).unlink()
+    _link_packages(publication, before, folder, base.locations - linked)
+
+
+def _link_all(publication: Publication, before: Path, folder: Path) -> frozenset[str]:
+    """Link the packages of a folder in the order in which the file system has them; their names."""
+    with os.scandir(before) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith(".rpm")]
+    _link_packages(publication, before, folder, names)
+    return frozenset(names)
 
 
 def _describe_anew(publication: Publication, before: Path | None, scratch: Path, name: str) -> None:
@@ -326,8 +342,7 @@ def _link_packages(publication: Publication, before: Path, folder: Path, places:
 
 def _link_metadata(publication: Publication, before: Path, folder: Path) -> None:
     (folder / repodata.FOLDER).mkdir()
-    repomd = f"{repodata.FOLDER}/{repodata.REPOMD}"
-    for file in (*repodata.metadata_files(before), repomd, f"{repomd}.asc"):
+    for file in (*repodata.metadata_files(before), REPOMD, f"{REPOMD}.asc"):
         publication.link(before / file, folder / file)
 
 
@@ -351,29 +366,29 @@ def _keep_superseded(publication: Publication, scratch: Path) -> dict[str, datet
     return kept
 
 
-def _read_back(publication: Publication, record: Generation, scratch: Path) -> None:
+def _read_back(publication: Publication, scratch: Path) -> None:
     """Read what is new in a generation as a client would: every signature, digest and file.
 
     What is linked from the generation before was read back when that was made.
     """
     with ThreadPoolExecutor() as pool:
+        verifying = pool.submit(_verify, publication, scratch / RECORD)
         names = repositories_of(publication.target)
         problems = pool.map(partial(_problem, publication, scratch), names)
         for name, problem in zip(names, problems, strict=True):
             if problem:
                 raise _not_whole(f"{name}/{problem}")
-    verify_file(
-        scratch / RECORD, public_key=publication.public_key, fingerprint=record.fingerprint,
-        error=PublishError,
-    )  # fmt: skip
+        verifying.result()
+
+
+def _verify(publication: Publication, path: Path) -> None:
+    key, fingerprint = publication.public_key, publication.record.fingerprint
+    verify_file(path, public_key=key, fingerprint=fingerprint, error=PublishError)
 
 
 def _problem(publication: Publication, scratch: Path, name: str) -> repodata.Discrepancy | None:
     folder = scratch / name
-    verify_file(
-        folder / repodata.FOLDER / repodata.REPOMD, public_key=publication.public_key,
-        fingerprint=publication.record.fingerprint, error=PublishError,
-    )  # fmt: skip
+    _verify(publication, folder / REPOMD)
     if publication.copy_of is None and (publication.is_unchanged(name) or publication.is_extended(name)):
         problems = repodata.check_metadata_files(folder)
     else:

@@ -152,7 +152,7 @@ def promote(
     the one that signs. Inputs that were rolled back from the channel go there again only with ``force``.
 
     Raises PublishError when nothing is published in ``source``, ``destination`` has a package that
-    ``source`` lacks or has with other content, or the copy does not read back; SignError.
+    ``source`` lacks or has with other content, its record cannot be signed, or the copy does not read back.
     """
     if source.path == destination.path:
         raise PublishError(f"{source.channel}: a channel is not promoted to itself", hint="name two channels")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from backport.errors import PublishError
+from backport.errors import PublishError, SignError
 from backport.files import write_atomically
 from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.roots.dnf import render
@@ -37,9 +37,14 @@ class PublicKey:
 
 @contextmanager
 def reported(folder: TargetFolder) -> Iterator[None]:
-    """Any failure of the file system as a PublishError."""
+    """Any failure of the file system, and of the key that is to sign, as a PublishError."""
     try:
         yield
+    except SignError as problem:
+        raise PublishError(
+            f"the metadata cannot be signed: {problem.message}", hint=problem.hint, command=problem.command,
+            log=problem.log,
+        ) from problem  # fmt: skip
     except OSError as problem:
         place = problem.filename or folder.path
         hint = _HINTS.get(problem.errno or 0)

@@ -63,9 +63,8 @@ def publish(
 
     Raises PublishError when the folder cannot be written to, another publisher holds it for
     ``lock_timeout`` seconds, the inputs were rolled back, a package of the same NEVRA with other content
-    is or was there, a package is for another architecture or release, the new generation does not read
-    back, or a check of ``prove`` fails; SignError when the metadata cannot be signed. Readers then see
-    what they saw before.
+    is or was there, a package is for another architecture or release, the metadata cannot be signed, the
+    new generation does not read back, or a check of ``prove`` fails. Readers then see what they saw before.
     """
     folder = TargetFolder.of(repository, target.name, channel)
     base_url = channel_url(base_url, channel)

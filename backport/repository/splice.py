@@ -1,16 +1,14 @@
 """Metadata of a large repository to which a few packages come, without describing the others again.
 
-The entries that are there stay as they are, byte by byte; the new ones, as createrepo_c writes them, follow,
-and the count in the head is raised. What is new is read back by createrepo_c's parser. For gzip alone:
-other compressions, and repositories from which packages go, are described anew (`write_repodata`).
+The entries that are there stay as they are, byte by byte and compressed; the new ones, as createrepo_c writes
+them, follow, and the count in the head is raised. What is new is read back by createrepo_c's parser. For gzip
+alone: other compressions, and repositories from which packages go, are described anew (`write_repodata`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import html
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,23 +18,18 @@ from typing import Any
 from backport import repodata
 from backport.errors import PublishError
 from backport.files import scratch_folder
+from backport.gzipped import PackageList, read_list
 
-_HEAD = re.compile(
-    rb'(<\?xml version="1\.0" encoding="UTF-8"\?>\s*<(metadata|filelists|otherdata) [^>]*\bpackages=")(\d+)"'
-)
 _LOCATION = re.compile(rb'<location href="([^"]+)"')
 """In text an angle bracket is always escaped (XML 1.0, section 2.4), so that this is found in tags alone."""
-_LEVEL = 6
-_GZIP = 31
-"""zlib's window bits for a gzip wrapper around the largest window."""
 _DAMAGED = "the repository's metadata is damaged; `backport repo verify` tells more"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """Metadata that is there: the plain text of each file, and what it describes."""
+    """Metadata that is there: each of its files, and what it describes."""
 
-    texts: Mapping[str, bytes]
+    lists: Mapping[str, PackageList]
     locations: frozenset[str]
     """Where the packages lie, relative to the repository's folder."""
 
@@ -50,16 +43,19 @@ def read_base(folder: Path) -> Base:
         raise PublishError(f"{folder}: the metadata is damaged: {problems[0]}", hint=_DAMAGED)
     names = repodata.metadata_files(folder)
     files = {Path(name).name.rsplit("-", 1)[-1].split(".")[0]: name for name in names}
-    with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
-        plain = pool.map(lambda kind: _plain(folder / files[kind]), repodata.KINDS)
-        texts = dict(zip(repodata.KINDS, plain, strict=True))
-    found = [_unescaped(location) for location in _LOCATION.findall(texts["primary"])]
+    try:
+        with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
+            read = pool.map(lambda kind: read_list(folder / files[kind]), repodata.KINDS)
+            lists = dict(zip(repodata.KINDS, read, strict=True))
+    except ValueError as problem:
+        raise PublishError(f"{folder}: the metadata is damaged: {problem}", hint=_DAMAGED) from None
+    found = [html.unescape(place.decode()) for place in _LOCATION.findall(lists["primary"].text)]
     locations = frozenset(found)
-    if any(_count(text) != len(locations) for text in texts.values()) or len(found) != len(locations):
+    if {one.count for one in lists.values()} != {len(locations)} or len(found) != len(locations):
         raise PublishError(
             f"{folder}: the metadata does not describe {len(locations)} packages throughout", hint=_DAMAGED
         )
-    return Base(texts=texts, locations=locations)
+    return Base(lists=lists, locations=locations)
 
 
 def extend_repodata(folder: Path, base: Base, *, rpms: Sequence[Path]) -> None:
@@ -75,52 +71,12 @@ def extend_repodata(folder: Path, base: Base, *, rpms: Sequence[Path]) -> None:
 
         def extend(kind: str) -> Any:
             count = len(base.locations) + len(packages)
-            return _extend(kind, base.texts[kind], scratch, new=new[kind].encode(), count=count)
+            packed = base.lists[kind].extended(new[kind].encode(), count=count)
+            return repodata.place_packed(kind, packed, scratch)
 
         with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
             records = list(pool.map(extend, repodata.KINDS))
         repodata.place_files(folder, scratch, records)
-
-
-def _plain(file: Path) -> bytes:
-    try:
-        return zlib.decompress(file.read_bytes(), _GZIP)
-    except zlib.error as problem:
-        raise PublishError(f"{file}: cannot be read: {problem}", hint=_DAMAGED) from None
-
-
-def _count(text: bytes) -> int:
-    head = _HEAD.match(text)
-    return int(head[3]) if head else -1
-
-
-def _unescaped(location: bytes) -> str:
-    return html.unescape(location.decode())
-
-
-def _extend(kind: str, text: bytes, scratch: Path, *, new: bytes, count: int) -> Any:
-    """Write one metadata file below ``scratch`` and give its record for ``repomd.xml``."""
-    createrepo_c = repodata.bindings()
-    head = _HEAD.match(text)
-    end = text.rfind(b"</" + head[2]) if head else -1
-    if not head or end < 0:
-        raise PublishError(f"{scratch.parent}: {kind} has no head or no end", hint=_DAMAGED)
-    squeezer, plain = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP), hashlib.sha256()
-    body = memoryview(text)
-    parts = (head[1] + b'%d"' % count, body[head.end() : end], new, body[end:])
-    squeezed = []
-    for part in parts:
-        plain.update(part)
-        squeezed.append(squeezer.compress(part))
-    path = scratch / f"{kind}.xml.gz"
-    path.write_bytes(b"".join((*squeezed, squeezer.flush())))
-    statistics = createrepo_c.ContentStat(createrepo_c.SHA256)
-    statistics.size, statistics.checksum = sum(map(len, parts)), plain.hexdigest()
-    record = createrepo_c.RepomdRecord(kind, str(path))
-    record.load_contentstat(statistics)
-    record.fill(createrepo_c.SHA256)
-    record.rename_file()
-    return record
 
 
 def _read_back(folder: Path, new: Mapping[str, str]) -> None:

@@ -356,7 +356,7 @@ def test_metadata_that_cannot_be_signed_is_not_published(
     publisher.publish(shelf("first"))
     before = snapshot(publisher.repository)
     missing = replace(publisher, signing=Signing(gnupghome=tmp_path / "nothing"))
-    with pytest.raises(SignError, match="there is no signing key"):
+    with pytest.raises(PublishError, match="cannot be signed: there is no signing key"):
         missing.publish(shelf("second"))
     assert snapshot(publisher.repository) == before
 

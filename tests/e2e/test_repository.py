@@ -563,11 +563,15 @@ def test_a_clock_that_went_back_stops_a_promotion(
     assert publisher.folder.current_id() is None
 
 
-def test_an_expired_key_publishes_nothing(publisher: Publisher, shelf: Shelf, tmp_path: Path) -> None:
+def test_an_expired_key_publishes_and_promotes_nothing(
+    publisher: Publisher, testing: Publisher, shelf: Shelf, tmp_path: Path
+) -> None:
     home = tmp_path / "expiring"
     shutil.copytree(publisher.signing.gnupghome, home, ignore=shutil.ignore_patterns("S.*"))
     expiring = Signing(gnupghome=home)
     publisher.publish(shelf("first"))
+    testing.publish(shelf("first"))
+    testing.publish(shelf("second"))
     before = snapshot(publisher.repository)
     environment = {"PATH": "/usr/bin", "GNUPGHOME": str(home)}
     fingerprint = shelf("first").signed.fingerprint
@@ -577,9 +581,13 @@ def test_an_expired_key_publishes_nothing(publisher: Publisher, shelf: Shelf, tm
         ["gpgconf", "--kill", "all"],
     ):
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
-    with pytest.raises(SignError, match="expired"):
-        replace(publisher, signing=expiring).publish(shelf("second"))
-    assert snapshot(publisher.repository) == before
+    for action in (
+        lambda: replace(publisher, signing=expiring).publish(shelf("second")),
+        lambda: promoted(replace(testing, signing=expiring), publisher),
+    ):
+        with pytest.raises(PublishError, match=f"cannot be signed: the signing key {fingerprint} .*expired"):
+            action()
+        assert snapshot(publisher.repository) == before
 
 
 def test_the_key_changes_while_clients_know_both(publisher: Publisher, shelf: Shelf, tmp_path: Path) -> None:
