@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MEMBERS = 50
@@ -49,22 +50,30 @@ class PackageList:
     """Where in the text the packages begin."""
     end: int
     """Where they end."""
-    packed: bytes
+    packed: bytes = b""
     """The members that hold the packages; empty where they share a member with other parts, or are many."""
 
+    def grown(self, new: bytes, *, count: int) -> tuple[bytes | memoryview, ...]:
+        """The plain text, in its parts, with the entries ``new`` behind the others, ``count`` in all."""
+        head = self.beginning + b'%d"' % count
+        return head, memoryview(self.text)[self.start : self.end], new, self.text[self.end :]
+
     def extended(self, new: bytes, *, count: int) -> Packed:
-        """The list with the entries ``new`` behind the others, and ``count`` packages in all."""
-        head, end = _head(self.beginning, count), self.text[self.end :]
-        packages = memoryview(self.text)[self.start : self.end]
-        digest = hashlib.sha256(head)
-        for part in (packages, new, end):
-            digest.update(part)
+        """A gzip file of the list with the entries ``new`` behind the others, ``count`` in all."""
+        parts = self.grown(new, count=count)
+        head, packages, _, end = parts
         members = [self.packed, _member(new)] if self.packed else [_member(packages, new)]
-        return Packed(
-            content=b"".join((_member(head), *members, _member(end))),
-            size=len(head) + len(packages) + len(new) + len(end),
-            sha256=digest.hexdigest(),
-        )
+        size, sha256 = plain_size_and_digest(parts)
+        return Packed(content=b"".join((_member(head), *members, _member(end))), size=size, sha256=sha256)
+
+
+def plain_size_and_digest(parts: Iterable[bytes | memoryview]) -> tuple[int, str]:
+    """How many bytes the parts of a text have together, and their SHA-256 digest."""
+    size, digest = 0, hashlib.sha256()
+    for part in parts:
+        size += len(part)
+        digest.update(part)
+    return size, digest.hexdigest()
 
 
 def read_list(path: Path) -> PackageList:
@@ -74,31 +83,31 @@ def read_list(path: Path) -> PackageList:
         members = _members(data)
     except (zlib.error, ValueError) as problem:
         raise ValueError(f"{path.name}: {problem}") from None
-    text = b"".join(plain for _, plain in members)
+    found = plain_list(b"".join(plain for _, plain in members), name=path.name)
+    (_, first), (last, final) = members[0], members[-1]
+    apart = len(first) == found.start and len(found.text) - len(final) == found.end
+    if apart and 3 <= len(members) < MEMBERS + 2:
+        return replace(found, packed=data[members[1][0] : last])
+    return found
+
+
+def plain_list(text: bytes, *, name: str) -> PackageList:
+    """The list that a plain text is, from the file ``name``. Raises ValueError when it is none."""
     head = _HEAD.match(text)
     end = text.rfind(b"</" + head[2]) if head else -1
     if not head or end < 0:
-        raise ValueError(f"{path.name}: is no list of packages")
-    (_, first), (last, final) = members[0], members[-1]
-    apart = 3 <= len(members) < MEMBERS + 2 and len(first) == head.end() and len(text) - len(final) == end
-    return PackageList(
-        text=text, count=int(head[3]), beginning=head[1], start=head.end(), end=end,
-        packed=data[members[1][0] : last] if apart else b"",
-    )  # fmt: skip
+        raise ValueError(f"{name}: is no list of packages")
+    return PackageList(text=text, count=int(head[3]), beginning=head[1], start=head.end(), end=end)
 
 
 def pack_list(text: bytes) -> bytes:
     """A list as a gzip file of a head, the packages and an end; any other text as one member."""
-    head = _HEAD.match(text)
-    end = text.rfind(b"</" + head[2]) if head else -1
-    if not head or end < 0:
+    try:
+        found = plain_list(text, name="")
+    except ValueError:
         return _member(text)
-    parts = (text[: head.end()], memoryview(text)[head.end() : end], text[end:])
-    return b"".join(_member(part) for part in parts)
-
-
-def _head(beginning: bytes, count: int) -> bytes:
-    return beginning + b'%d"' % count
+    packages = memoryview(text)[found.start : found.end]
+    return b"".join(_member(part) for part in (text[: found.start], packages, text[found.end :]))
 
 
 def _member(*parts: bytes | memoryview) -> bytes:

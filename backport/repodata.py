@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 from backport.errors import BackportError, HostError, PublishError
 from backport.files import digest_of, scratch_folder, write_atomically
-from backport.gzipped import Packed, pack_list
+from backport.gzipped import Packed, pack_list, plain_size_and_digest
 
 Compression = Literal["gz", "zstd"]
 Package: TypeAlias = Any
@@ -225,15 +226,45 @@ def _write_file(kind: str, packages: list[Package], folder: Path, compression: C
 def place_packed(kind: str, packed: Packed, folder: Path) -> Any:
     """Write one gzip file of metadata below ``folder``, let createrepo_c read it back, and give its record
     for ``repomd.xml``. Raises OSError when it does not read back."""
-    createrepo_c = bindings()
     path = folder / f"{kind}.xml.gz"
     path.write_bytes(packed.content)
+    return _read_back_record(kind, path, packed.size, packed.sha256)
+
+
+def _read_back_record(kind: str, path: Path, size: int, sha256: str) -> Any:
+    createrepo_c = bindings()
     record = createrepo_c.RepomdRecord(kind, str(path))
     record.fill(createrepo_c.SHA256)
-    if (record.size_open, record.checksum_open) != (packed.size, packed.sha256):
+    if (record.size_open, record.checksum_open) != (size, sha256):
         raise OSError(f"{path}: does not read back as it was written")
     record.rename_file()
     return record
+
+
+def read_plain(path: Path, compression: Compression) -> bytes:
+    """The plain text of a compressed file, as createrepo_c reads it. Raises ValueError, OSError."""
+    createrepo_c = bindings()
+    with tempfile.NamedTemporaryFile() as plain:
+        try:
+            createrepo_c.decompress_file(str(path), plain.name, compression_of(compression)[0])
+        except createrepo_c.CreaterepoCError as problem:
+            raise ValueError(f"{path.name}: {problem}") from None
+        return Path(plain.name).read_bytes()
+
+
+def place_plain(
+    kind: str, parts: Sequence[bytes | memoryview], folder: Path, compression: Compression
+) -> Any:
+    """Let createrepo_c compress the parts of a metadata file below ``folder`` and read it back; its record
+    for ``repomd.xml``. Raises OSError when it does not read back."""
+    createrepo_c = bindings()
+    form, suffix = compression_of(compression)
+    plain = folder / f"{kind}.xml"
+    plain.write_bytes(b"".join(parts))
+    path = folder / f"{plain.name}{suffix}"
+    createrepo_c.compress_file(str(plain), str(path), form)
+    plain.unlink()
+    return _read_back_record(kind, path, *plain_size_and_digest(parts))
 
 
 def compression_of(name: Compression) -> tuple[int, str]:

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -39,6 +39,7 @@ GRACE = timedelta(days=3)
 """How long superseded metadata stays reachable; dnf uses what it has for two days by default."""
 REPOMD = f"{repodata.FOLDER}/{repodata.REPOMD}"
 """Relative to a repository's folder."""
+_LINKERS = 4
 _SYNCS = 8
 """How many files are brought to the disk at a time: the file system writes its journal once for several."""
 _NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
@@ -114,7 +115,7 @@ class Publication:
         return (
             self.repository_before(name) is not None
             and self.before is not None
-            and self.before.compression == self.record.compression == "gz"
+            and self.before.compression == self.record.compression
             and not any(one.path in self.replaced for one in self.added_to(name))
         )
 
@@ -298,13 +299,13 @@ def _extend(publication: Publication, before: Path, scratch: Path, name: str) ->
     folder = scratch / name
     with ThreadPoolExecutor(1) as pool:
         linking = pool.submit(_link_all, publication, before, folder)
-        base = read_base(before)
+        base = read_base(before, publication.record.compression)
         extend_repodata(folder, base, rpms=[scratch / one.path for one in publication.added_to(name)])
         linked = linking.result()
     # What the metadata does not name is not carried on, and what it names must be there.
     for foreign in linked - base.locations:
         (folder / foreign).unlink()
-    _link_packages(publication, before, folder, base.locations - linked)
+    _link_packages(publication, before, folder, sorted(base.locations - linked))
 
 
 def _link_all(publication: Publication, before: Path, folder: Path) -> frozenset[str]:
@@ -321,23 +322,29 @@ def _describe_anew(publication: Publication, before: Path | None, scratch: Path,
     known = repodata.read_packages(before) if before else {}
     kept = {place: package for place, package in known.items() if place not in added}
     if before:
-        _link_packages(publication, before, scratch / name, kept)
+        _link_packages(publication, before, scratch / name, list(kept))
     repodata.write_repodata(
         scratch / name, compression=publication.target.compression, known=kept,
         rpms=[scratch / name / place for place in (*kept, *added)],
     )  # fmt: skip
 
 
-def _link_packages(publication: Publication, before: Path, folder: Path, places: Iterable[str]) -> None:
-    """Names are looked up in the open folders, since there may be many."""
+def _link_packages(publication: Publication, before: Path, folder: Path, places: Sequence[str]) -> None:
+    """Names are looked up in the open folders, by several threads, since there may be many."""
     with opened_folder(before) as source, opened_folder(folder) as destination:
-        for place in places:
-            try:
-                os.link(place, place, src_dir_fd=source, dst_dir_fd=destination)
-            except OSError:
-                publication.link(before / place, folder / place)
-            else:
-                publication.linked.add(f"{folder}/{place}")
+
+        def link(some: Sequence[str]) -> None:
+            for place in some:
+                try:
+                    os.link(place, place, src_dir_fd=source, dst_dir_fd=destination)
+                except OSError:
+                    publication.link(before / place, folder / place)
+                else:
+                    publication.linked.add(f"{folder}/{place}")
+
+        with ThreadPoolExecutor(_LINKERS) as pool:
+            for _ in pool.map(link, (places[start::_LINKERS] for start in range(_LINKERS))):
+                pass
 
 
 def _link_metadata(publication: Publication, before: Path, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Metadata of a large repository to which a few packages come, without describing the others again.
 
-The entries that are there stay as they are, byte by byte and compressed; the new ones, as createrepo_c writes
-them, follow, and the count in the head is raised. What is new is read back by createrepo_c's parser. For gzip
-alone: other compressions, and repositories from which packages go, are described anew (`write_repodata`).
+The entries that are there stay as they are, byte by byte, and in gzip files compressed; the new ones, as
+createrepo_c writes them, follow, and the count in the head is raised. What is new is read back by
+createrepo_c's parser, and the whole by its reader. Repositories from which packages go, or which are to be
+compressed in another way, are described anew (`write_repodata`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from backport import repodata
 from backport.errors import PublishError
 from backport.files import scratch_folder
-from backport.gzipped import PackageList, read_list
+from backport.gzipped import PackageList, plain_list, read_list
 
 _LOCATION = re.compile(rb'<location href="([^"]+)"')
 """In text an angle bracket is always escaped (XML 1.0, section 2.4), so that this is found in tags alone."""
@@ -29,12 +30,13 @@ _DAMAGED = "the repository's metadata is damaged; `backport repo verify` tells m
 class Base:
     """Metadata that is there: each of its files, and what it describes."""
 
+    compression: repodata.Compression
     lists: Mapping[str, PackageList]
     locations: frozenset[str]
     """Where the packages lie, relative to the repository's folder."""
 
 
-def read_base(folder: Path) -> Base:
+def read_base(folder: Path, compression: repodata.Compression = "gz") -> Base:
     """The metadata of a repository, of which every file is the one that ``repomd.xml`` names.
 
     Raises PublishError when it is damaged, or its files describe different numbers of packages; OSError.
@@ -45,7 +47,7 @@ def read_base(folder: Path) -> Base:
     files = {Path(name).name.rsplit("-", 1)[-1].split(".")[0]: name for name in names}
     try:
         with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
-            read = pool.map(lambda kind: read_list(folder / files[kind]), repodata.KINDS)
+            read = pool.map(lambda kind: _read(folder / files[kind], compression), repodata.KINDS)
             lists = dict(zip(repodata.KINDS, read, strict=True))
     except ValueError as problem:
         raise PublishError(f"{folder}: the metadata is damaged: {problem}", hint=_DAMAGED) from None
@@ -55,7 +57,13 @@ def read_base(folder: Path) -> Base:
         raise PublishError(
             f"{folder}: the metadata does not describe {len(locations)} packages throughout", hint=_DAMAGED
         )
-    return Base(lists=lists, locations=locations)
+    return Base(compression=compression, lists=lists, locations=locations)
+
+
+def _read(file: Path, compression: repodata.Compression) -> PackageList:
+    if compression == "gz":
+        return read_list(file)
+    return plain_list(repodata.read_plain(file, compression), name=file.name)
 
 
 def extend_repodata(folder: Path, base: Base, *, rpms: Sequence[Path]) -> None:
@@ -70,12 +78,16 @@ def extend_repodata(folder: Path, base: Base, *, rpms: Sequence[Path]) -> None:
     with scratch_folder(folder, f".{repodata.FOLDER}.") as scratch:
 
         def extend(kind: str) -> Any:
-            count = len(base.locations) + len(packages)
-            packed = base.lists[kind].extended(new[kind].encode(), count=count)
-            return repodata.place_packed(kind, packed, scratch)
+            count, old, more = len(base.locations) + len(packages), base.lists[kind], new[kind].encode()
+            if base.compression == "gz":
+                return repodata.place_packed(kind, old.extended(more, count=count), scratch)
+            return repodata.place_plain(kind, old.grown(more, count=count), scratch, base.compression)
 
-        with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
-            records = list(pool.map(extend, repodata.KINDS))
+        try:
+            with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
+                records = list(pool.map(extend, repodata.KINDS))
+        except repodata.bindings().CreaterepoCError as problem:
+            raise PublishError(f"{folder / repodata.FOLDER}: cannot be written: {problem}") from None
         repodata.place_files(folder, scratch, records)
 
 

@@ -6,7 +6,7 @@ import gzip
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -42,14 +42,23 @@ def rpms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def extended(rpms: Path, tmp_path: Path) -> Path:
+def can_write(compression: repodata.Compression) -> bool:
+    return compression == "gz" or hasattr(repodata.bindings(), "ZSTD_COMPRESSION")
+
+
+WRITABLE: tuple[repodata.Compression, ...] = tuple(
+    one for one in get_args(repodata.Compression) if can_write(one)
+)
+
+
+def extended(rpms: Path, tmp_path: Path, compression: repodata.Compression = "gz") -> Path:
     base, folder = tmp_path / "base", tmp_path / "extended"
     shutil.copytree(rpms / "old", base)
-    repodata.write_repodata(base, compression="gz")
+    repodata.write_repodata(base, compression=compression)
     folder.mkdir()
     for path in sorted((*rpms.glob("old/*"), *rpms.glob("new/*"))):
         shutil.copy2(path, folder)
-    known = read_base(base)
+    known = read_base(base, compression)
     assert known.locations == {path.name for path in rpms.glob("old/*")}
     extend_repodata(folder, known, rpms=[folder / path.name for path in rpms.glob("new/*")])
     return folder
@@ -62,10 +71,11 @@ def fields(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.parametrize("compression", WRITABLE)
 def test_createrepo_c_finds_the_same_packages_field_by_field_as_in_a_full_run(
-    rpms: Path, tmp_path: Path
+    rpms: Path, tmp_path: Path, compression: repodata.Compression
 ) -> None:
-    folder = extended(rpms, tmp_path)
+    folder = extended(rpms, tmp_path, compression)
     assert repodata.check_repodata(folder) == ()
     ours = fields(folder)
     full = tmp_path / "full"
