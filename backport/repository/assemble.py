@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from backport import repodata
@@ -69,6 +69,8 @@ class Publication:
     """What is told of the packages in the target's own repository."""
     evidence: Evidence | None = None
     """Where the added packages come from, and what was tested."""
+    replaced: frozenset[str] = frozenset()
+    """The paths of the added packages of which the generation before has another file."""
     builds: tuple[Build, ...] = ()
     """What the page tells of the run that added them."""
     copy_of: Path | None = None
@@ -127,12 +129,6 @@ class Publication:
     def added_to(self, name: str) -> list[Incoming]:
         """What comes to one of the repositories."""
         return [one for one in self.added if one.path.startswith(f"{name}/")]
-
-    @cached_property
-    def replaced(self) -> frozenset[str]:
-        """The added packages of which the generation before has another file."""
-        path = self.before_path
-        return frozenset(one.path for one in self.added if path and (path / one.path).is_file())
 
     @property
     def fresh(self) -> Collection[str]:

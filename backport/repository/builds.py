@@ -92,8 +92,8 @@ def read_rows(generation: Path) -> Rows:
     found: dict[tuple[str, str], tuple[str, int]] = {}
     for path in files(generation):
         for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            name, evr, count, _, row = line.split("\t")
-            found[name, evr] = row, int(count)
+            name, evr, count, told = line.split("\t", 3)
+            found[name, evr] = told.partition("\t")[2], int(count)
     return Rows(
         rows=tuple(found[key][0] for key in sorted(found)), packages=sum(count for _, count in found.values())
     )

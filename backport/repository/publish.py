@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from backport.artifacts import Check, Nevra, PublishedRepo, SignedRpms, TestedRpms
 from backport.errors import BackportError, PublishError
 from backport.evidence.provenance import PublishedFile
-from backport.files import digest_of
 from backport.progress import Progress, Silent
-from backport.repodata import Compression
 from backport.repository.assemble import Incoming, Publication, make_generation
 from backport.repository.builds import Part, builds_of
 from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
-from backport.repository.contents import basearch, content_of, packages_of, path_of
+from backport.repository.contents import PublishedRpm, basearch, content_of, packages_of, path_of
 from backport.repository.documents import Account, advisories_for, evidence_for
 from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.repository.overview import write_page
@@ -74,21 +72,15 @@ def publish(
         folder.create()
         with folder.locked(timeout=lock_timeout):
             folder.remove_leftovers()
-            before = folder.current_generation()
-            incoming = _incoming(tested.signed, target)
-            added = _new_ones(incoming, before, folder, tested.signed.fingerprint)
-            if before and not added and _is_as_wanted(before, tested.signed, target, inputs or {}):
+            arrival = _arrival(tested, folder, target)
+            before = arrival.before
+            if before and not arrival.added and _is_as_wanted(before, tested.signed, target, inputs or {}):
                 progress.note("everything is published already")
                 now = before
             else:
                 _require_not_held(folder, inputs or {}, released)
-                publication = _publication(
-                    tested, incoming, added, folder=folder, before=before, target=target, account=account,
-                    record=_record(
-                        tested.signed, before, added, folder, compression=target.compression, run=run,
-                        inputs=inputs or {},
-                    ),
-                )  # fmt: skip
+                record = _record(arrival, run=run, inputs=inputs or {})
+                publication = _publication(arrival, record, account)
                 now = make_generation(publication, signing, progress)
             # The key and the .repo file are there before anything that they are needed for.
             write_client_files(
@@ -141,32 +133,6 @@ def is_proven(repository: Path, target: Target, channel: str = STABLE) -> bool:
     return current is not None and folder.is_proven(current)
 
 
-def roll_back(
-    repository: Path,
-    target: Target,
-    *,
-    failed: str,
-    to: str | None,
-    lock_timeout: float = LOCK_TIMEOUT,
-    channel: str = STABLE,
-) -> None:
-    """Let readers see the generation ``to`` again instead of ``failed`` (None: nothing, as before).
-
-    Raises PublishError when ``to`` is not whole, or when readers see another generation by now.
-    """
-    folder = TargetFolder.of(repository, target.name, channel)
-    with reported(folder), folder.locked(timeout=lock_timeout):
-        if (now := folder.current_id()) != failed:
-            raise PublishError(
-                f"{folder.current}: leads to {now}, no more to {failed}",
-                hint="another publisher was faster; look at what it published",
-            )
-        if to is not None:
-            folder.load(to)
-        if to != failed:
-            folder.switch(to, action="rollback")
-
-
 def _proven(
     published: PublishedRepo, prove: Prover, folder: TargetFolder, before: Generation | None
 ) -> PublishedRepo:
@@ -199,34 +165,81 @@ def _require_not_held(folder: TargetFolder, inputs: Mapping[str, str], released:
             )
 
 
-def _publication(
-    tested: TestedRpms,
-    incoming: Sequence[Incoming],
-    added: Sequence[Incoming],
-    *,
-    folder: TargetFolder,
-    before: Generation | None,
-    record: Generation,
-    target: Target,
-    account: Account | None,
-) -> Publication:
+@dataclass(frozen=True, kw_only=True)
+class _Arrival:
+    """The packages of a run, beside what is there."""
+
+    tested: TestedRpms
+    folder: TargetFolder
+    target: Target
+    before: Generation | None
+    incoming: Sequence[Incoming]
+    known: Mapping[str, PublishedRpm]
+    """The packages of the generation before by path; none where it has none of the run's."""
+    added: Sequence[Incoming]
+    """What is not there yet, or is there but signed by another key."""
+
+    @property
+    def before_path(self) -> Path | None:
+        return self.folder.generations / self.before.id if self.before else None
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """The paths of what is signed by another key."""
+        return frozenset(one.path for one in self.added if one.path in self.known)
+
+
+def _arrival(tested: TestedRpms, folder: TargetFolder, target: Target) -> _Arrival:
+    before = folder.current_generation()
+    path = folder.generations / before.id if before else None
+    incoming = _incoming(tested.signed, target)
+    known = {}
+    if before and path and any((path / one.path).exists() for one in incoming):
+        known = packages_of(path, before)
+    signer = tested.signed.fingerprint
+    added = [one for one in incoming if _is_new(one, known.get(one.path), path, folder, signer)]
+    return _Arrival(
+        tested=tested,
+        folder=folder,
+        target=target,
+        before=before,
+        incoming=incoming,
+        known=known,
+        added=added,
+    )
+
+
+def _is_new(
+    one: Incoming, old: PublishedRpm | None, before: Path | None, folder: TargetFolder, signer: str
+) -> bool:
+    there = content_of(before / one.path) if before and old else None
+    contents = {there.digest} if there else _earlier_contents(folder, one.path)
+    if contents - {one.content.digest}:
+        raise PublishError(
+            f"{one.rpm.nevra}: is published already, with other content",
+            hint="raise `bump` in the recipe: clients never take another package of the same version",
+        )
+    return not (old and there and (there.is_signed_by(signer) or old.sha256 == one.rpm.sha256))
+
+
+def _publication(arrival: _Arrival, record: Generation, account: Account | None) -> Publication:
     """What is published, with all that is told of it."""
-    old = folder.generations / before.id if before else None
-    new = {one.path for one in added}
-    files = [_file_of(one, new, old) for one in incoming]
-    parts = [Part(rpm=one.rpm, path=one.path, source=one.content.source) for one in incoming]
+    new = {one.path for one in arrival.added}
+    files = [_file_of(one, new, arrival.known) for one in arrival.incoming]
+    parts = [Part(rpm=one.rpm, path=one.path, source=one.content.source) for one in arrival.incoming]
+    signed, target = arrival.tested.signed, arrival.target
     return Publication(
-        folder=folder, target=target, public_key=tested.signed.public_key, before=before, added=added,
-        record=record, evidence=evidence_for(account, tested, files, new),
-        advisories=advisories_for(account, files, basearch(target), old),
-        builds=builds_of(parts, tested.signed.built) if added else (),
+        folder=arrival.folder, target=target, public_key=signed.public_key, before=arrival.before,
+        added=arrival.added, replaced=arrival.replaced, record=record,
+        evidence=evidence_for(account, arrival.tested, files, new),
+        advisories=advisories_for(account, files, basearch(target), arrival.before_path),
+        builds=builds_of(parts, signed.built) if new else (),
     )  # fmt: skip
 
 
-def _file_of(one: Incoming, new: Collection[str], old: Path | None) -> PublishedFile:
+def _file_of(one: Incoming, new: Collection[str], known: Mapping[str, PublishedRpm]) -> PublishedFile:
     """A package of the run as readers get it: one that was there keeps its file, signed another time."""
-    there = old / one.path if old and one.path not in new else None
-    digest = digest_of(there) if there else one.rpm.sha256
+    digest = one.rpm.sha256 if one.path in new else known[one.path].sha256
     return PublishedFile(path=one.path, nevra=str(one.rpm.nevra), sha256=digest)
 
 
@@ -238,25 +251,6 @@ def _incoming(signed: SignedRpms, target: Target) -> list[Incoming]:
             raise PublishError(f"{package.nevra}: is among the packages twice")
         found[path] = Incoming(rpm=package, path=path, content=content_of(package.path))
     return list(found.values())
-
-
-def _new_ones(
-    incoming: Sequence[Incoming], before: Generation | None, folder: TargetFolder, signer: str
-) -> list[Incoming]:
-    """What is not there yet, or is there but signed by another key."""
-    new = []
-    for one in incoming:
-        old = folder.generations / before.id / one.path if before else None
-        there = content_of(old) if old and old.is_file() else None
-        contents = {there.digest} if there else _earlier_contents(folder, one.path)
-        if contents - {one.content.digest}:
-            raise PublishError(
-                f"{one.rpm.nevra}: is published already, with other content",
-                hint="raise `bump` in the recipe: clients never take another package of the same version",
-            )
-        if not (old and there and (there.is_signed_by(signer) or digest_of(old) == one.rpm.sha256)):
-            new.append(one)
-    return new
 
 
 def _earlier_contents(folder: TargetFolder, path: str) -> set[str]:
@@ -277,46 +271,32 @@ def _is_as_wanted(before: Generation, signed: SignedRpms, target: Target, inputs
     )
 
 
-def _record(
-    signed: SignedRpms,
-    before: Generation | None,
-    added: Sequence[Incoming],
-    folder: TargetFolder,
-    *,
-    compression: Compression,
-    run: str,
-    inputs: Mapping[str, str],
-) -> Generation:
-    now = datetime.now(UTC)
+def _record(arrival: _Arrival, *, run: str, inputs: Mapping[str, str]) -> Generation:
+    now, before, signer = datetime.now(UTC), arrival.before, arrival.tested.signed.fingerprint
     if before and now < before.time:
         raise PublishError(
             f"this host's clock says {now:%Y-%m-%d %H:%M:%S} UTC, before generation {before.id} was made",
             hint="set the clock",
         )
-    replaced = _signers_of_replaced(before, added, folder)
-    signers = Counter(before.signers if before else {})
-    signers[signed.fingerprint] += len(added)
-    signers.subtract(replaced)
     return Generation(
         id="",
         time=now,
         previous=before.id if before else None,
-        compression=compression,
-        fingerprint=signed.fingerprint,
+        compression=arrival.target.compression,
+        fingerprint=signer,
         run=run,
         inputs={**(before.inputs if before else {}), **inputs},
-        signers=dict(+signers),
-        added=len(added) - replaced.total(),
+        signers=_signers(arrival, signer),
+        added=len(arrival.added) - len(arrival.replaced),
     )
 
 
-def _signers_of_replaced(
-    before: Generation | None, added: Sequence[Incoming], folder: TargetFolder
-) -> Counter[str]:
-    """How many of the packages that go each key signed."""
-    found: Counter[str] = Counter()
-    places = [folder.generations / before.id / one.path for one in added] if before else []
-    for content in (content_of(place) for place in places if place.is_file()):
-        known = before.signers if before else ()
-        found.update(key for key in known if content.is_signed_by(key))
-    return found
+def _signers(arrival: _Arrival, signer: str) -> dict[str, int]:
+    """How many packages each key signed, once the run's are there."""
+    before, path = arrival.before, arrival.before_path
+    signers = Counter(before.signers if before else {})
+    signers[signer] += len(arrival.added)
+    for place in [path / one for one in arrival.replaced] if path else ():
+        content = content_of(place)
+        signers.subtract(key for key in tuple(signers) if content.is_signed_by(key))
+    return dict(+signers)

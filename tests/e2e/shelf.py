@@ -14,7 +14,7 @@ from backport.files import digest_of
 from backport.repository.contents import repositories_of
 from backport.repository.documents import Account
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
-from backport.repository.publish import publish
+from backport.repository.publish import Prover, publish
 from backport.signing import sign
 from backport.signing.key import verify_file
 from backport.site import Signing
@@ -45,11 +45,13 @@ class Publisher:
         run: str = "",
         inputs: dict[str, str] | None = None,
         account: Account | None = None,
+        prove: Prover | None = None,
         force: bool = False,
     ) -> PublishedRepo:
         return publish(
             tested, target=self.target, repository=self.repository, signing=self.signing, base_url=URL,
             progress=self, run=run, inputs=inputs, account=account, channel=self.channel, force=force,
+            prove=prove,
         )  # fmt: skip
 
     def note(self, message: str) -> None:

@@ -233,11 +233,3 @@ def test_after_a_failed_proof_readers_see_the_generation_before(tmp_path: Path, 
     state = publish.published_state(repository, f28)
     assert state is not None
     assert state.id == first.generation
-
-
-def test_a_rollback_needs_a_whole_generation(tmp_path: Path, f28: Target) -> None:
-    repository = tmp_path / "repository"
-    first = publish_it(packages(tmp_path / "one", "a"), repository, f28)
-    with pytest.raises(PublishError, match="there is no generation"):
-        publish.roll_back(repository, f28, failed=first.generation, to="20260102T030405Z-abababababab")
-    assert publish.published_state(repository, f28) is not None
