@@ -5,7 +5,6 @@ Every check is data; the questions put to the host are in ``Probes``, so that a 
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import shutil
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backport.artifacts import Check, Verdict
+from backport.bindings import import_bindings
 from backport.errors import BackportError, HostError
 from backport.files import scratch_folder
 from backport.run import BASE_ENVIRONMENT, run
@@ -87,10 +87,6 @@ def _which(program: str) -> str | None:
     return shutil.which(program, path=BASE_ENVIRONMENT["PATH"])
 
 
-def _import_module(name: str) -> None:
-    importlib.import_module(name)
-
-
 def _os_release() -> dict[str, str]:
     try:
         return platform.freedesktop_os_release()
@@ -143,7 +139,7 @@ class Probes:
     euid: Callable[[], int] = os.geteuid
     os_release: Callable[[], dict[str, str]] = _os_release
     which: Callable[[str], str | None] = _which
-    import_module: Callable[[str], None] = _import_module
+    import_module: Callable[[str], object] = import_bindings
     start: Callable[[Sequence[str]], None] = _start
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
     writable: Callable[[Path], bool] = lambda folder: os.access(folder, os.W_OK | os.X_OK)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backport.builders import choose_builder
-from backport.pipeline import is_held, is_published, resolve_job
+from backport.prepare import is_held, is_published, resolve_job
 from backport.runs.history import last_run
 from backport.runs.job import Job
 from backport.runs.report import changes

@@ -39,16 +39,20 @@ class Patch(Settings):
     """A patch file below the patches folder, and how many leading path parts ``patch`` strips."""
 
     file: Annotated[str, AfterValidator(_inside)]
+    """Path below the patches folder, such as ``openssl/f28-security-policy.patch``."""
     strip: int = Field(default=1, ge=0, le=9)
+    """How many leading path parts ``patch -p`` strips."""
 
 
 class SpecEdit(Settings):
     """A change to the spec's text at an anchor, which must match exactly once."""
 
     action: Literal["insert_before", "insert_after", "replace", "delete"]
+    """What is done at the anchor."""
     anchor: str = Field(min_length=1)
     """Whole or partial line, or several lines, just as they stand in the spec."""
     text: str = ""
+    """What is inserted, or takes the anchor's place; ``delete`` takes none."""
 
     @model_validator(mode="after")
     def _text_fits_action(self) -> SpecEdit:
@@ -117,6 +121,7 @@ class Handshake(Settings):
     """What a STARTTLS handshake negotiates."""
 
     protocol: Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
+    """The protocol version."""
     cipher: str | None = None
     """The suite's OpenSSL name; none where any will do."""
 
@@ -129,6 +134,7 @@ class Starttls(Settings):
     before: Handshake
     """The negative control: what the target's own packages negotiate."""
     after: Handshake
+    """What a default client and the backported packages negotiate."""
     refused: tuple[Literal["TLSv1", "TLSv1.1", "TLSv1.2"], ...] = ("TLSv1",)
     """Old protocol versions that are tried, each alone. Those that the crypto policy in force forbids must
     be refused, and all of them where there is none; what it permits is a warning when it is accepted."""
@@ -138,8 +144,11 @@ class Command(Settings):
     """A program run inside the updated root, and what it must say."""
 
     id: CheckId
+    """The check's name in reports: it becomes ``command.ID``."""
     run: tuple[str, ...] = Field(min_length=1)
+    """The program's path inside the root, and its arguments; no shell reads them."""
     exit: int = 0
+    """The exit code that is expected."""
     output: str = ""
     """Regular expression that the output must contain."""
 
@@ -161,7 +170,9 @@ class SelfTest(Settings):
     update: tuple[Name, ...] = ()
     """Packages that the update must bring in although nothing of them was installed."""
     starttls: Starttls | None = None
+    """The mail server's examination; without it the commands alone are the proof."""
     commands: tuple[Command, ...] = ()
+    """Programs that must run after the update."""
 
     @model_validator(mode="after")
     def _proves_something(self) -> SelfTest:
@@ -180,6 +191,7 @@ class Advisory(Settings):
     title: str = Field(default="", max_length=200)
     """Default: the recipe's summary."""
     description: str = ""
+    """What the update brings, in sentences; every CVE that it settles is named after them."""
     references: tuple[Url, ...] = ()
     """Pages where there is more to read, such as bugs or CVE records."""
 
@@ -213,10 +225,12 @@ class Recipe(Settings):
     """Everything that backport has to know about one backport."""
 
     summary: str = Field(min_length=1, max_length=200)
+    """What the backport is for, in one line."""
     targets: tuple[Name, ...] = Field(min_length=1)
     """The targets that the changes were made for."""
     source: Source
     packages: dict[Name, Package] = Field(min_length=1)
+    """The source packages, by name. Their build order follows from their dependencies."""
     self_test: SelfTest
     advisory: Advisory = Advisory()
     gates: Gates = Gates()

@@ -7,7 +7,6 @@ copies are left out: dnf does not read them.
 
 from __future__ import annotations
 
-import importlib
 import os
 import tempfile
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from backport.bindings import import_bindings
 from backport.errors import BackportError, HostError, PublishError
 from backport.files import digest_of, scratch_folder, write_atomically
 from backport.gzipped import Packed, pack_list, plain_size_and_digest
@@ -159,7 +159,7 @@ def check_repodata(
 def bindings() -> Any:
     """createrepo_c's Python bindings. Raises HostError where they are not installed."""
     try:
-        return importlib.import_module("createrepo_c")
+        return import_bindings("createrepo_c")
     except ImportError:
         raise HostError(
             "createrepo_c's Python bindings are not installed",

@@ -49,6 +49,7 @@ class Key(Settings):
     """A public key, pinned by its fingerprint; the file may then come from anywhere."""
 
     fingerprint: Fingerprint
+    """The whole fingerprint, 40 hexadecimal digits; the file must hold this key alone."""
     file: Path
     """The armoured or binary public key."""
     sha1_self_signature: bool = False

@@ -25,7 +25,9 @@ class Koji(Settings):
     """The build system that source packages come from."""
 
     hub: Url = "https://koji.fedoraproject.org/kojihub"
+    """The hub's XML-RPC address."""
     files: Url = "https://kojipkgs.fedoraproject.org"
+    """The file server, in Koji's path layout."""
     timeout: float = Field(default=30.0, gt=0, le=600)
     """Deadline in seconds of one request."""
     retries: int = Field(default=3, ge=0, le=20)
@@ -47,8 +49,11 @@ class Paths(Settings):
     repository: Path = Path("/srv/backport")
     """What is published; a web server may serve it as it is."""
     recipes: Path = Field(default_factory=lambda: _data_folder("specs"))
+    """The recipes; default: those that come with backport."""
     patches: Path = Field(default_factory=lambda: _data_folder("patches"))
+    """The recipes' patches; default: those that come with backport."""
     targets: Path = Field(default_factory=lambda: _data_folder("mock-configs"))
+    """The targets; default: those that come with backport."""
     locks: Path | None = None
     """Where ``backport lock`` writes; default: beside the recipes."""
 
@@ -57,6 +62,7 @@ class Signing(Settings):
     """The key that signs packages and metadata. It never enters a build."""
 
     gnupghome: Path = Path("/etc/backport/gnupg")
+    """The GNUPGHOME that holds the secret key, and nothing else."""
     key: Fingerprint | None = None
     """Needed only where the GNUPGHOME holds more than one secret key."""
     passphrase_file: Path | None = None
@@ -67,6 +73,7 @@ class Site(Settings):
     """One installation's settings; every one has a default that fits Fedora."""
 
     builder: Literal["auto", "mock", "chroot"] = "auto"
+    """What builds: mock, a chroot of our own, or mock where it is installed."""
     packager: str = "backport <backport@localhost>"
     """Name and address in changelog entries and as signing key's user id."""
     base_url: Url | None = None

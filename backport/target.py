@@ -18,6 +18,7 @@ class Repository(Settings):
     """One of the target's own package repositories."""
 
     id: Name
+    """The repository's id, as dnf and a site's ``mirrors`` name it."""
     baseurl: Url
     """May hold dnf's variables ``$basearch`` and ``$releasever``."""
     keys: tuple[Name, ...] = Field(min_length=1)
@@ -28,11 +29,15 @@ class Target(Settings):
     """The older release: where its packages are, what a build root holds, what its tools can read."""
 
     name: Name
+    """The file's own name without ``.toml``; `--target` takes it, and the repository's folder has it."""
     summary: str
+    """The release's full name."""
     releasever: Name
+    """The value of dnf's ``$releasever``, such as ``28``."""
     dist: Annotated[str, StringConstraints(pattern=r"^\.[a-z0-9]+$")]
     """The value of %dist, such as ``.fc28``."""
     arch: Literal["x86_64", "aarch64", "ppc64le", "s390x", "i686"]
+    """The architecture that is built for, as rpm names it."""
     repositories: tuple[Repository, ...] = Field(min_length=1)
     keys: dict[Name, Key]
     buildroot: tuple[PackageName, ...] = Field(min_length=1)

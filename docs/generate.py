@@ -104,7 +104,7 @@ def _prose(text: str) -> str:
 def _default(field: Mapping[str, Any]) -> str:
     default = field.get("default")
     if default is None:
-        return "none" if "anyOf" in field else "see text"
+        return "none" if "anyOf" in field else "see meaning"
     if isinstance(default, dict | list | str) and not default:
         return "empty"
     if isinstance(default, dict | list):

@@ -126,12 +126,12 @@ def diff(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = No
     Example:
         backport diff openssl --target f28
     """
-    from backport import pipeline
+    from backport import prepare
     from backport.commands.terminal import TerminalProgress
     from backport.runs.job import load_job
 
     with TerminalProgress() as progress:
-        text = pipeline.diff(load_job(recipe, target, config), progress=progress)
+        text = prepare.diff(load_job(recipe, target, config), progress=progress)
     sys.stdout.write(text)
 
 
@@ -145,14 +145,14 @@ def fetch(
     Example:
         backport fetch openssl --target f28
     """
-    from backport import pipeline
+    from backport import prepare
     from backport.commands.terminal import TerminalProgress, output, rows_table
     from backport.runs.job import load_job
 
     with TerminalProgress() as progress:
-        originals = pipeline.fetch_sources(load_job(recipe, target, config), progress=progress)
+        originals = prepare.fetch_sources(load_job(recipe, target, config), progress=progress)
     if as_json:
-        print_json([pipeline.source_data(source) for source in originals])
+        print_json([prepare.source_data(source) for source in originals])
         return
     rows = [
         (str(source.rpm.nevra), source.rpm.sha256, source.signing_key, str(source.rpm.path))
@@ -169,13 +169,13 @@ def lock(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = No
     Example:
         backport lock openssl --target f28
     """
-    from backport import pipeline
+    from backport import prepare
     from backport.commands.terminal import TerminalProgress
     from backport.runs.job import load_job
 
     job = load_job(recipe, target, config)
     with TerminalProgress() as progress:
-        pipeline.lock_sources(job, progress=progress)
+        prepare.lock_sources(job, progress=progress)
     typer.echo(f"wrote {job.lock_file}")
 
 

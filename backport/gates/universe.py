@@ -8,12 +8,11 @@ met is shown by the installation in a root.
 from __future__ import annotations
 
 import functools
-import importlib
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from backport.bindings import import_bindings
 from backport.errors import HostError, PublishError
 from backport.gates.stock import Metadata
 from backport.target import Target
@@ -170,10 +169,6 @@ def _dependencies(one: Solvable, kind: str) -> list[Any]:
 
 def _solv() -> Any:
     try:
-        # Its types have no __module__, of which Python 3.12 and later warn while they are made. Where
-        # warnings are errors, the types would be left half made and crash the process later.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
-            return importlib.import_module("solv")
+        return import_bindings("solv")
     except ImportError:
         raise HostError("libsolv's Python bindings are not installed", hint="install python3-solv") from None

@@ -157,5 +157,13 @@ def test_the_doctor_speaks_where_the_bindings_are_missing() -> None:
     assert {"module.rpm", "module.createrepo_c", "module.koji"} <= set(done.stdout.split())
 
 
+def test_bindings_stay_whole_where_warnings_are_errors() -> None:
+    code = (
+        "from backport.doctor import examine_host; from backport.site import Site;"
+        "examine_host(Site(), offline=True); import solv; solv.Pool()"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
 def test_checks_are_plain_data() -> None:
     assert all(isinstance(check, Check) for check in examine_host(Site(), offline=True))

@@ -22,8 +22,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     for layer in (
         ("__main__",),
         ("commands",),
-        ("plan",),
-        ("pipeline", "doctor"),
+        ("pipeline", "plan", "doctor"),
+        ("prepare",),
         ("runs",),
         ("gates",),
         ("selftest", "repository", "builders", "sources", "maillog"),
@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("trust openpgp", "spec", "diffs"),
         ("recipe target site settings",),
         ("artifacts", "progress"),
-        ("run", "files", "gzipped"),
+        ("run", "files", "gzipped", "bindings"),
         ("errors",),
     )
 )

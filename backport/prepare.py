@@ -1,0 +1,144 @@
+"""Before anything is built: what the hub says of a job, its source packages, and their changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backport import srpm
+from backport.artifacts import PatchedSrpm, SourceRpm
+from backport.builders import Builder
+from backport.files import scratch_folder
+from backport.progress import Progress
+from backport.repository import publish
+from backport.repository.generations import Generation
+from backport.runs.job import Job, settings_inputs
+from backport.runs.results import key_of
+from backport.signing import sign
+from backport.sources import fetch as sources
+from backport.sources import lock
+from backport.sources.order import Node, build_order
+from backport.sources.resolve import ResolvedBuild, resolve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What the hub says of a job's packages, and what follows from it before anything is fetched."""
+
+    builds: Mapping[str, ResolvedBuild]
+    """By package, in the order in which they are built."""
+    inputs: Mapping[str, str]
+    key: str
+    published: Generation | None
+    """What readers see now."""
+
+
+def ask_hub(job: Job) -> dict[str, ResolvedBuild]:
+    """The job's builds by package, in the order in which they are built.
+
+    Raises FetchError, and UsageError for packages that need each other in a circle.
+    """
+    found = resolve(job.site.koji, job.nvrs, arch=job.target.arch, tag=job.recipe.source.tag)
+    by_name = {one.nevra.name: one for one in found}
+    nodes = {
+        name: Node(
+            build_requires=one.build_requires,
+            requires=one.requires,
+            provides=one.provides,
+            stock=frozenset(job.recipe.packages[name].stock),
+        )
+        for name, one in by_name.items()
+    }
+    return {name: by_name[name] for name in build_order(nodes)}
+
+
+def resolve_job(job: Job, builder: Builder) -> Resolved:
+    """Everything that is known before anything is fetched. Raises FetchError, UsageError, SignError."""
+    builds = ask_hub(job)
+    signing_key = sign.show_key(job.site.signing).fingerprint
+    inputs = settings_inputs(job, builder=builder.name, signing_key=signing_key)
+    for name, one in builds.items():
+        digests = sorted((key, sorted(values.items())) for key, values in one.digests.items())
+        inputs[f"{name} source"] = f"{one.nevra} {key_of({'hub': repr((one.header_digest, digests))})}"
+    return Resolved(
+        builds=builds,
+        inputs=inputs,
+        key=key_of(inputs),
+        published=publish.published_state(job.site.paths.repository, job.target, job.site.channel),
+    )
+
+
+def is_published(job: Job, resolved: Resolved) -> bool:
+    """Whether what readers see now came from these very inputs, and a client could install it."""
+    same = resolved.published is not None and resolved.published.inputs.get(job.name) == resolved.key
+    return same and publish.is_proven(job.site.paths.repository, job.target, job.site.channel)
+
+
+def is_held(job: Job, resolved: Resolved) -> bool:
+    """Whether readers were led back from what these very inputs gave; then only ``--force`` publishes it."""
+    return publish.is_held(job.site.paths.repository, job.target, resolved.key, job.site.channel)
+
+
+def fetch_all(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:
+    """The verified source packages, in the order of ``builds``; where there is a lock, no others.
+
+    Raises FetchError.
+    """
+    locked_ones = lock.load_lock(job.lock_file)
+    if locked_ones:
+        for one in builds.values():
+            lock.check_lock(locked_ones, one, path=job.lock_file)
+    originals = _fetch_any(job, builds, progress)
+    if locked_ones:
+        for original in originals:
+            lock.check_lock(locked_ones, original, path=job.lock_file)
+    return originals
+
+
+def patch_all(job: Job, originals: Sequence[SourceRpm], workspace: Path) -> tuple[PatchedSrpm, ...]:
+    """The source packages with the recipe's changes. Raises PatchError."""
+    return tuple(
+        srpm.patch(
+            source, job.recipe.packages[source.rpm.nevra.name], target=job.target,
+            patches=job.site.paths.patches, packager=job.site.packager,
+            workspace=workspace / source.rpm.nevra.name,
+        )
+        for source in originals
+    )  # fmt: skip
+
+
+def fetch_sources(job: Job, *, progress: Progress) -> tuple[SourceRpm, ...]:
+    """Resolve and fetch alone, for ``backport fetch`` and ``lock``. Raises FetchError."""
+    return fetch_all(job, ask_hub(job), progress)
+
+
+def lock_sources(job: Job, *, progress: Progress) -> None:
+    """Write the job's lock file from what the hub gives now. Raises FetchError."""
+    lock.write_lock(job.lock_file, _fetch_any(job, ask_hub(job), progress))
+
+
+def diff(job: Job, *, progress: Progress) -> str:
+    """The whole change to every package, in build order. Raises FetchError, PatchError."""
+    with scratch_folder(job.site.paths.cache, ".diff-") as scratch:
+        patched = patch_all(job, fetch_sources(job, progress=progress), scratch)
+        return "".join(one.diff for one in patched)
+
+
+def source_data(source: SourceRpm) -> dict[str, str]:
+    """A source package for machines."""
+    return {
+        "nevra": str(source.rpm.nevra),
+        "sha256": source.rpm.sha256,
+        "signing_key": source.signing_key,
+        "url": source.url,
+        "file": str(source.rpm.path),
+    }
+
+
+def _fetch_any(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:
+    koji, cache = job.site.koji, job.site.paths.cache
+    return tuple(
+        sources.fetch(one, koji=koji, cache=cache, keys=job.source_keys, progress=progress)
+        for one in builds.values()
+    )
