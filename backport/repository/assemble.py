@@ -152,8 +152,9 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
     """Make the generation, whole and on the disk, and give its record; no reader is led to it yet.
 
     Raises PublishError when it does not read back or a package changed, SignError when its metadata
-    cannot be signed, OSError; nothing is left of it then.
+    cannot be signed, HostError when this host cannot write it, OSError; nothing is left of it then.
     """
+    repodata.compression_of(publication.record.compression)
     folder = publication.folder
     with scratch_folder(folder.generations, ".new-") as scratch:
         progress.note(f"linking {publication.record.packages} packages into a new generation")
