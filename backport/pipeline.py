@@ -12,7 +12,6 @@ from backport import gates, selftest
 from backport.artifacts import (
     BuiltRpms,
     Check,
-    Nevra,
     PatchedSrpm,
     PublishedRepo,
     Rpm,
@@ -26,7 +25,7 @@ from backport.evidence.provenance import Origin
 from backport.files import digest_of, locked, write_atomically
 from backport.prepare import Resolved, fetch_all, is_held, is_published, patch_all, resolve_job, source_data
 from backport.progress import Progress
-from backport.repodata import write_repodata
+from backport.repodata import compression_of, write_repodata
 from backport.repository import proof, publish
 from backport.repository.advisories import make_advisory, stock_evrs
 from backport.repository.documents import Account
@@ -92,6 +91,7 @@ def _run_alone(job: Job, record: Recorder, *, until: Stage, force: bool, progres
     with locked(guard, timeout=0, error=BuildRootLocked, what=busy):
         builder = choose_builder(job.site.builder, target=job.target, cache=job.site.paths.cache)
         record.builder = builder.name
+        compression_of(job.target.compression)
         _carry_over(
             _Run(job=job, builder=builder, record=record, progress=progress, until=until, force=force)
         )
@@ -205,12 +205,12 @@ def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
 def _gates(run: _Run, tested: TestedRpms) -> tuple[Check, ...]:
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.GATES):
-        published = publish.published_state(paths.repository, job.target, job.site.channel)
+        published = publish.published_packages(paths.repository, job.target, job.site.channel)
         checks = gates.examine(
             tested, job.recipe, job.target, candidate=run.workspace("self-test", "candidate"),
             # The target's rpmkeys has accepted every package while they were signed.
             accepted=[rpm.sha256 for rpm in tested.signed.rpms],
-            published=[Nevra.parse(rpm.nevra) for rpm in (published.rpms if published else ())],
+            published=published,
             cache=paths.cache, workspace=run.workspace("gates"), progress=run.progress,
         )  # fmt: skip
         run.record.examined(checks)

@@ -8,6 +8,7 @@ copies are left out: dnf does not read them.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 from backport.bindings import import_bindings
 from backport.errors import BackportError, HostError, PublishError
 from backport.files import digest_of, scratch_folder, write_atomically
+from backport.gzipped import Packed, pack_list, plain_size_and_digest
 
 Compression = Literal["gz", "zstd"]
 Package: TypeAlias = Any
@@ -98,6 +100,23 @@ def read_packages(folder: Path, *, error: type[BackportError] = PublishError) ->
     packages, problems = _parse(folder, error)
     if problems:
         raise error(f"{folder / FOLDER}: {problems[0]}", hint="the repository's metadata is damaged")
+    return packages
+
+
+def read_primary(folder: Path, *, error: type[BackportError] = PublishError) -> list[Package]:
+    """The packages that ``primary`` names, without what the other two files say of them.
+
+    Raises ``error`` when the metadata is not whole.
+    """
+    if problems := check_metadata_files(folder, error=error):
+        raise error(f"{folder}: {problems[0]}", hint="the repository's metadata is damaged")
+    createrepo_c = bindings()
+    (file,) = (record.location_href for record in _records(folder, error) if record.type == "primary")
+    packages: list[Package] = []
+    try:
+        createrepo_c.xml_parse_primary(str(folder / file), pkgcb=packages.append, do_files=0)
+    except (createrepo_c.CreaterepoCError, OSError) as problem:
+        raise error(f"{folder / file}: cannot be read: {problem}") from None
     return packages
 
 
@@ -183,6 +202,8 @@ def _write_file(kind: str, packages: list[Package], folder: Path, compression: C
         "filelists": createrepo_c.FilelistsXmlFile,
         "other": createrepo_c.OtherXmlFile,
     }
+    if compression == "gz":
+        form, suffix = createrepo_c.NO_COMPRESSION, ""
     path = folder / f"{kind}.xml{suffix}"
     statistics = createrepo_c.ContentStat(createrepo_c.SHA256)
     file = writers[kind](str(path), form, statistics)
@@ -190,11 +211,60 @@ def _write_file(kind: str, packages: list[Package], folder: Path, compression: C
     for package in packages:
         file.add_pkg(package)
     file.close()
+    if compression == "gz":
+        text = path.read_bytes()
+        path.unlink()
+        packed = Packed(content=pack_list(text), size=statistics.size, sha256=statistics.checksum)
+        return place_packed(kind, packed, folder)
     record = createrepo_c.RepomdRecord(kind, str(path))
     record.load_contentstat(statistics)
     record.fill(createrepo_c.SHA256)
     record.rename_file()
     return record
+
+
+def place_packed(kind: str, packed: Packed, folder: Path) -> Any:
+    """Write one gzip file of metadata below ``folder``, let createrepo_c read it back, and give its record
+    for ``repomd.xml``. Raises OSError when it does not read back."""
+    path = folder / f"{kind}.xml.gz"
+    path.write_bytes(packed.content)
+    return _read_back_record(kind, path, packed.size, packed.sha256)
+
+
+def _read_back_record(kind: str, path: Path, size: int, sha256: str) -> Any:
+    createrepo_c = bindings()
+    record = createrepo_c.RepomdRecord(kind, str(path))
+    record.fill(createrepo_c.SHA256)
+    if (record.size_open, record.checksum_open) != (size, sha256):
+        raise OSError(f"{path}: does not read back as it was written")
+    record.rename_file()
+    return record
+
+
+def read_plain(path: Path, compression: Compression) -> bytes:
+    """The plain text of a compressed file, as createrepo_c reads it. Raises ValueError, OSError."""
+    createrepo_c = bindings()
+    with tempfile.NamedTemporaryFile() as plain:
+        try:
+            createrepo_c.decompress_file(str(path), plain.name, compression_of(compression)[0])
+        except createrepo_c.CreaterepoCError as problem:
+            raise ValueError(f"{path.name}: {problem}") from None
+        return Path(plain.name).read_bytes()
+
+
+def place_plain(
+    kind: str, parts: Sequence[bytes | memoryview], folder: Path, compression: Compression
+) -> Any:
+    """Let createrepo_c compress the parts of a metadata file below ``folder`` and read it back; its record
+    for ``repomd.xml``. Raises OSError when it does not read back."""
+    createrepo_c = bindings()
+    form, suffix = compression_of(compression)
+    plain = folder / f"{kind}.xml"
+    plain.write_bytes(b"".join(parts))
+    path = folder / f"{plain.name}{suffix}"
+    createrepo_c.compress_file(str(plain), str(path), form)
+    plain.unlink()
+    return _read_back_record(kind, path, *plain_size_and_digest(parts))
 
 
 def compression_of(name: Compression) -> tuple[int, str]:

@@ -28,8 +28,8 @@ from backport.settings import Key
 
 VERIFY_TIMEOUT = 600.0
 """Deadline in seconds for the verification of one package."""
-_BATCH = 100
-"""How many packages one rpmkeys is given."""
+_BATCH = 500
+"""How many packages one rpmkeys is given at most."""
 _KEY_TIMEOUT = 60.0
 _SIGNATURE_TAGS = ("RSAHEADER", "DSAHEADER", "SIGPGP", "SIGGPG")
 _SHA1 = "2"
@@ -81,6 +81,16 @@ class _Listing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What became of many packages."""
+
+    signers: Mapping[Path, str]
+    """For each that is whole and signed, the fingerprint of the pinned key that signed it."""
+    wrong: Mapping[Path, str]
+    """For each other, why not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Keyring:
     """Pinned public keys, each in an rpm database of its own."""
 
@@ -102,33 +112,53 @@ class Keyring:
             return claimed
         raise self.error(f"{path.name}: {self._why_not(path, claimed)}", hint=_CHANGED_HINT)
 
-    def verify_all(self, paths: Sequence[Path]) -> dict[Path, str]:
-        """For each package that is not whole or not signed by a pinned key, why not; many at a time."""
+    def verify_all(self, paths: Sequence[Path]) -> Verified:
+        """Which packages are whole and signed by a pinned key, and by which; many at a time, by all cores."""
+        cores = os.cpu_count() or 1
+        size = max(1, min(_BATCH, -(-len(paths) // cores)))
+        batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+        with ThreadPoolExecutor(cores) as pool:
+            results = list(pool.map(self._verify_batch, batches))
+        return Verified(
+            signers={path: key for one in results for path, key in one.signers.items()},
+            wrong={path: reason for one in results for path, reason in one.wrong.items()},
+        )
+
+    def _verify_batch(self, paths: Sequence[Path]) -> Verified:
+        """With one pinned key nothing needs to be read to choose it; the others are asked of each package
+        only where that does not do."""
+        pinned = set(self.owners.values())
+        if len(pinned) == 1 and self._accepts(*paths, fingerprint=min(pinned)):
+            return Verified(signers=dict.fromkeys(paths, min(pinned)), wrong={})
+        signers: dict[Path, str] = {}
         wrong: dict[Path, str] = {}
-        by_key: dict[str, list[Path]] = {}
         for path in paths:
             try:
-                by_key.setdefault(self._claimed_key(path), []).append(path)
+                signers[path] = self._claimed_key(path)
             except self.error as problem:
                 wrong[path] = problem.message
-        batches = [
-            (key, found[start : start + _BATCH])
-            for key, found in by_key.items()
-            for start in range(0, len(found), _BATCH)
-        ]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            good = pool.map(lambda item: self._accepts(*item[1], fingerprint=item[0]), batches)
-        for (_, batch), accepted in zip(batches, good, strict=True):
-            for path in () if accepted else batch:
-                try:
-                    self.verify(path)
-                except self.error as problem:
-                    wrong[path] = problem.message
-        return wrong
+        for key in set(signers.values()):
+            claimed = [path for path, found in signers.items() if found == key]
+            if not self._accepts(*claimed, fingerprint=key):
+                wrong |= self._verify_each(claimed)
+        return Verified(signers={path: signers[path] for path in signers.keys() - wrong.keys()}, wrong=wrong)
 
-    def signer_of(self, path: Path) -> str:
-        """Fingerprint of the pinned key that the package says it is signed by. Raises as `verify` does."""
-        return self._claimed_key(path)
+    def _verify_each(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Why packages that are not all accepted are not: those that are, are passed over by halves."""
+        if len(paths) > 1:
+            middle = len(paths) // 2
+            halves = (paths[:middle], paths[middle:])
+            return {
+                path: reason
+                for half in halves
+                if not self._accepts(*half, fingerprint=self._claimed_key(half[0]))
+                for path, reason in self._verify_each(half).items()
+            }
+        try:
+            self.verify(paths[0])
+        except self.error as problem:
+            return {paths[0]: problem.message}
+        return {}
 
     def _claimed_key(self, path: Path) -> str:
         header = read_header(path, error=self.error)

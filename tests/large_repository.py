@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backport.artifacts import BuiltRpms, Nevra, Rpm, SignedRpms
+from backport.errors import PublishError
 from backport.files import digest_of, remove_tree
 from backport.repository.changes import lead_back
 from backport.repository.generations import TargetFolder
@@ -92,9 +93,14 @@ class Shelf:
         return self.signed(tuple(_rpm(path) for path in sorted(self.packages.glob("*.rpm"))[:count]))
 
     def repository(self, count: int) -> Path:
-        """A repository of so many packages, published once and kept."""
+        """A repository of so many packages, published once and kept while its record can be read."""
         folder = self.folder / f"repository-{count}"
-        if not TargetFolder.of(folder, "f28").current.exists():
+        try:
+            published = TargetFolder.of(folder, "f28").current_generation()
+        except PublishError:
+            published = None
+        if published is None:
+            remove_tree(folder)
             self.publish(self.many(count), folder)
         return folder
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from backport.artifacts import Check, Verdict
 from backport.repository.advisories import Advisory, Reference
-from backport.repository.page import Build, Event, Page
+from backport.repository.page import Build, Event, Page, render_build
 
 NOW = datetime(2026, 11, 24, 4, 10, tzinfo=UTC)
 NASTY = "</code></td><script>alert(1)</script>\" onload='x'"
@@ -20,19 +20,7 @@ def example() -> Page:
         target="f28", summary="Fedora 28", base_url="https://repo.example.org/backports/f28",
         fingerprint="0123456789ABCDEF0123456789ABCDEF01234567", public_key="RPM-GPG-KEY-backport",
         generation="20261124T041000Z-0123456789ab", made=NOW,
-        builds=(
-            _build(
-                "crypto-policies", "20181026-1.gitd42aaa6.fc28.bp1",
-                "crypto-policies-20181026-1.gitd42aaa6.fc29", ("crypto-policies",),
-            ),
-            replace(
-                _build(
-                    "openssl", "1:1.1.1a-1.fc28.bp1", "openssl-1.1.1a-1.fc29",
-                    ("openssl", "openssl-devel", "openssl-libs", "openssl-perl", "openssl-static"),
-                ),
-                debug=7,
-            ),
-        ),
+        rows=tuple(map(render_build, BUILDS)), packages=6,
         headline=("before: TLSv1.2, ECDHE-RSA-AES256-GCM-SHA384", "after: TLSv1.3, TLS_AES_256_GCM_SHA384"),
         checks=_CHECKS, tested=NOW,
         transcript="S: 220 mail.example.org ESMTP Exim 4.90_1\nC: EHLO client\nS: 250 STARTTLS\n",
@@ -60,9 +48,11 @@ def hostile(text: str = NASTY) -> Page:
     reference = Reference(kind="other", id=text, url=f"javascript:alert(1)//{text}")
     return replace(
         page, summary=text, base_url=text, public_key=text, headline=(text, text), transcript=text * 3,
-        builds=tuple(
-            replace(build, name=text, evr=text, origin=text, source=text, packages=((text, text),))
-            for build in page.builds
+        rows=tuple(
+            render_build(
+                replace(one, name=text, evr=text, origin=text, source=text, packages=((text, text),))
+            )
+            for one in BUILDS
         ),
         checks=tuple(replace(check, title=text, found=text, advice=text) for check in page.checks),
         advisories=(
@@ -81,6 +71,19 @@ def _build(name: str, evr: str, origin: str, packages: tuple[str, ...]) -> Build
     )  # fmt: skip
 
 
+BUILDS = (
+    _build(
+        "crypto-policies", "20181026-1.gitd42aaa6.fc28.bp1",
+        "crypto-policies-20181026-1.gitd42aaa6.fc29", ("crypto-policies",),
+    ),
+    replace(
+        _build(
+            "openssl", "1:1.1.1a-1.fc28.bp1", "openssl-1.1.1a-1.fc29",
+            ("openssl", "openssl-devel", "openssl-libs", "openssl-perl", "openssl-static"),
+        ),
+        debug=tuple(f"debug/x86_64/{number}.rpm" for number in range(7)),
+    ),
+)  # fmt: skip
 _CHECKS = (
     Check(
         id="starttls.after", title="A STARTTLS handshake negotiates TLS 1.3", verdict=Verdict.PASS,

@@ -95,7 +95,7 @@ def diff(
 
     place = place_of(target, channel, config)
     records = [place.generation(None if one == "current" else one) for one in (first, second)]
-    found = compare(*records)
+    found = compare(place.folder, *records)
     if as_json:
         print_json(asdict(found))
         return
@@ -215,6 +215,7 @@ def show(
     from backport.diffs import readable
     from backport.evidence.why import to_text
     from backport.evidence.why import why as explain
+    from backport.repository.contents import packages_of
 
     place = place_of(target, channel, config)
     folder, record = place.folder, place.generation(generation)
@@ -229,7 +230,9 @@ def show(
             text = "\n".join(to_text(one, with_diff=with_diff and not told))
             typer.echo("\n" * bool(number) + readable(text.encode("utf-8", "surrogateescape")))
     elif as_json:
-        print_json(asdict(record))
+        packages = packages_of(folder.generations / record.id, record)
+        listed = [{**asdict(one), "nevra": str(one.nevra)} for one in packages.values()]
+        print_json({**asdict(record), "packages": listed})
     else:
         _show_generation(folder, record)
 
@@ -277,10 +280,12 @@ def verify_provenance(
 
 def _show_generation(folder: TargetFolder, record: Generation) -> None:
     from backport.commands.terminal import output, rows_table
+    from backport.repository.contents import packages_of
 
     current = ", which readers see now" if record.id == folder.current_id() else ""
     typer.echo(f"generation {record.id}{current}")
     typer.echo(f"made {record.time:%Y-%m-%d %H:%M:%S} UTC by the run {record.run or '(unknown)'}")
     typer.echo(f"after {record.previous or 'none'}; signed by {record.fingerprint}")
-    rows = [(rpm.nevra, rpm.path.rpartition("/")[0], rpm.sha256) for rpm in record.rpms]
+    packages = packages_of(folder.generations / record.id, record).values()
+    rows = [(str(rpm.nevra), rpm.path.rpartition("/")[0], rpm.sha256) for rpm in packages]
     output().print(rows_table(("package", "repository", "sha256"), rows))

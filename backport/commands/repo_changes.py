@@ -100,7 +100,8 @@ def prune(
     """
     from backport.repository.changes import prune as prune_generations
 
-    gone = prune_generations(place_of(target, channel, config).folder, keep)
+    place = place_of(target, channel, config)
+    gone = prune_generations(place.folder, keep, target=place.target, base_url=place.site.url)
     _tell_removed(gone, as_json=as_json)
 
 
@@ -119,7 +120,8 @@ def gc(
     """
     from backport.repository.changes import collect_garbage
 
-    gone = collect_garbage(place_of(target, channel, config).folder)
+    place = place_of(target, channel, config)
+    gone = collect_garbage(place.folder, target=place.target, base_url=place.site.url)
     _tell_removed(gone, as_json=as_json)
 
 

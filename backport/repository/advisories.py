@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,14 +207,14 @@ def read_advisories(folder: Path) -> tuple[Advisory, ...]:
     return ()
 
 
-def still_here(advisories: Iterable[Advisory], files: Collection[str]) -> tuple[Advisory, ...]:
-    """The advisories of which a package is among ``files`` (file names), the newest first.
+def still_here(advisories: Iterable[Advisory], is_here: Callable[[str], bool]) -> tuple[Advisory, ...]:
+    """The advisories of which a package is here, as ``is_here`` says by its file name; the newest first.
 
     Of two with the same id the later word counts, with the day on which it was first issued.
     """
     by_id: dict[str, Advisory] = {}
     for one in advisories:
-        if any(package.filename in files for package in one.packages):
+        if any(is_here(package.filename) for package in one.packages):
             issued = min(one.issued, by_id[one.id].issued) if one.id in by_id else one.issued
             by_id[one.id] = replace(one, issued=issued)
     return tuple(sorted(by_id.values(), key=lambda one: (one.issued, one.id), reverse=True))

@@ -12,36 +12,36 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from backport import repodata
 from backport.artifacts import Rpm
 from backport.errors import PublishError
 from backport.evidence.store import Evidence, place_evidence
-from backport.files import digest_of, scratch_folder, write_atomically
+from backport.files import digest_of, opened_folder, scratch_folder, sync_folder, write_atomically
 from backport.progress import Progress
+from backport.repository import builds
 from backport.repository.advisories import Advisory, add_updateinfo, read_advisories
-from backport.repository.generations import (
-    RECORD,
-    Generation,
-    PublishedRpm,
-    TargetFolder,
-    generation_id,
-    sync_folder,
-)
-from backport.repository.splice import extend_repodata
-from backport.roots.dnf import expand_url
+from backport.repository.contents import Content, basearch, described, repositories_of
+from backport.repository.generations import RECORD, Generation, TargetFolder, generation_id
+from backport.repository.page import Build
+from backport.repository.splice import extend_repodata, read_base
 from backport.signing.key import Signer, open_key, verify_file
 from backport.site import Signing
 from backport.target import Target
 
 GRACE = timedelta(days=3)
 """How long superseded metadata stays reachable; dnf uses what it has for two days by default."""
-SOURCE = "source"
+REPOMD = f"{repodata.FOLDER}/{repodata.REPOMD}"
+"""Relative to a repository's folder."""
+_LINKERS = 4
+_SYNCS = 8
+"""How many files are brought to the disk at a time: the file system writes its journal once for several."""
 _NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -50,7 +50,9 @@ class Incoming:
     """A package that is to be published, and where."""
 
     rpm: Rpm
-    entry: PublishedRpm
+    path: str
+    """Relative to the generation's folder."""
+    content: Content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,100 +69,98 @@ class Publication:
     """What is told of the packages in the target's own repository."""
     evidence: Evidence | None = None
     """Where the added packages come from, and what was tested."""
+    replaced: frozenset[str] = frozenset()
+    """The paths of the added packages of which the generation before has another file."""
+    builds: tuple[Build, ...] = ()
+    """What the page tells of the run that added them."""
     copy_of: Path | None = None
     """The folder of the generation of another channel that this one is to be a copy of."""
+    others: frozenset[str] = frozenset()
+    """The paths of those of its packages that the generation before has not, or not so."""
     copied: list[Path] = field(default_factory=list)
     """What had to be copied for want of hard links."""
+    linked: set[str] = field(default_factory=set)
+    """What is on the disk already, since another generation has it, too."""
+
+    @property
+    def origin(self) -> Path:
+        """Where the generation is copied from. Raises ValueError where it is not."""
+        if self.copy_of is None:
+            raise ValueError("it is no copy")
+        return self.copy_of
 
     @property
     def before_path(self) -> Path | None:
         """The folder of the generation before."""
         return self.folder.generations / self.before.id if self.before else None
 
+    def repository_before(self, name: str) -> Path | None:
+        """The folder of a repository in the generation before, where that has it."""
+        path = self.before_path / name if self.before_path else None
+        return path if path and path.is_dir() else None
+
     def is_unchanged(self, name: str) -> bool:
         """Whether a repository of the generation before stays as it is, metadata and all."""
-        before, path = self.before, self.before_path
+        path = self.repository_before(name)
         return (
-            before is not None
-            and path is not None
-            and (path / name).is_dir()
-            and before.fingerprint == self.record.fingerprint
-            and before.compression == self.record.compression
+            path is not None
+            and self.before is not None
+            and self.before.fingerprint == self.record.fingerprint
+            and self.before.compression == self.record.compression
             and not self.added_to(name)
-            and (name != basearch(self.target) or read_advisories(path / name) == self.advisories)
+            and (name != basearch(self.target) or read_advisories(path) == self.advisories)
         )
 
     def is_extended(self, name: str) -> bool:
-        """Whether packages come to a repository, and none goes or changes, so that the metadata of the
-        generation before is a part of the new."""
-        before, path = self.before, self.before_path
-        if before is None or path is None or not (path / name).is_dir():
-            return False
-        old, new = paths_in(name, before), {one.entry.path for one in self.added_to(name)}
+        """Whether packages come to a repository, and none changes, so that the metadata of the generation
+        before is a part of the new."""
         return (
-            before.compression == self.record.compression == "gz"
-            and not old & new
-            and len(old) + len(new) == len(paths_in(name, self.record))
+            self.repository_before(name) is not None
+            and self.before is not None
+            and self.before.compression == self.record.compression
+            and not any(one.path in self.replaced for one in self.added_to(name))
         )
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The repositories whose metadata is new."""
+        return tuple(name for name in repositories_of(self.target) if not self.is_unchanged(name))
 
     def added_to(self, name: str) -> list[Incoming]:
         """What comes to one of the repositories."""
-        return [one for one in self.added if one.entry.path.startswith(f"{name}/")]
+        return [one for one in self.added if one.path.startswith(f"{name}/")]
 
     @property
-    def present(self) -> Mapping[str, str] | None:
-        """The packages' digests by path; None when all that was there is still there."""
-        now = {rpm.path: rpm.sha256 for rpm in self.record.rpms}
-        kept = all(now.get(rpm.path) == rpm.sha256 for rpm in self.before.rpms) if self.before else True
-        return None if kept else now
+    def fresh(self) -> Collection[str]:
+        """The paths of the packages whose files are still to be read."""
+        return self.others if self.copy_of else {one.path for one in self.added}
 
-    def link(self, source: Path, destination: Path) -> None:
+    def link(self, source: Path | str, destination: Path | str) -> None:
         """Put a file at another place, too: by a hard link where the file system has them."""
-        _link(source, destination, self.copied)
-
-
-def repositories_of(target: Target) -> tuple[str, ...]:
-    """The folders of a generation that are dnf repositories: packages, their debuginfo, sources."""
-    return basearch(target), f"debug/{basearch(target)}", SOURCE
-
-
-def paths_in(repository: str, record: Generation | None) -> set[str]:
-    """The packages of one of a generation's repositories."""
-    return {rpm.path for rpm in record.rpms if rpm.path.startswith(f"{repository}/")} if record else set()
-
-
-def basearch(target: Target) -> str:
-    """The value of dnf's variable ``$basearch`` on the target."""
-    return expand_url("$basearch", target)
+        try:
+            os.link(source, destination)
+        except OSError as problem:
+            if problem.errno not in _NO_HARD_LINKS:
+                raise
+            shutil.copy2(source, destination)
+            self.copied.append(Path(destination))
+        else:
+            self.linked.add(str(destination))
 
 
 def make_generation(publication: Publication, signing: Signing, progress: Progress) -> Generation:
     """Make the generation, whole and on the disk, and give its record; no reader is led to it yet.
 
     Raises PublishError when it does not read back or a package changed, SignError when its metadata
-    cannot be signed, OSError; nothing is left of it then.
+    cannot be signed, HostError when this host cannot write it, OSError; nothing is left of it then.
     """
+    repodata.compression_of(publication.record.compression)
     folder = publication.folder
-    with (
-        open_key(signing, digest=publication.target.signature_digest) as signer,
-        scratch_folder(folder.generations, ".new-") as scratch,
-    ):
-        _check_signer(signer, publication.record)
-        progress.note(f"linking {len(publication.record.rpms)} packages into a new generation")
-        if publication.copy_of:
-            _take_over(publication, publication.copy_of, scratch)
-        else:
-            _fill(publication, scratch, signer)
-        record = replace(
-            publication.record,
-            id=generation_id(publication.record.time, content_digest(publication.record), folder.generations),
-            superseded=_keep_superseded(publication, scratch),
-            metadata=metadata_digests(scratch, publication.target),
-        )
-        write_atomically(scratch / RECORD, record.to_json())
-        signer.sign_file(scratch / RECORD)
+    with scratch_folder(folder.generations, ".new-") as scratch:
+        progress.note(f"linking {publication.record.packages} packages into a new generation")
+        record = _made(publication, scratch, signing)
         _read_back(publication, scratch)
-        _bring_to_disk(scratch, linked=publication.copy_of or publication.before_path)
+        _bring_to_disk(scratch, publication.linked)
         scratch.rename(folder.generations / record.id)
         sync_folder(folder.generations)
     if publication.copied:
@@ -168,22 +168,60 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
     return record
 
 
-def _fill(publication: Publication, scratch: Path, signer: Signer) -> None:
-    for name in repositories_of(publication.target):
+def _made(publication: Publication, scratch: Path, signing: Signing) -> Generation:
+    """The whole generation, signed, in ``scratch``; the packages are linked while the key is made ready."""
+    with ThreadPoolExecutor() as pool:
+        filling = pool.submit(_take_over if publication.copy_of else _fill, publication, scratch)
+        with open_key(signing, digest=publication.target.signature_digest) as signer:
+            _check_signer(signer, publication.record)
+            filling.result()
+            unsigned = [scratch / RECORD]
+            if not publication.copy_of:
+                unsigned += [scratch / name / REPOMD for name in publication.changed]
+                _place_evidence(publication, scratch, signer)
+            record = _completed(publication, scratch)
+            write_atomically(scratch / RECORD, record.to_json())
+            for _ in pool.map(signer.sign_file, unsigned):
+                pass
+    return record
+
+
+def _completed(publication: Publication, scratch: Path) -> Generation:
+    """The record with what only the finished folder tells."""
+    metadata = metadata_digests(scratch, publication.target)
+    if publication.copy_of and metadata != publication.record.metadata:
+        raise _not_whole("its metadata is not that of the generation to promote")
+    superseded = _keep_superseded(publication, scratch)
+    told = builds.digest_over(scratch)
+    record = replace(publication.record, metadata=metadata, superseded=superseded, builds=told)
+    taken = publication.folder.generations
+    return replace(record, id=generation_id(record.time, content_digest(record), taken))
+
+
+def _fill(publication: Publication, scratch: Path) -> None:
+    """All that needs no signature: packages, metadata, what is told of builds."""
+    names = repositories_of(publication.target)
+    for name in (*names, builds.FOLDER):
         (scratch / name).mkdir(parents=True)
-    with ThreadPoolExecutor(1) as pool:
-        linking = pool.submit(_link_packages, publication, scratch)
-        _copy_packages(publication, scratch)
-        _describe(publication, scratch, signer, linking)
-        linking.result()
+    _copy_packages(publication, scratch)
+    with ThreadPoolExecutor(len(names)) as pool:
+        for done in [pool.submit(_make_repository, publication, scratch, name) for name in names]:
+            done.result()
+    for file in builds.files(publication.before_path) if publication.before_path else ():
+        publication.link(file, scratch / builds.FOLDER / file.name)
+    builds.write_builds(scratch, publication.builds, time=publication.record.time)
+
+
+def _place_evidence(publication: Publication, scratch: Path, signer: Signer) -> None:
     place_evidence(
-        scratch, publication.evidence, before=publication.before_path, present=publication.present,
-        signer=signer, link=publication.link,
+        scratch, publication.evidence, before=publication.before_path,
+        present=_present(publication, scratch), signer=signer, link=publication.link,
     )  # fmt: skip
 
 
-def _take_over(publication: Publication, origin: Path, scratch: Path) -> None:
+def _take_over(publication: Publication, scratch: Path) -> None:
     """Packages, metadata and evidence as they are; not what only clients of the other channel knew."""
+    origin = publication.origin
     own = Generation.from_json((origin / RECORD).read_text(encoding="utf-8"))
     left_out = {RECORD, f"{RECORD}.asc", *own.superseded}
     for folder, _, names in os.walk(origin):
@@ -192,6 +230,16 @@ def _take_over(publication: Publication, origin: Path, scratch: Path) -> None:
         for name in names:
             if (place / name).as_posix() not in left_out:
                 publication.link(origin / place / name, scratch / place / name)
+
+
+def _present(publication: Publication, scratch: Path) -> Mapping[str, str] | None:
+    """The packages' digests by path; None when all that was there is still there."""
+    if not publication.replaced:
+        return None
+    found: dict[str, str] = {}
+    for name in repositories_of(publication.target):
+        found |= {path: one.sha256 for path, one in described(scratch, name).items()}
+    return found
 
 
 def _check_signer(signer: Signer, record: Generation) -> None:
@@ -204,83 +252,102 @@ def _check_signer(signer: Signer, record: Generation) -> None:
 
 def metadata_digests(generation: Path, target: Target) -> dict[str, str]:
     """For each repository of a generation, the digest of its ``repomd.xml``. Raises OSError."""
-    return {
-        name: digest_of(generation / name / repodata.FOLDER / repodata.REPOMD)
-        for name in repositories_of(target)
-    }
+    return {name: digest_of(generation / name / REPOMD) for name in repositories_of(target)}
 
 
 def content_digest(record: Generation) -> str:
-    """The digest over a generation's packages, whose beginning is the end of its id."""
-    lines = [record.compression, *(f"{rpm.sha256} {rpm.path}" for rpm in record.rpms)]
+    """The digest over what a generation holds, whose beginning is the end of its id.
+
+    The metadata, of which it is made, has the digest of every package.
+    """
+    lines = [record.compression, *(f"{digest} {name}" for name, digest in sorted(record.metadata.items()))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _copy_packages(publication: Publication, scratch: Path) -> None:
     for one in publication.added:
-        destination = scratch / one.entry.path
+        destination = scratch / one.path
         shutil.copyfile(one.rpm.path, destination)
         destination.chmod(0o644)
-        if digest_of(destination) != one.entry.sha256:
+        if digest_of(destination) != one.rpm.sha256:
             raise PublishError(f"{one.rpm.path}: changed since it was tested", hint="build it again")
 
 
-def _link_packages(publication: Publication, scratch: Path) -> None:
-    """What the generation before holds; paths are joined as text, since there may be many."""
-    added, before = {one.entry.path for one in publication.added}, publication.before_path
-    for entry in publication.record.rpms:
-        if before and entry.path not in added:
-            _link(f"{before}/{entry.path}", f"{scratch}/{entry.path}", publication.copied)
+def _make_repository(publication: Publication, scratch: Path, name: str) -> None:
+    """One repository's packages and metadata, which is still to be signed; one to which nothing was added
+    keeps that which clients know."""
+    before = publication.repository_before(name)
+    if before and publication.is_unchanged(name):
+        packages = repodata.read_primary(before)
+        _link_packages(publication, before, scratch / name, [one.location_href for one in packages])
+        _link_metadata(publication, before, scratch / name)
+        return
+    if before and publication.is_extended(name):
+        _extend(publication, before, scratch, name)
+    else:
+        _describe_anew(publication, before, scratch, name)
+    if name == basearch(publication.target):
+        compression = publication.target.compression
+        add_updateinfo(scratch / name, publication.advisories, compression=compression)
 
 
-def _link(source: Path | str, destination: Path | str, copied: list[Path]) -> None:
-    try:
-        os.link(source, destination)
-    except OSError as problem:
-        if problem.errno not in _NO_HARD_LINKS:
-            raise
-        shutil.copy2(source, destination)
-        copied.append(Path(destination))
+def _extend(publication: Publication, before: Path, scratch: Path, name: str) -> None:
+    """Link the packages while the metadata is written: neither waits for Python's lock for long."""
+    folder = scratch / name
+    with ThreadPoolExecutor(1) as pool:
+        linking = pool.submit(_link_all, publication, before, folder)
+        base = read_base(before, publication.record.compression)
+        extend_repodata(folder, base, rpms=[scratch / one.path for one in publication.added_to(name)])
+        linked = linking.result()
+    # What the metadata does not name is not carried on, and what it names must be there.
+    for foreign in linked - base.locations:
+        (folder / foreign).unlink()
+    _link_packages(publication, before, folder, sorted(base.locations - linked))
 
 
-def _describe(publication: Publication, scratch: Path, signer: Signer, linking: Future[None]) -> None:
-    """Signed metadata; a repository to which nothing was added keeps that which clients know."""
-    for name in repositories_of(publication.target):
-        before = publication.before_path / name if publication.before_path else None
-        if before and publication.is_unchanged(name):
-            _link_metadata(before, scratch / name, publication.copied)
-            continue
-        if before and publication.is_extended(name):
-            extend_repodata(
-                scratch / name, before, known=len(paths_in(name, publication.before)),
-                rpms=[scratch / one.entry.path for one in publication.added_to(name)],
-            )  # fmt: skip
-        else:
-            linking.result()
-            repodata.write_repodata(
-                scratch / name, compression=publication.target.compression, known=_known(publication, name),
-                rpms=[scratch / path for path in paths_in(name, publication.record)],
-            )  # fmt: skip
-        if name == basearch(publication.target):
-            compression = publication.target.compression
-            add_updateinfo(scratch / name, publication.advisories, compression=compression)
-        signer.sign_file(scratch / name / repodata.FOLDER / repodata.REPOMD)
+def _link_all(publication: Publication, before: Path, folder: Path) -> frozenset[str]:
+    """Link the packages of a folder in the order in which the file system has them; their names."""
+    with os.scandir(before) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith(".rpm")]
+    _link_packages(publication, before, folder, names)
+    return frozenset(names)
 
 
-def _link_metadata(source: Path, destination: Path, copied: list[Path]) -> None:
-    (destination / repodata.FOLDER).mkdir()
-    repomd = f"{repodata.FOLDER}/{repodata.REPOMD}"
-    for file in (*repodata.metadata_files(source), repomd, f"{repomd}.asc"):
-        _link(source / file, destination / file, copied)
+def _describe_anew(publication: Publication, before: Path | None, scratch: Path, name: str) -> None:
+    """What the generation before describes is not parsed again."""
+    added = {one.path.removeprefix(f"{name}/") for one in publication.added_to(name)}
+    known = repodata.read_packages(before) if before else {}
+    kept = {place: package for place, package in known.items() if place not in added}
+    if before:
+        _link_packages(publication, before, scratch / name, list(kept))
+    repodata.write_repodata(
+        scratch / name, compression=publication.target.compression, known=kept,
+        rpms=[scratch / name / place for place in (*kept, *added)],
+    )  # fmt: skip
 
 
-def _known(publication: Publication, name: str) -> Mapping[str, repodata.Package]:
-    """What the generation before describes, so that it is not parsed again."""
-    if publication.before_path is None or not (publication.before_path / name).is_dir():
-        return {}
-    added = {one.entry.path for one in publication.added}
-    described = repodata.read_packages(publication.before_path / name)
-    return {place: package for place, package in described.items() if f"{name}/{place}" not in added}
+def _link_packages(publication: Publication, before: Path, folder: Path, places: Sequence[str]) -> None:
+    """Names are looked up in the open folders, by several threads, since there may be many."""
+    with opened_folder(before) as source, opened_folder(folder) as destination:
+
+        def link(some: Sequence[str]) -> None:
+            for place in some:
+                try:
+                    os.link(place, place, src_dir_fd=source, dst_dir_fd=destination)
+                except OSError:
+                    publication.link(before / place, folder / place)
+                else:
+                    publication.linked.add(f"{folder}/{place}")
+
+        with ThreadPoolExecutor(_LINKERS) as pool:
+            for _ in pool.map(link, (places[start::_LINKERS] for start in range(_LINKERS))):
+                pass
+
+
+def _link_metadata(publication: Publication, before: Path, folder: Path) -> None:
+    (folder / repodata.FOLDER).mkdir()
+    for file in (*repodata.metadata_files(before), REPOMD, f"{REPOMD}.asc"):
+        publication.link(before / file, folder / file)
 
 
 def _keep_superseded(publication: Publication, scratch: Path) -> dict[str, datetime]:
@@ -299,7 +366,7 @@ def _keep_superseded(publication: Publication, scratch: Path) -> dict[str, datet
         if not (scratch / name).exists() and (path / name).exists()
     }
     for name in kept:
-        _link(path / name, scratch / name, publication.copied)
+        publication.link(path / name, scratch / name)
     return kept
 
 
@@ -308,27 +375,30 @@ def _read_back(publication: Publication, scratch: Path) -> None:
 
     What is linked from the generation before was read back when that was made.
     """
-    for name in repositories_of(publication.target):
-        folder = scratch / name
-        verify_file(
-            folder / repodata.FOLDER / repodata.REPOMD, public_key=publication.public_key,
-            fingerprint=publication.record.fingerprint, error=PublishError,
-        )  # fmt: skip
-        if publication.copy_of is None and (publication.is_unchanged(name) or publication.is_extended(name)):
-            problems = repodata.check_metadata_files(folder)
-        else:
-            new_here = {one.entry.path.removeprefix(f"{name}/") for one in publication.added_to(name)}
-            problems = repodata.check_repodata(folder, digests=new_here)
-            _require_described(publication.record, name, folder)
-        if problems:
-            raise _not_whole(f"{name}/{problems[0]}")
+    with ThreadPoolExecutor() as pool:
+        verifying = pool.submit(_verify, publication, scratch / RECORD)
+        names = repositories_of(publication.target)
+        problems = pool.map(partial(_problem, publication, scratch), names)
+        for name, problem in zip(names, problems, strict=True):
+            if problem:
+                raise _not_whole(f"{name}/{problem}")
+        verifying.result()
 
 
-def _require_described(record: Generation, name: str, folder: Path) -> None:
-    packages = repodata.read_packages(folder)
-    described = {f"{name}/{place}": package.pkgId for place, package in packages.items()}
-    if described != {rpm.path: rpm.sha256 for rpm in record.rpms if rpm.path.startswith(f"{name}/")}:
-        raise _not_whole("the metadata and the generation's record describe other packages")
+def _verify(publication: Publication, path: Path) -> None:
+    key, fingerprint = publication.public_key, publication.record.fingerprint
+    verify_file(path, public_key=key, fingerprint=fingerprint, error=PublishError)
+
+
+def _problem(publication: Publication, scratch: Path, name: str) -> repodata.Discrepancy | None:
+    folder = scratch / name
+    _verify(publication, folder / REPOMD)
+    if publication.copy_of is None and (publication.is_unchanged(name) or publication.is_extended(name)):
+        problems = repodata.check_metadata_files(folder)
+    else:
+        fresh = {path.removeprefix(f"{name}/") for path in publication.fresh}
+        problems = repodata.check_repodata(folder, digests=fresh)
+    return problems[0] if problems else None
 
 
 def _not_whole(reason: str) -> PublishError:
@@ -338,17 +408,26 @@ def _not_whole(reason: str) -> PublishError:
     )
 
 
-def _bring_to_disk(scratch: Path, *, linked: Path | None) -> None:
-    """Fsync everything that is new; what is linked from the generation before is on the disk already."""
-    for folder, _, _ in os.walk(scratch):
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_file() and (linked is None or entry.stat().st_nlink == 1):
-                    _sync_file(Path(entry.path))
-        Path(folder).chmod(0o755)
-        sync_folder(Path(folder))
+def _bring_to_disk(scratch: Path, linked: Collection[str]) -> None:
+    """Fsync everything that is new, all files before the folders that name them; what is linked from the
+    generation before is on the disk already."""
+    files: list[str] = []
+    folders: list[str] = []
+    for folder, _, names in os.walk(scratch):
+        folders.append(folder)
+        files += [path for name in names if (path := f"{folder}/{name}") not in linked]
+    with ThreadPoolExecutor(_SYNCS) as pool:
+        for _ in pool.map(_sync_file, files):
+            pass
+        for _ in pool.map(_sync_whole_folder, folders):
+            pass
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as stream:
+def _sync_file(path: str) -> None:
+    with open(path, "rb") as stream:  # noqa: PTH123  # there may be many
         os.fsync(stream.fileno())
+
+
+def _sync_whole_folder(path: str) -> None:
+    Path(path).chmod(0o755)
+    sync_folder(Path(path))

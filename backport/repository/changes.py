@@ -7,20 +7,22 @@ saw before, and what a killed process left is removed by the next.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Nevra, Rpm
+from backport.artifacts import Nevra
 from backport.errors import PublishError
 from backport.progress import Progress
 from backport.repodata import FOLDER, REPOMD
-from backport.repository.assemble import Incoming, Publication, make_generation
+from backport.repository.assemble import Publication, make_generation
 from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
-from backport.repository.generations import Generation, PublishedRpm, TargetFolder
+from backport.repository.contents import PublishedRpm, content_of, packages_of
+from backport.repository.generations import Generation, TargetFolder
 from backport.repository.overview import write_page
 from backport.repository.publish import LOCK_TIMEOUT
 from backport.signing.key import KeyInfo
@@ -77,10 +79,12 @@ def list_generations(folder: TargetFolder) -> tuple[Listed, ...]:
     return tuple(sorted(found, key=lambda one: (one.time, one.id), reverse=True))
 
 
-def compare(first: Generation, second: Generation) -> Difference:
-    """What readers of ``second`` see that those of ``first`` do not, and the other way round."""
-    old = {rpm.path: rpm for rpm in first.rpms}
-    new = {rpm.path: rpm for rpm in second.rpms}
+def compare(folder: TargetFolder, first: Generation, second: Generation) -> Difference:
+    """What readers of ``second`` see that those of ``first`` do not, and the other way round.
+
+    Raises PublishError when the metadata of one is damaged.
+    """
+    old, new = (packages_of(folder.generations / one.id, one) for one in (first, second))
     names = first.inputs.keys() | second.inputs.keys()
     return Difference(
         added=_named(new[path] for path in new.keys() - old.keys()),
@@ -148,7 +152,7 @@ def promote(
     the one that signs. Inputs that were rolled back from the channel go there again only with ``force``.
 
     Raises PublishError when nothing is published in ``source``, ``destination`` has a package that
-    ``source`` lacks or has with other content, or the copy does not read back; SignError.
+    ``source`` lacks or has with other content, its record cannot be signed, or the copy does not read back.
     """
     if source.path == destination.path:
         raise PublishError(f"{source.channel}: a channel is not promoted to itself", hint="name two channels")
@@ -162,11 +166,13 @@ def promote(
         wanted, before = source.current_generation(), destination.current_generation()
         if wanted is None:
             raise PublishError(f"{source.path}: nothing is published there")
-        _require_promotable(wanted, before, destination, force=force)
-        if before and compare(before, wanted) == Difference(added=(), removed=(), changed=(), inputs=()):
+        if not force:
+            _require_not_held(wanted, destination)
+        if before and before.metadata == wanted.metadata and wanted.inputs.items() <= before.inputs.items():
             progress.note("everything is published there already")
             return Moved(folder=str(destination.path), generation=before.id, before=before.id)
-        record = make_generation(_copy_of(source, wanted, destination, before, target), signing, progress)
+        publication = _copy_of(source, wanted, destination, before, target)
+        record = make_generation(publication, signing, progress)
         key = PublicKey(fingerprint=record.fingerprint, text=source.public_key.read_text("ascii"))
         url = channel_url(base_url, destination.channel)
         write_client_files(
@@ -180,11 +186,14 @@ def promote(
     return Moved(folder=str(destination.path), generation=record.id, before=before.id if before else None)
 
 
-def prune(folder: TargetFolder, keep: int, *, lock_timeout: float = LOCK_TIMEOUT) -> tuple[str, ...]:
+def prune(
+    folder: TargetFolder, keep: int, *, target: Target, base_url: str, lock_timeout: float = LOCK_TIMEOUT
+) -> tuple[str, ...]:
     """Remove all but the newest ``keep`` generations; gives the ids of those that went.
 
     What readers see stays, and so does every generation without which the newest build of a package
-    would be lost. Raises PublishError for fewer than one, or when a generation's record is damaged.
+    would be lost. ``base_url`` is the URL of the repository folder. Raises PublishError for fewer than one,
+    or when a generation is damaged.
     """
     if keep < 1:
         raise PublishError("at least one generation is kept", hint="give --keep a number above 0")
@@ -194,18 +203,25 @@ def prune(folder: TargetFolder, keep: int, *, lock_timeout: float = LOCK_TIMEOUT
         records = [folder.load(one) for one in folder.ids()]
         records.sort(key=lambda one: (one.time, one.id), reverse=True)
         kept = {one.id for one in records[:keep]} | {folder.current_id()}
-        kept |= _only_with_newest(records, kept)
+        held = [(one.id, packages_of(folder.generations / one.id, one).values()) for one in records]
+        kept |= _only_with_newest(held, kept)
         gone = tuple(one.id for one in reversed(records) if one.id not in kept)
         for one in gone:
             folder.remove(one)
+        write_page(folder, target, channel_url(base_url, folder.channel))
     return gone
 
 
-def collect_garbage(folder: TargetFolder, *, lock_timeout: float = LOCK_TIMEOUT) -> tuple[str, ...]:
-    """Remove what killed processes left, and give its names. Raises PublishError."""
+def collect_garbage(
+    folder: TargetFolder, *, target: Target, base_url: str, lock_timeout: float = LOCK_TIMEOUT
+) -> tuple[str, ...]:
+    """Remove what killed processes left, and give its names; what they did not come to do for the page is
+    done. ``base_url`` is the URL of the repository folder. Raises PublishError."""
     _require(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
-        return folder.remove_leftovers()
+        gone = folder.remove_leftovers()
+        write_page(folder, target, channel_url(base_url, folder.channel))
+    return gone
 
 
 def _require(folder: TargetFolder) -> None:
@@ -220,17 +236,15 @@ def _require(folder: TargetFolder) -> None:
 def _listed(folder: TargetFolder, one: str, current: str | None) -> Listed:
     try:
         record = folder.load(one)
-        before = folder.load(record.previous).rpms if record.previous in folder.ids() else ()
     except PublishError as problem:
         time = datetime.strptime(one.split("-", 1)[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         return Listed(
             id=one, time=time, current=one == current, proven=False, packages=0, added=0, run="",
             note=problem.message,
         )  # fmt: skip
-    known = {rpm.path for rpm in before}
     return Listed(
         id=one, time=record.time, current=one == current, proven=folder.is_proven(one),
-        packages=len(record.rpms), added=sum(rpm.path not in known for rpm in record.rpms), run=record.run,
+        packages=record.packages, added=record.added, run=record.run,
     )  # fmt: skip
 
 
@@ -265,31 +279,13 @@ def _require_usable(folder: TargetFolder, wanted: Generation) -> None:
         )
 
 
-def _require_promotable(
-    wanted: Generation, before: Generation | None, destination: TargetFolder, *, force: bool
-) -> None:
-    there = {rpm.path: rpm for rpm in wanted.rpms}
-    for rpm in before.rpms if before else ():
-        if rpm.path not in there:
-            raise PublishError(
-                f"{rpm.nevra}: {destination.path} has it, the generation to promote does not",
-                hint="build it for that channel, too; what was built before is taken as it is",
-            )
-        if there[rpm.path].content != rpm.content:
-            raise PublishError(
-                f"{rpm.nevra}: {destination.path} has it with other content",
-                hint="raise `bump` in the recipe: clients never take another package of the same version",
-            )
-    if not force and (rolled_back := sorted(_held_names(wanted.inputs, destination))):
+def _require_not_held(wanted: Generation, destination: TargetFolder) -> None:
+    held = destination.held()
+    if rolled_back := sorted(name for name, digest in wanted.inputs.items() if digest in held):
         raise PublishError(
             f"{', '.join(rolled_back)}: was rolled back from {destination.path}",
             hint="promote what came from other inputs, or the same again by --force",
         )
-
-
-def _held_names(inputs: Mapping[str, str], folder: TargetFolder) -> set[str]:
-    held = folder.held()
-    return {name for name, digest in inputs.items() if digest in held}
 
 
 def _copy_of(
@@ -300,7 +296,12 @@ def _copy_of(
     target: Target,
 ) -> Publication:
     origin = source.generations / wanted.id
-    known = {rpm.sha256 for rpm in before.rpms} if before else set()
+    there, known = packages_of(origin, wanted), {}
+    if before:
+        old = destination.generations / before.id
+        known = packages_of(old, before)
+        for rpm in known.values():
+            _require_same(rpm, there, origin, old)
     now = datetime.now(UTC)
     if now < max(wanted.time, before.time if before else wanted.time):
         raise PublishError(
@@ -309,28 +310,40 @@ def _copy_of(
         )
     return Publication(
         folder=destination, target=target, public_key=source.public_key, before=before, copy_of=origin,
-        added=[
-            Incoming(
-                rpm=Rpm(nevra=Nevra.parse(rpm.nevra), path=origin / rpm.path, sha256=rpm.sha256), entry=rpm
-            )
-            for rpm in wanted.rpms
-            if rpm.sha256 not in known
-        ],
+        added=(), others=frozenset(path for path, rpm in there.items() if known.get(path) != rpm),
         record=replace(
-            wanted, id="", time=now, previous=before.id if before else None, superseded={}, metadata={},
+            wanted, id="", time=now, previous=before.id if before else None, superseded={},
+            added=len(there.keys() - known.keys()),
             inputs={**(before.inputs if before else {}), **wanted.inputs},
         ),
     )  # fmt: skip
 
 
-def _only_with_newest(records: list[Generation], kept: set[str | None]) -> set[str]:
-    """The newest of the generations that hold the newest build of a package which none of ``kept`` holds."""
+def _require_same(rpm: PublishedRpm, there: Mapping[str, PublishedRpm], origin: Path, old: Path) -> None:
+    """What clients of the destination have must be in ``origin``, with the same content."""
+    if rpm.path not in there:
+        raise PublishError(
+            f"{rpm.nevra}: {old} has it, the generation to promote does not",
+            hint="build it for that channel, too; what was built before is taken as it is",
+        )
+    files = (origin / rpm.path, old / rpm.path)
+    if there[rpm.path].sha256 != rpm.sha256 and len({content_of(file).digest for file in files}) > 1:
+        raise PublishError(
+            f"{rpm.nevra}: {old} has it with other content",
+            hint="raise `bump` in the recipe: clients never take another package of the same version",
+        )
+
+
+def _only_with_newest(
+    held: Sequence[tuple[str, Collection[PublishedRpm]]], kept: set[str | None]
+) -> set[str]:
+    """The newest of the generations that hold the newest build of a package which none of ``kept`` holds;
+    ``held`` are all generations, the newest first."""
     newest: dict[tuple[str, str], Nevra] = {}
     holders: dict[Nevra, list[str]] = {}
-    for record in records:
-        for rpm in record.rpms:
-            nevra = Nevra.parse(rpm.nevra)
-            holders.setdefault(nevra, []).append(record.id)
+    for generation, rpms in held:
+        for nevra in (rpm.nevra for rpm in rpms):
+            holders.setdefault(nevra, []).append(generation)
             key = (nevra.name, nevra.arch)
             if key not in newest or _by_evr(newest[key], nevra) < 0:
                 newest[key] = nevra

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from backport.errors import PublishError
+from backport.errors import PublishError, SignError
 from backport.files import write_atomically
 from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.roots.dnf import render
@@ -37,9 +37,14 @@ class PublicKey:
 
 @contextmanager
 def reported(folder: TargetFolder) -> Iterator[None]:
-    """Any failure of the file system as a PublishError."""
+    """Any failure of the file system, and of the key that is to sign, as a PublishError."""
     try:
         yield
+    except SignError as problem:
+        raise PublishError(
+            f"the metadata cannot be signed: {problem.message}", hint=problem.hint, command=problem.command,
+            log=problem.log,
+        ) from problem  # fmt: skip
     except OSError as problem:
         place = problem.filename or folder.path
         hint = _HINTS.get(problem.errno or 0)
@@ -76,9 +81,9 @@ def write_client_files(
     for fingerprint, text in texts.items():
         _write(folder, _name(folder, fingerprint), text)
     _write(folder, folder.public_key.name, signer.text)
-    wanted = {key.fingerprint for key in others} | {rpm.key for rpm in needed.rpms}
+    wanted = {key.fingerprint for key in others} | set(needed.signers)
     if before:
-        wanted |= {before.fingerprint, *(rpm.key for rpm in before.rpms)}
+        wanted |= {before.fingerprint, *before.signers}
     names = sorted(_name(folder, fingerprint) for fingerprint in wanted - {signer.fingerprint})
     keys = [folder.public_key.name, *(name for name in names if (folder.path / name).is_file())]
     url = f"{base_url.rstrip('/')}/{target.name}"

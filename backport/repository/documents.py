@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from backport.artifacts import TestedRpms
 from backport.evidence.provenance import Origin, PublishedFile
 from backport.evidence.store import Evidence, new_evidence
 from backport.repository.advisories import Advisory, read_advisories, still_here
-from backport.repository.generations import Generation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +21,14 @@ class Account:
 
 
 def evidence_for(
-    account: Account | None, tested: TestedRpms, record: Generation, added: Collection[str]
+    account: Account | None, tested: TestedRpms, files: Sequence[PublishedFile], added: Collection[str]
 ) -> Evidence | None:
-    """The evidence for a run's packages as ``record`` has them; those of the paths ``added`` are new.
+    """The evidence for a run's packages, ``files``; those of the paths ``added`` are new.
 
     Raises PublishError when a header cannot be read, OSError.
     """
     if account is None:
         return None
-    nevras = {str(rpm.nevra) for rpm in (*tested.signed.rpms, *tested.signed.srpms)}
-    files = [
-        PublishedFile(path=rpm.path, nevra=rpm.nevra, sha256=rpm.sha256)
-        for rpm in record.rpms
-        if rpm.nevra in nevras
-    ]
     return new_evidence(
         tested,
         account.origin,
@@ -45,18 +38,19 @@ def evidence_for(
 
 
 def advisories_for(
-    account: Account | None, record: Generation, repository: str, before: Path | None
+    account: Account | None, files: Iterable[PublishedFile], repository: str, before: Path | None
 ) -> tuple[Advisory, ...]:
     """The advisories for a generation's ``repository``: those of ``before``, and the run's own.
 
-    ``before`` is the folder of the generation before. Raises PublishError when its own are damaged.
+    ``files`` are the run's packages, ``before`` is the folder of the generation before. Raises PublishError
+    when its own are damaged.
     """
     old = before / repository if before else None
     told = read_advisories(old) if old and old.is_dir() else ()
     digests = {
-        rpm.path.removeprefix(f"{repository}/"): rpm.sha256
-        for rpm in record.rpms
-        if rpm.path.startswith(f"{repository}/")
+        file.path.removeprefix(f"{repository}/"): file.sha256
+        for file in files
+        if file.path.startswith(f"{repository}/")
     }
     if account is not None:
         # A package that was there already keeps its file, which is signed another time.
@@ -66,4 +60,4 @@ def advisories_for(
             if package.filename in digests
         )
         told = (*told, replace(account.advisory, packages=packages))
-    return still_here(told, digests)
+    return still_here(told, lambda name: name in digests or (old is not None and (old / name).is_file()))

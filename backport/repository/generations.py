@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backport.errors import PublishError
-from backport.files import locked, remove_tree, write_atomically
+from backport.files import locked, remove_tree, sync_folder, write_atomically
 
 RECORD = "generation.json"
 STABLE = "stable"
@@ -40,25 +40,13 @@ _LISTED = "`backport repo list` names those that are there"
 _DAMAGED = "restore it from a copy, or point `current` at an earlier generation"
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class PublishedRpm:
-    """One package of a generation."""
-
-    path: str
-    """Relative to the generation's folder."""
-    nevra: str
-    sha256: str
-    """Digest of the file."""
-    content: str
-    """Digest of the header without its signatures; the header holds the payload's own digest, so
-    that two files with the same are the same package, however they were signed."""
-    key: str
-    """Fingerprint of the key that signed it."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What one generation holds and where it came from, as ``generation.json`` keeps it."""
+    """What one generation is and where it came from, as ``generation.json`` keeps it.
+
+    Which packages it holds is told by its metadata, and by that alone (`backport.repository.contents`): the
+    record has the digests of ``repomd.xml``, which has those of the files that name every package's digest.
+    """
 
     id: str
     time: datetime
@@ -71,25 +59,31 @@ class Generation:
     """The run that made it."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """For each recipe whose packages are here, the digest over everything that they were made from."""
-    rpms: tuple[PublishedRpm, ...] = ()
+    signers: Mapping[str, int] = field(default_factory=dict)
+    """How many of the packages each key signed, by its fingerprint."""
+    added: int = 0
+    """How many packages the generation before did not have."""
     superseded: Mapping[str, datetime] = field(default_factory=dict)
     """Metadata files of earlier generations that are still here, and since when nothing names them."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """For each of its repositories, the SHA-256 digest of ``repomd.xml``."""
+    builds: str = ""
+    """The digest over what its page tells of its builds; see `backport.repository.builds`."""
+
+    @property
+    def packages(self) -> int:
+        """How many packages there are, in all of its repositories."""
+        return sum(self.signers.values())
 
     def to_json(self) -> str:
-        """The record's text: a package a line, since there may be many."""
-        rest = {name: value for name, value in vars(self).items() if name != "rpms"}
-        text = json.dumps(rest, indent=2, sort_keys=True, default=_plain)
-        packages = ",\n    ".join(json.dumps(vars(rpm)) for rpm in self.rpms)
-        return text.removesuffix("\n}") + f',\n  "rpms": [\n    {packages}\n  ]\n}}\n'
+        """The record's text."""
+        return json.dumps(vars(self), indent=2, sort_keys=True, default=_plain) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Generation:
         """The record that ``text`` holds. Raises ValueError, KeyError or TypeError."""
         data: dict[str, Any] = json.loads(text)
         data["time"] = datetime.fromisoformat(data["time"])
-        data["rpms"] = tuple(PublishedRpm(**rpm) for rpm in data["rpms"])
         data["superseded"] = {
             name: datetime.fromisoformat(since) for name, since in data["superseded"].items()
         }
@@ -353,12 +347,3 @@ def _seen_last(history: tuple[Event, ...]) -> str | None:
 
 def _time_of(generation: str) -> datetime:
     return datetime.strptime(generation.split("-", maxsplit=1)[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk (fsync(2)). Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from backport.artifacts import Check, Verdict
+from backport.errors import PublishError
 from backport.evidence.intoto import TestResult
-from backport.evidence.store import NEWEST, age_of, statements, test_results
+from backport.evidence.store import NEWEST, age_of, test_results
 from backport.files import write_atomically
 from backport.repository.advisories import read_advisories
-from backport.repository.assemble import SOURCE, basearch
-from backport.repository.generations import Generation, PublishedRpm, TargetFolder
-from backport.repository.page import Build, Event, Page, render_page
+from backport.repository.builds import Rows, read_rows
+from backport.repository.contents import basearch
+from backport.repository.generations import Generation, TargetFolder
+from backport.repository.page import Event, Page, render_page
 from backport.target import Target
 
 PAGE = "index.html"
@@ -50,6 +50,7 @@ def overview(folder: TargetFolder, record: Generation, target: Target, base_url:
     tested, result = next(iter(test_results(generation)), ("", None))
     told = result.predicate if result else None
     repository = generation / basearch(target)
+    builds = _rows(generation)
     return Page(
         target=target.name,
         summary=target.summary,
@@ -58,7 +59,8 @@ def overview(folder: TargetFolder, record: Generation, target: Target, base_url:
         public_key=folder.public_key.name,
         generation=record.id,
         made=record.time,
-        builds=_builds(generation, record),
+        rows=builds.rows,
+        packages=builds.packages,
         headline=told.headline if told else (),
         checks=_checks(told),
         tested=age_of(tested) if tested else None,
@@ -69,59 +71,11 @@ def overview(folder: TargetFolder, record: Generation, target: Target, base_url:
     )
 
 
-@dataclass
-class _Group:
-    """The packages of one source package, while they are gathered."""
-
-    origin: str = ""
-    source: str = ""
-    nevra: str = ""
-    packages: list[tuple[str, str]] = field(default_factory=list)
-    debug: int = 0
-
-    def add(self, rpm: PublishedRpm) -> None:
-        if rpm.path.startswith(f"{SOURCE}/"):
-            self.source, self.nevra = rpm.path, rpm.nevra
-        elif rpm.path.startswith("debug/"):
-            self.debug += 1
-        else:
-            self.packages.append((rpm.path, _name(rpm.nevra)))
-            self.nevra = self.nevra or rpm.nevra
-
-    def build(self) -> Build:
-        name, version, release = self.nevra.rsplit(".", 1)[0].rsplit("-", 2)
-        return Build(
-            name=name, evr=f"{version}-{release}", origin=self.origin, source=self.source,
-            packages=tuple(sorted(self.packages, key=lambda item: item[1])), debug=self.debug,
-        )  # fmt: skip
-
-
-def _builds(generation: Path, record: Generation) -> tuple[Build, ...]:
-    origins = _origins(generation)
-    groups: dict[str, _Group] = {}
-    for rpm in record.rpms:
-        source, origin = origins.get((rpm.path, rpm.sha256), (rpm.nevra, ""))
-        group = groups.setdefault(source, _Group())
-        group.origin = origin
-        group.add(rpm)
-    builds = (group.build() for group in groups.values() if group.nevra)
-    return tuple(sorted(builds, key=lambda build: (build.name, build.evr)))
-
-
-def _origins(generation: Path) -> Mapping[tuple[str, str], tuple[str, str]]:
-    """By path and digest: the package's own source package, and the one that this was made from."""
-    found = {}
-    for _, statement in statements(generation):
-        originals = {
-            one.annotations.get("package"): (one.name or "").removesuffix(".src.rpm")
-            for one in statement.predicate.build_definition.resolved_dependencies
-            if one.annotations.get("role") == "source"
-        }
-        for subject in statement.subject:
-            source = str(subject.annotations.get("source", subject.name))
-            origin = originals.get(subject.annotations.get("package"), "")
-            found[subject.name, subject.sha256] = (source, origin)
-    return found
+def _rows(generation: Path) -> Rows:
+    try:
+        return read_rows(generation)
+    except (ValueError, OSError) as problem:
+        raise PublishError(f"{generation}: what is told of its builds is damaged: {problem}") from None
 
 
 def _checks(told: TestResult | None) -> tuple[Check, ...]:
@@ -143,16 +97,12 @@ def _check(data: Mapping[str, Any]) -> Check:
 
 
 def _history(folder: TargetFolder) -> tuple[Event, ...]:
-    events: list[tuple[datetime, str, str]] = [
-        (event.time, event.action, event.generation or "nothing")
-        for event in folder.history()
-        if event.action != "proof"
-    ]
+    switches = [event for event in folder.history() if event.action != "proof"]
+    there = set(folder.ids())
     return tuple(
-        Event(time=time, action=action, generation=generation)
-        for time, action, generation in events[: -SHOWN_EVENTS - 1 : -1]
-    )
-
-
-def _name(nevra: str) -> str:
-    return nevra.rsplit(".", 1)[0].rsplit("-", 2)[0]
+        Event(
+            time=event.time, action=event.action, generation=event.generation or "nothing",
+            gone=event.generation is not None and event.generation not in there,
+        )
+        for event in switches[: -SHOWN_EVENTS - 1 : -1]
+    )  # fmt: skip

@@ -30,8 +30,8 @@ class Build:
     """The path of its own source package; empty where it is not here."""
     packages: tuple[tuple[str, str], ...]
     """Path and name of each binary package."""
-    debug: int = 0
-    """How many packages beside them are for debugging alone."""
+    debug: tuple[str, ...] = ()
+    """The paths of the packages beside them that are for debugging alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class Event:
     time: datetime
     action: str
     generation: str
+    gone: bool = False
+    """Whether the generation was removed since."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,10 @@ class Page:
     """The name of the key's file."""
     generation: str
     made: datetime
-    builds: tuple[Build, ...]
+    rows: tuple[str, ...]
+    """What `render_build` gave for each build, in their order."""
+    packages: int
+    """How many binary packages there are, those for debugging left out."""
     headline: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     tested: datetime | None = None
@@ -67,15 +72,16 @@ class Page:
     evidence: tuple[tuple[str, str], ...] = ()
     """Path and meaning of each file of evidence."""
 
-    @property
-    def packages(self) -> int:
-        """How many binary packages there are, those for debugging left out."""
-        return sum(len(build.packages) for build in self.builds)
-
 
 def render_page(page: Page) -> str:
     """The page's HTML."""
     return _environment().get_template("index.html.j2").render(page=page)
+
+
+def render_build(build: Build) -> str:
+    """A build's row of the page, on one line."""
+    row = _environment().get_template("build.html.j2").render(build=build)
+    return " ".join(row.split())
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import rpm as rpm_bindings
 from backport.artifacts import Check, PublishedRepo, Rpm, Verdict, is_for_debugging
 from backport.errors import PublishError
 from backport.progress import Progress, Silent
+from backport.repository.contents import path_of
 from backport.repository.generations import TargetFolder
 from backport.roots.dnf import expand_url
 from backport.roots.root import ExtraRepository, Root, clean_root
@@ -137,14 +138,14 @@ class _Client:
     def check_packages(self, root: Root) -> Check:
         """Compare what is installed with what was tested, and its signature with the published one's."""
         packages = packages_to_install(self.published)
-        record = TargetFolder(path=self.published.folder).load(self.published.generation)
-        files = {rpm.nevra: self.published.folder / "current" / rpm.path for rpm in record.rpms}
+        generation = TargetFolder(path=self.published.folder).generations / self.published.generation
+        files = {rpm.nevra: generation / path_of(rpm, self.target) for rpm in packages}
         installed = {_identity_of(header) for header in root.headers()}
         missing = [
             str(rpm.nevra)
             for rpm in packages
-            if _identity(files[str(rpm.nevra)]) not in installed
-            or _identity(files[str(rpm.nevra)])[:2] != _identity(rpm.path)[:2]
+            if _identity(files[rpm.nevra]) not in installed
+            or _identity(files[rpm.nevra])[:2] != _identity(rpm.path)[:2]
         ]
         return Check(
             id="publish.installed", title="What is installed is what was tested and published",

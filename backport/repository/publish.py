@@ -6,26 +6,27 @@ rename any failure, even a power cut, leaves them what they had.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import rpm as rpm_bindings
-
-from backport.artifacts import Check, PublishedRepo, Rpm, SignedRpms, TestedRpms, is_for_debugging
+from backport.artifacts import Check, Nevra, PublishedRepo, SignedRpms, TestedRpms
 from backport.errors import BackportError, PublishError
+from backport.evidence.provenance import PublishedFile
 from backport.progress import Progress, Silent
-from backport.repository.assemble import SOURCE, Incoming, Publication, basearch, make_generation
+from backport.repository.assemble import Incoming, Publication, make_generation
+from backport.repository.builds import Part, builds_of
 from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
+from backport.repository.contents import PublishedRpm, basearch, content_of, packages_of, path_of
 from backport.repository.documents import Account, advisories_for, evidence_for
-from backport.repository.generations import STABLE, Generation, PublishedRpm, TargetFolder
+from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.repository.overview import write_page
 from backport.signing.key import other_keys
 from backport.site import Signing
 from backport.target import Target
-from backport.trust import read_header
 
 LOCK_TIMEOUT = 600.0
 """How long another publisher is waited for, in seconds."""
@@ -60,9 +61,8 @@ def publish(
 
     Raises PublishError when the folder cannot be written to, another publisher holds it for
     ``lock_timeout`` seconds, the inputs were rolled back, a package of the same NEVRA with other content
-    is or was there, a package is for another architecture or release, the new generation does not read
-    back, or a check of ``prove`` fails; SignError when the metadata cannot be signed. Readers then see
-    what they saw before.
+    is or was there, a package is for another architecture or release, the metadata cannot be signed, the
+    new generation does not read back, or a check of ``prove`` fails. Readers then see what they saw before.
     """
     folder = TargetFolder.of(repository, target.name, channel)
     base_url = channel_url(base_url, channel)
@@ -72,22 +72,15 @@ def publish(
         folder.create()
         with folder.locked(timeout=lock_timeout):
             folder.remove_leftovers()
-            before = folder.current_generation()
-            added = _new_ones(_incoming(tested.signed, target), before, folder)
-            if before and not added and _is_as_wanted(before, tested.signed, target, inputs or {}):
+            arrival = _arrival(tested, folder, target)
+            before = arrival.before
+            if before and not arrival.added and _is_as_wanted(before, tested.signed, target, inputs or {}):
                 progress.note("everything is published already")
                 now = before
             else:
                 _require_not_held(folder, inputs or {}, released)
-                record = _record(tested.signed, before, added, target=target, run=run, inputs=inputs or {})
-                publication = Publication(
-                    folder=folder, target=target, public_key=tested.signed.public_key, before=before,
-                    added=added, record=record,
-                    evidence=evidence_for(account, tested, record, {one.entry.path for one in added}),
-                    advisories=advisories_for(
-                        account, record, basearch(target), folder.generations / before.id if before else None
-                    ),
-                )  # fmt: skip
+                record = _record(arrival, run=run, inputs=inputs or {})
+                publication = _publication(arrival, record, account)
                 now = make_generation(publication, signing, progress)
             # The key and the .repo file are there before anything that they are needed for.
             write_client_files(
@@ -116,6 +109,15 @@ def published_state(repository: Path, target: Target, channel: str = STABLE) -> 
     return TargetFolder.of(repository, target.name, channel).current_generation()
 
 
+def published_packages(repository: Path, target: Target, channel: str = STABLE) -> tuple[Nevra, ...]:
+    """The packages that readers see now, those for debugging and source packages too. Raises PublishError."""
+    folder = TargetFolder.of(repository, target.name, channel)
+    record = folder.current_generation()
+    if record is None:
+        return ()
+    return tuple(one.nevra for one in packages_of(folder.generations / record.id, record).values())
+
+
 def is_held(repository: Path, target: Target, inputs: str, channel: str = STABLE) -> bool:
     """Whether the packages from these inputs were rolled back. Raises PublishError."""
     return inputs in TargetFolder.of(repository, target.name, channel).held()
@@ -129,32 +131,6 @@ def is_proven(repository: Path, target: Target, channel: str = STABLE) -> bool:
     folder = TargetFolder.of(repository, target.name, channel)
     current = folder.current_id()
     return current is not None and folder.is_proven(current)
-
-
-def roll_back(
-    repository: Path,
-    target: Target,
-    *,
-    failed: str,
-    to: str | None,
-    lock_timeout: float = LOCK_TIMEOUT,
-    channel: str = STABLE,
-) -> None:
-    """Let readers see the generation ``to`` again instead of ``failed`` (None: nothing, as before).
-
-    Raises PublishError when ``to`` is not whole, or when readers see another generation by now.
-    """
-    folder = TargetFolder.of(repository, target.name, channel)
-    with reported(folder), folder.locked(timeout=lock_timeout):
-        if (now := folder.current_id()) != failed:
-            raise PublishError(
-                f"{folder.current}: leads to {now}, no more to {failed}",
-                hint="another publisher was faster; look at what it published",
-            )
-        if to is not None:
-            folder.load(to)
-        if to != failed:
-            folder.switch(to, action="rollback")
 
 
 def _proven(
@@ -189,75 +165,98 @@ def _require_not_held(folder: TargetFolder, inputs: Mapping[str, str], released:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Arrival:
+    """The packages of a run, beside what is there."""
+
+    tested: TestedRpms
+    folder: TargetFolder
+    target: Target
+    before: Generation | None
+    incoming: Sequence[Incoming]
+    known: Mapping[str, PublishedRpm]
+    """The packages of the generation before by path; none where it has none of the run's."""
+    added: Sequence[Incoming]
+    """What is not there yet, or is there but signed by another key."""
+
+    @property
+    def before_path(self) -> Path | None:
+        return self.folder.generations / self.before.id if self.before else None
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """The paths of what is signed by another key."""
+        return frozenset(one.path for one in self.added if one.path in self.known)
+
+
+def _arrival(tested: TestedRpms, folder: TargetFolder, target: Target) -> _Arrival:
+    before = folder.current_generation()
+    path = folder.generations / before.id if before else None
+    incoming = _incoming(tested.signed, target)
+    known = {}
+    if before and path and any((path / one.path).exists() for one in incoming):
+        known = packages_of(path, before)
+    signer = tested.signed.fingerprint
+    added = [one for one in incoming if _is_new(one, known.get(one.path), path, folder, signer)]
+    return _Arrival(
+        tested=tested,
+        folder=folder,
+        target=target,
+        before=before,
+        incoming=incoming,
+        known=known,
+        added=added,
+    )
+
+
+def _is_new(
+    one: Incoming, old: PublishedRpm | None, before: Path | None, folder: TargetFolder, signer: str
+) -> bool:
+    there = content_of(before / one.path) if before and old else None
+    contents = {there.digest} if there else _earlier_contents(folder, one.path)
+    if contents - {one.content.digest}:
+        raise PublishError(
+            f"{one.rpm.nevra}: is published already, with other content",
+            hint="raise `bump` in the recipe: clients never take another package of the same version",
+        )
+    return not (old and there and (there.is_signed_by(signer) or old.sha256 == one.rpm.sha256))
+
+
+def _publication(arrival: _Arrival, record: Generation, account: Account | None) -> Publication:
+    """What is published, with all that is told of it."""
+    new = {one.path for one in arrival.added}
+    files = [_file_of(one, new, arrival.known) for one in arrival.incoming]
+    parts = [Part(rpm=one.rpm, path=one.path, source=one.content.source) for one in arrival.incoming]
+    signed, target = arrival.tested.signed, arrival.target
+    return Publication(
+        folder=arrival.folder, target=target, public_key=signed.public_key, before=arrival.before,
+        added=arrival.added, replaced=arrival.replaced, record=record,
+        evidence=evidence_for(account, arrival.tested, files, new),
+        advisories=advisories_for(account, files, basearch(target), arrival.before_path),
+        builds=builds_of(parts, signed.built) if new else (),
+    )  # fmt: skip
+
+
+def _file_of(one: Incoming, new: Collection[str], known: Mapping[str, PublishedRpm]) -> PublishedFile:
+    """A package of the run as readers get it: one that was there keeps its file, signed another time."""
+    digest = one.rpm.sha256 if one.path in new else known[one.path].sha256
+    return PublishedFile(path=one.path, nevra=str(one.rpm.nevra), sha256=digest)
+
+
 def _incoming(signed: SignedRpms, target: Target) -> list[Incoming]:
     found: dict[str, Incoming] = {}
     for package in (*signed.rpms, *signed.srpms):
-        path = f"{_place(package, target)}/{package.nevra.filename}"
+        path = path_of(package, target)
         if path in found:
             raise PublishError(f"{package.nevra}: is among the packages twice")
-        entry = PublishedRpm(
-            path=path,
-            nevra=str(package.nevra),
-            sha256=package.sha256,
-            content=_content_of(package.path),
-            key=signed.fingerprint,
-        )
-        found[path] = Incoming(rpm=package, entry=entry)
+        found[path] = Incoming(rpm=package, path=path, content=content_of(package.path))
     return list(found.values())
-
-
-def _place(package: Rpm, target: Target) -> str:
-    nevra = package.nevra
-    if nevra.arch not in {target.arch, "noarch", "src", "nosrc"}:
-        raise PublishError(
-            f"{nevra}: is for {nevra.arch}, the target {target.name} is {target.arch}",
-            hint="build it for the target's architecture",
-        )
-    if target.dist not in nevra.release:
-        raise PublishError(
-            f"{nevra}: its release does not name the target {target.name} ({target.dist})",
-            hint="build it for this target",
-        )
-    if nevra.arch in {"src", "nosrc"}:
-        return SOURCE
-    if is_for_debugging(nevra.name):
-        return f"debug/{basearch(target)}"
-    return basearch(target)
-
-
-def _content_of(path: Path) -> str:
-    header = read_header(path, error=PublishError)
-    digest = header[rpm_bindings.RPMTAG_SHA256HEADER]
-    if not digest:
-        raise PublishError(
-            f"{path}: has no SHA-256 digest of its header", hint="build it with rpm 4.14 or later"
-        )
-    return digest if isinstance(digest, str) else digest.decode("ascii")
-
-
-def _new_ones(
-    incoming: Sequence[Incoming], before: Generation | None, folder: TargetFolder
-) -> list[Incoming]:
-    """What is not there yet, or is there but signed by another key."""
-    there = {rpm.path: rpm for rpm in before.rpms} if before else {}
-    new = []
-    for one in incoming:
-        old = there.get(one.entry.path)
-        contents = {old.content} if old else _earlier_contents(folder, one.entry.path)
-        if contents - {one.entry.content}:
-            raise PublishError(
-                f"{one.entry.nevra}: is published already, with other content",
-                hint="raise `bump` in the recipe: clients never take another package of the same version",
-            )
-        if not old or old.key != one.entry.key:
-            new.append(one)
-    return new
 
 
 def _earlier_contents(folder: TargetFolder, path: str) -> set[str]:
     """What clients may have got under a package's name before readers were led back."""
     places = (folder.generations / name / path for name in folder.ids())
-    return {_content_of(place) for place in places if place.is_file()}
+    return {content_of(place).digest for place in places if place.is_file()}
 
 
 def _signing_key(signed: SignedRpms) -> PublicKey:
@@ -272,30 +271,32 @@ def _is_as_wanted(before: Generation, signed: SignedRpms, target: Target, inputs
     )
 
 
-def _record(
-    signed: SignedRpms,
-    before: Generation | None,
-    added: Sequence[Incoming],
-    *,
-    target: Target,
-    run: str,
-    inputs: Mapping[str, str],
-) -> Generation:
-    now = datetime.now(UTC)
+def _record(arrival: _Arrival, *, run: str, inputs: Mapping[str, str]) -> Generation:
+    now, before, signer = datetime.now(UTC), arrival.before, arrival.tested.signed.fingerprint
     if before and now < before.time:
         raise PublishError(
             f"this host's clock says {now:%Y-%m-%d %H:%M:%S} UTC, before generation {before.id} was made",
             hint="set the clock",
         )
-    rpms = {rpm.path: rpm for rpm in before.rpms} if before else {}
-    rpms |= {one.entry.path: one.entry for one in added}
     return Generation(
         id="",
         time=now,
         previous=before.id if before else None,
-        compression=target.compression,
-        fingerprint=signed.fingerprint,
+        compression=arrival.target.compression,
+        fingerprint=signer,
         run=run,
         inputs={**(before.inputs if before else {}), **inputs},
-        rpms=tuple(rpms[path] for path in sorted(rpms)),
+        signers=_signers(arrival, signer),
+        added=len(arrival.added) - len(arrival.replaced),
     )
+
+
+def _signers(arrival: _Arrival, signer: str) -> dict[str, int]:
+    """How many packages each key signed, once the run's are there."""
+    before, path = arrival.before, arrival.before_path
+    signers = Counter(before.signers if before else {})
+    signers[signer] += len(arrival.added)
+    for place in [path / one for one in arrival.replaced] if path else ():
+        content = content_of(place)
+        signers.subtract(key for key in tuple(signers) if content.is_signed_by(key))
+    return dict(+signers)

@@ -1,76 +1,94 @@
 """Metadata of a large repository to which a few packages come, without describing the others again.
 
-The entries that are there stay as they are, byte by byte; the new ones, as createrepo_c writes them, follow,
-and the count in the head is raised. What is new is read back by createrepo_c's parser. For gzip alone:
-other compressions, and repositories from which packages go, are described anew (`write_repodata`).
+The entries that are there stay as they are, byte by byte, and in gzip files compressed; the new ones, as
+createrepo_c writes them, follow, and the count in the head is raised. What is new is read back by
+createrepo_c's parser, and the whole by its reader. Repositories from which packages go, or which are to be
+compressed in another way, are described anew (`write_repodata`).
 """
 
 from __future__ import annotations
 
-import os
+import html
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backport import repodata
 from backport.errors import PublishError
 from backport.files import scratch_folder
+from backport.gzipped import PackageList, plain_list, read_list
 
-_HEAD = re.compile(
-    rb'(<\?xml version="1\.0" encoding="UTF-8"\?>\s*<(metadata|filelists|otherdata) [^>]*\bpackages=")(\d+)"'
-)
-_LEVEL = 6
-_GZIP = 31
-"""zlib's window bits for a gzip wrapper around the largest window."""
+_LOCATION = re.compile(rb'<location href="([^"]+)"')
+"""In text an angle bracket is always escaped (XML 1.0, section 2.4), so that this is found in tags alone."""
 _DAMAGED = "the repository's metadata is damaged; `backport repo verify` tells more"
 
 
-def extend_repodata(folder: Path, base: Path, *, known: int, rpms: Sequence[Path]) -> None:
-    """Describe in ``folder`` what the metadata of ``base`` describes, ``known`` packages, and ``rpms``.
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """Metadata that is there: each of its files, and what it describes."""
 
-    The packages themselves must lie below ``folder``, in the same places as below ``base``. Raises
-    PublishError when the metadata of ``base`` is damaged or describes another number of packages, or a
-    package cannot be read; OSError.
+    compression: repodata.Compression
+    lists: Mapping[str, PackageList]
+    locations: frozenset[str]
+    """Where the packages lie, relative to the repository's folder."""
+
+
+def read_base(folder: Path, compression: repodata.Compression = "gz") -> Base:
+    """The metadata of a repository, of which every file is the one that ``repomd.xml`` names.
+
+    Raises PublishError when it is damaged, or its files describe different numbers of packages; OSError.
     """
-    if problems := repodata.check_metadata_files(base):
-        raise PublishError(f"{base}: the metadata is damaged: {problems[0]}", hint=_DAMAGED)
+    if problems := repodata.check_metadata_files(folder):
+        raise PublishError(f"{folder}: the metadata is damaged: {problems[0]}", hint=_DAMAGED)
+    names = repodata.metadata_files(folder)
+    files = {Path(name).name.rsplit("-", 1)[-1].split(".")[0]: name for name in names}
+    try:
+        with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
+            read = pool.map(lambda kind: _read(folder / files[kind], compression), repodata.KINDS)
+            lists = dict(zip(repodata.KINDS, read, strict=True))
+    except ValueError as problem:
+        raise PublishError(f"{folder}: the metadata is damaged: {problem}", hint=_DAMAGED) from None
+    found = [html.unescape(place.decode()) for place in _LOCATION.findall(lists["primary"].text)]
+    locations = frozenset(found)
+    if {one.count for one in lists.values()} != {len(locations)} or len(found) != len(locations):
+        raise PublishError(
+            f"{folder}: the metadata does not describe {len(locations)} packages throughout", hint=_DAMAGED
+        )
+    return Base(compression=compression, lists=lists, locations=locations)
+
+
+def _read(file: Path, compression: repodata.Compression) -> PackageList:
+    if compression == "gz":
+        return read_list(file)
+    return plain_list(repodata.read_plain(file, compression), name=file.name)
+
+
+def extend_repodata(folder: Path, base: Base, *, rpms: Sequence[Path]) -> None:
+    """Describe in ``folder`` what ``base`` describes, and ``rpms``.
+
+    The packages themselves must lie below ``folder``, those of ``base`` at their locations. Raises
+    PublishError when a package cannot be read, or the metadata cannot be written; OSError.
+    """
     packages = repodata.parse_packages(folder, sorted(rpms), known={})
-    files = {Path(name).name.rsplit("-", 1)[-1].split(".")[0]: name for name in repodata.metadata_files(base)}
     new = _dumped(packages)
     _read_back(folder, new)
     with scratch_folder(folder, f".{repodata.FOLDER}.") as scratch:
 
         def extend(kind: str) -> Any:
-            old, more = base / files[kind], new[kind].encode()
-            return _extend(kind, old, scratch, new=more, known=known, added=len(packages))
+            count, old, more = len(base.locations) + len(packages), base.lists[kind], new[kind].encode()
+            if base.compression == "gz":
+                return repodata.place_packed(kind, old.extended(more, count=count), scratch)
+            return repodata.place_plain(kind, old.grown(more, count=count), scratch, base.compression)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            records = list(pool.map(extend, repodata.KINDS))
+        try:
+            with ThreadPoolExecutor(len(repodata.KINDS)) as pool:
+                records = list(pool.map(extend, repodata.KINDS))
+        except repodata.bindings().CreaterepoCError as problem:
+            raise PublishError(f"{folder / repodata.FOLDER}: cannot be written: {problem}") from None
         repodata.place_files(folder, scratch, records)
-
-
-def _extend(kind: str, old: Path, scratch: Path, *, new: bytes, known: int, added: int) -> Any:
-    """Write one metadata file below ``scratch`` and give its record for ``repomd.xml``."""
-    createrepo_c = repodata.bindings()
-    try:
-        text = zlib.decompress(old.read_bytes(), _GZIP)
-    except zlib.error as problem:
-        raise PublishError(f"{old}: cannot be read: {problem}", hint=_DAMAGED) from None
-    head = _HEAD.match(text)
-    end = text.rfind(b"</" + head[2]) if head else -1
-    if not head or end < 0 or int(head[3]) != known:
-        raise PublishError(f"{old}: does not describe {known} packages", hint=_DAMAGED)
-    squeezer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-    parts = (head[1] + b'%d"' % (known + added), text[head.end() : end], new, text[end:])
-    path = scratch / f"{kind}.xml.gz"
-    path.write_bytes(b"".join((*(squeezer.compress(part) for part in parts), squeezer.flush())))
-    record = createrepo_c.RepomdRecord(kind, str(path))
-    record.fill(createrepo_c.SHA256)
-    record.rename_file()
-    return record
 
 
 def _read_back(folder: Path, new: Mapping[str, str]) -> None:

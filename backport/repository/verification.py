@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from pathlib import Path
 from backport import repodata
 from backport.errors import PublishError
 from backport.evidence import store as evidence
-from backport.files import digest_of, scratch_folder
-from backport.repository.assemble import content_digest, repositories_of
+from backport.files import digests_of, scratch_folder
+from backport.repository import builds
+from backport.repository.assemble import content_digest
+from backport.repository.contents import repositories_of
 from backport.repository.generations import RECORD, Generation, TargetFolder
 from backport.repository.overview import PAGE
 from backport.settings import Key
@@ -85,6 +88,16 @@ def verify(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file of a generation."""
+
+    path: Path
+    identity: tuple[int, int]
+    """Device and inode: files that generations share are the same."""
+    size: int
+
+
 @dataclass
 class _Reading:
     """What is known while the generations are read one after the other."""
@@ -93,10 +106,13 @@ class _Reading:
     target: Target
     keys: Mapping[str, Key]
     digests: dict[tuple[int, int], str] = field(default_factory=dict)
-    """By device and inode."""
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
-    packages: dict[tuple[int, int], tuple[Path, str]] = field(default_factory=dict)
-    """Each package file once, with the key that its record names."""
+    packages: dict[tuple[int, int], Path] = field(default_factory=dict)
+    """Each package file once."""
+    signed: dict[tuple[tuple[int, int], ...], tuple[Path, tuple[Key, ...]]] = field(default_factory=dict)
+    """Each file with a detached signature once, with the keys of which one must have made it."""
+    signers: list[tuple[Path, Generation, list[tuple[int, int]]]] = field(default_factory=list)
+    """For each generation, the packages that its record says the signers of."""
     faults: list[Fault] = field(default_factory=list)
 
     def fault(self, path: Path, detail: str) -> None:
@@ -110,111 +126,152 @@ class _Reading:
             self.fault(place / RECORD, problem.message)
             return
         if not name.startswith(f"{name.partition('-')[0]}-{content_digest(record)[:12]}"):
-            self.fault(place / RECORD, "lists other packages than those that gave the generation its name")
-        present = self._walk(place)
+            self.fault(place / RECORD, "is of other metadata than that which gave the generation its name")
+        present = dict(self._walk(str(place), ""))
         self._read_digests(present.values())
-        self._check_signature(place / RECORD, self.keys.values())
-        expected = {RECORD, f"{RECORD}{SIGNATURE}", *self._check_packages(place, record, present)}
+        self._expect_signature(place, RECORD, present, self.keys.values())
+        expected = {RECORD, f"{RECORD}{SIGNATURE}"}
+        packages: dict[str, str] = {}
         for repository in repositories_of(self.target):
-            expected |= self._check_repository(place, repository, record)
+            expected |= self._check_repository(place, repository, record, present)
+            packages |= self._described(place, repository)
+        expected |= self._check_packages(place, record, packages, present)
         expected |= self._check_superseded(place, record, present)
-        expected |= self._check_evidence(place)
+        expected |= self._check_builds(place, record, present)
+        expected |= self._check_evidence(place, present)
         for path in sorted(present.keys() - expected):
             self.fault(place / path, "is an extra file, which nothing names")
 
     def check_signatures(self) -> None:
-        """Let rpm check every package's signature and digests, each file once."""
-        paths = [path for path, _ in self.packages.values()]
-        with scratch_folder(Path(tempfile.gettempdir()), "backport-verify-") as scratch:
+        """Let rpm check every package's signature and digests, gpg every other signature, each file once."""
+        with (
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+            scratch_folder(Path(tempfile.gettempdir()), "backport-verify-") as scratch,
+        ):
+            detached = pool.map(lambda item: (item[0], _not_signed(*item)), list(self.signed.values()))
             keyring = pinned_keyring(tuple(self.keys.values()), scratch, error=PublishError)
-            wrong = keyring.verify_all(paths)
-            for path, key in self.packages.values():
-                if path in wrong:
-                    self.fault(path, wrong[path].removeprefix(f"{path.name}: "))
-                elif (signer := keyring.signer_of(path)) != key:
-                    self.fault(path, f"is signed by {signer}, its generation's record says by {key}")
+            found = keyring.verify_all(list(self.packages.values()))
+            for path, reason in detached:
+                if reason:
+                    self.fault(path, reason)
+        for path, reason in found.wrong.items():
+            self.fault(path, reason.removeprefix(f"{path.name}: "))
+        for place, record, identities in self.signers:
+            signers = [found.signers.get(self.packages[one]) for one in identities]
+            if None not in signers and Counter(signers) != Counter(record.signers):
+                self.fault(place / RECORD, "tells of other signers than the packages have")
 
-    def _walk(self, place: Path) -> dict[str, Path]:
-        present: dict[str, Path] = {}
-        for folder, folders, names in os.walk(place):
-            for name in (*names, *folders):
-                path = Path(folder, name)
-                if path.is_symlink():
-                    self.fault(path, "is a symbolic link; a generation holds files alone")
-                elif name in names:
-                    present[path.relative_to(place).as_posix()] = path
-        return present
+    def _walk(self, folder: str, relative: str) -> Iterator[tuple[str, _File]]:
+        """Every file by its path in the generation; paths are joined as text, since there may be many."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = f"{relative}{entry.name}"
+                if entry.is_symlink():
+                    self.fault(Path(entry.path), "is a symbolic link; a generation holds files alone")
+                elif entry.is_dir():
+                    yield from self._walk(entry.path, f"{name}/")
+                else:
+                    status = entry.stat(follow_symlinks=False)
+                    identity = status.st_dev, status.st_ino
+                    yield name, _File(Path(entry.path), identity, status.st_size)
 
-    def _read_digests(self, paths: Iterable[Path]) -> None:
-        new = {_identity(path): path for path in paths}
-        new = {one: path for one, path in new.items() if one not in self.digests}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            self.digests |= zip(new, pool.map(digest_of, new.values()), strict=True)
-        self.sizes |= {one: path.stat().st_size for one, path in new.items()}
+    def _read_digests(self, files: Iterable[_File]) -> None:
+        new = {file.path: file for file in files if file.identity not in self.digests}
+        for path, digest in digests_of(list(new)).items():
+            self.digests[new[path].identity] = digest
+            self.sizes[new[path].identity] = new[path].size
 
-    def _check_packages(self, place: Path, record: Generation, present: Mapping[str, Path]) -> set[str]:
-        for rpm in record.rpms:
-            if (path := present.get(rpm.path)) is None:
-                self.fault(place / rpm.path, "is missing")
-                continue
-            identity = _identity(path)
-            if self.digests[identity] != rpm.sha256:
-                self.fault(path, "is not the file that was published: it has another digest")
-            self.packages.setdefault(identity, (path, rpm.key))
-        return {rpm.path for rpm in record.rpms}
-
-    def _check_repository(self, place: Path, name: str, record: Generation) -> set[str]:
+    def _check_repository(
+        self, place: Path, name: str, record: Generation, present: Mapping[str, _File]
+    ) -> set[str]:
         """The files of a repository's metadata, which must be that of this very generation."""
         folder = place / name
-        repomd = folder / repodata.FOLDER / repodata.REPOMD
-        base = f"{name}/{repodata.FOLDER}/{repodata.REPOMD}"
-        named = {base, f"{base}{SIGNATURE}"}
+        repomd = f"{name}/{repodata.FOLDER}/{repodata.REPOMD}"
+        named = {repomd, f"{repomd}{SIGNATURE}"}
         signer = self.keys.get(record.fingerprint)
         if signer is None:
-            self.fault(repomd, f"the key {record.fingerprint} is not among the public keys")
-        self._check_signature(repomd, [signer] if signer else [])
+            self.fault(place / repomd, f"the key {record.fingerprint} is not among the public keys")
+        self._expect_signature(place, repomd, present, [signer] if signer else [])
+        file = present.get(repomd)
+        if file is None or self.digests[file.identity] != record.metadata.get(name):
+            self.fault(place / repomd, "is not that of this generation")
         try:
-            named |= {f"{name}/{file}" for file in repodata.metadata_files(folder)}
-            for found in repodata.check_repodata(folder, digests=()):
+            named |= {f"{name}/{one}" for one in repodata.metadata_files(folder)}
+            for found in repodata.check_metadata_files(folder):
                 self.fault(folder / found.path, found.detail)
-            described = {
-                f"{name}/{one}": package.pkgId for one, package in repodata.read_packages(folder).items()
-            }
         except PublishError as problem:
-            self.fault(repomd, problem.message)
-            return named
-        recorded = {rpm.path: rpm.sha256 for rpm in record.rpms if rpm.path.startswith(f"{name}/")}
-        digest = record.metadata.get(name)
-        if described != recorded or (digest and digest != digest_of(repomd)):
-            self.fault(repomd, "is not that of this generation")
+            self.fault(place / repomd, problem.message)
         return named
 
-    def _check_superseded(self, place: Path, record: Generation, present: Mapping[str, Path]) -> set[str]:
+    def _described(self, place: Path, name: str) -> dict[str, str]:
+        """The digests of a repository's packages by path, as createrepo_c reads all of its metadata."""
+        try:
+            packages = repodata.read_packages(place / name)
+        except PublishError as problem:
+            self.fault(place / name / repodata.FOLDER / repodata.REPOMD, problem.message)
+            return {}
+        return {f"{name}/{one}": str(package.pkgId) for one, package in packages.items()}
+
+    def _check_packages(
+        self, place: Path, record: Generation, packages: Mapping[str, str], present: Mapping[str, _File]
+    ) -> set[str]:
+        there = []
+        for name, digest in packages.items():
+            if (file := present.get(name)) is None:
+                self.fault(place / name, "is missing")
+                continue
+            if self.digests[file.identity] != digest:
+                self.fault(file.path, "is not the file that was published: it has another digest")
+            self.packages.setdefault(file.identity, file.path)
+            there.append(file.identity)
+        self.signers.append((place, record, there))
+        return set(packages)
+
+    def _check_superseded(self, place: Path, record: Generation, present: Mapping[str, _File]) -> set[str]:
         """Metadata files carry their digest in their name."""
         for name in record.superseded:
-            path = present.get(name)
-            if path is None:
+            file = present.get(name)
+            if file is None:
                 self.fault(place / name, "is missing: clients of the generation before may still ask for it")
-            elif not path.name.startswith(f"{self.digests[_identity(path)]}-"):
-                self.fault(path, "is not the file that its name tells of")
+            elif not file.path.name.startswith(f"{self.digests[file.identity]}-"):
+                self.fault(file.path, "is not the file that its name tells of")
         return set(record.superseded)
 
-    def _check_evidence(self, place: Path) -> set[str]:
+    def _check_builds(self, place: Path, record: Generation, present: Mapping[str, _File]) -> set[str]:
+        """What the page is made of: the record knows the names, and they the digests."""
+        names = {path.relative_to(place).as_posix() for path in builds.files(place)}
+        if builds.digest_over(place) != record.builds:
+            self.fault(place / builds.FOLDER, "is not what this generation tells of its builds")
+        for name in names & present.keys():
+            if self.digests[present[name].identity] != builds.digest_in_name(place / name):
+                self.fault(place / name, "is not the file that its name tells of")
+        return names
+
+    def _check_evidence(self, place: Path, present: Mapping[str, _File]) -> set[str]:
         names = evidence.files(place)
         for name in names:
-            self._check_signature(place / name, self.keys.values())
+            self._expect_signature(place, name, present, self.keys.values())
         return {*names, *(f"{name}{SIGNATURE}" for name in names)}
 
-    def _check_signature(self, path: Path, keys: Iterable[Key]) -> None:
-        detail = "there is no key to check its signature by"
-        for key in keys:
-            try:
-                verify_file(path, public_key=key.file, fingerprint=key.fingerprint, error=PublishError)
-            except PublishError as problem:
-                detail = problem.message.removeprefix(f"{path}: ")
-            else:
-                return
-        self.fault(path, detail)
+    def _expect_signature(
+        self, place: Path, name: str, present: Mapping[str, _File], keys: Iterable[Key]
+    ) -> None:
+        found = [present[one].identity for one in (name, f"{name}{SIGNATURE}") if one in present]
+        whole = tuple(found) if len(found) == 2 else ((0, len(self.signed)),)
+        self.signed.setdefault(whole, (place / name, tuple(keys)))
+
+
+def _not_signed(path: Path, keys: Iterable[Key]) -> str:
+    """Why no key of these made a file's signature; empty when one did."""
+    reason = "there is no key to check its signature by"
+    for key in keys:
+        try:
+            verify_file(path, public_key=key.file, fingerprint=key.fingerprint, error=PublishError)
+        except PublishError as problem:
+            reason = problem.message.removeprefix(f"{path}: ")
+        else:
+            return ""
+    return reason
 
 
 def _about_folder(folder: TargetFolder, keys: Sequence[Key]) -> Iterator[Fault]:
@@ -253,8 +310,3 @@ def _only_key(file: Path) -> tuple[str, ...]:
             f"{file}: holds {len(found)} keys, not one", hint="give each key a file of its own"
         )
     return found
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino

@@ -118,5 +118,5 @@ def _verify_all(rpms: Sequence[Rpm], fingerprint: str, public_key: Path, workspa
     key = Key(fingerprint=fingerprint, file=public_key)
     with scratch_folder(workspace, "keyring-") as folder:
         keyring = trust.pinned_keyring((key,), folder, error=SignError)
-        for reason in keyring.verify_all([rpm.path for rpm in rpms]).values():
+        for reason in keyring.verify_all([rpm.path for rpm in rpms]).wrong.values():
             raise SignError(reason)

@@ -11,9 +11,10 @@ from pathlib import Path
 from backport import repodata
 from backport.artifacts import BuiltRpms, PublishedRepo, SignedRpms, TestedRpms
 from backport.files import digest_of
-from backport.repository.assemble import repositories_of
+from backport.repository.contents import repositories_of
+from backport.repository.documents import Account
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
-from backport.repository.publish import publish
+from backport.repository.publish import Prover, publish
 from backport.signing import sign
 from backport.signing.key import verify_file
 from backport.site import Signing
@@ -38,11 +39,19 @@ class Publisher:
         return TargetFolder.of(self.repository, self.target.name, self.channel)
 
     def publish(
-        self, tested: TestedRpms, *, run: str = "", inputs: dict[str, str] | None = None, force: bool = False
+        self,
+        tested: TestedRpms,
+        *,
+        run: str = "",
+        inputs: dict[str, str] | None = None,
+        account: Account | None = None,
+        prove: Prover | None = None,
+        force: bool = False,
     ) -> PublishedRepo:
         return publish(
             tested, target=self.target, repository=self.repository, signing=self.signing, base_url=URL,
-            progress=self, run=run, inputs=inputs, channel=self.channel, force=force,
+            progress=self, run=run, inputs=inputs, account=account, channel=self.channel, force=force,
+            prove=prove,
         )  # fmt: skip
 
     def note(self, message: str) -> None:
@@ -103,7 +112,8 @@ def look(folder: TargetFolder, target: Target, key: Path, fingerprint: str) -> s
         verify_file(repomd, public_key=key, fingerprint=fingerprint)
         assert repodata.check_repodata(generation / name) == ()
         found |= {f"{name}/{place}" for place in repodata.read_packages(generation / name)}
-    assert found == {rpm.path for rpm in record.rpms}
+    assert found == {path.relative_to(generation).as_posix() for path in generation.rglob("*.rpm")}
+    assert len(found) == record.packages
     for superseded in record.superseded:
         assert (generation / superseded).is_file()
     return {path.rsplit("/", 1)[1] for path in found}

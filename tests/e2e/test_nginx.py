@@ -12,8 +12,9 @@ import pytest
 import requests
 
 from backport import repodata
-from backport.errors import PublishError, SignError
+from backport.errors import HostError, PublishError, SignError
 from backport.repository.changes import lead_back
+from backport.repository.verification import verify
 from backport.roots.root import ExtraRepository, clean_root
 from backport.settings import Key
 from backport.signing.key import verify_file
@@ -46,9 +47,22 @@ def publisher(signing: Signing, f28: Target) -> Iterator[Publisher]:
         yield Publisher(repository=Path(folder, "repository"), signing=signing, target=f28, notes=[])
 
 
+def can_write(compression: repodata.Compression) -> bool:
+    return compression == "gz" or hasattr(repodata.bindings(), "ZSTD_COMPRESSION")
+
+
+@pytest.mark.parametrize("compression", ["gz", "zstd"])
 def test_dnf_installs_updates_and_is_led_back(
-    publisher: Publisher, shelf: Shelf, root_cache: Path, tmp_path: Path
+    publisher: Publisher, shelf: Shelf, root_cache: Path, tmp_path: Path, compression: repodata.Compression
 ) -> None:
+    target = publisher.target.model_copy(update={"compression": compression})
+    publisher = replace(publisher, target=target)
+    if not can_write(compression):
+        with pytest.raises(HostError, match="cannot write zstd metadata"):
+            publisher.publish(shelf("first"))
+        assert publisher.folder.current_id() is None
+        assert not list(publisher.folder.generations.iterdir())
+        return
     publisher.publish(shelf("first"))
     with serving(publisher.repository) as url:
         repository = ExtraRepository(
@@ -69,9 +83,33 @@ def test_dnf_installs_updates_and_is_led_back(
             lead_back(publisher.folder, None, target=publisher.target, base_url=URL)
             with pytest.raises(PublishError):
                 install("first-3-1.fc28.bp1.noarch")
+        names = repodata.metadata_files(publisher.folder.current / "x86_64")
+        assert {Path(name).suffix for name in names} == {".gz" if compression == "gz" else ".zst"}
+        assert verify(publisher.folder, target).faults == ()
         # The link leads nginx to what clients may see, and to nothing that is work in progress.
         assert requests.get(f"{url}/f28/.lock", timeout=30).status_code == 403
         assert requests.get(f"{url}/f28/backport.repo", timeout=30).text.startswith("#")
+
+
+def test_a_target_that_reads_more_by_now_gets_other_metadata(publisher: Publisher, shelf: Shelf) -> None:
+    """Clients that have just read the old ``repomd.xml`` find what it names."""
+    first = publisher.publish(shelf("first"))
+    old = repodata.metadata_files(publisher.folder.current / "x86_64")
+    target = publisher.target.model_copy(update={"compression": "zstd"})
+    later = replace(publisher, target=target)
+    if not can_write("zstd"):
+        with pytest.raises(HostError, match="cannot write zstd metadata"):
+            later.publish(shelf("second"))
+        assert publisher.folder.current_id() == first.generation
+        assert len(list(publisher.folder.generations.iterdir())) == 1
+        return
+    later.publish(shelf("second"))
+    folder = publisher.folder.current / "x86_64"
+    assert len(repodata.read_packages(folder)) == 2
+    assert all(name.endswith(".zst") for name in repodata.metadata_files(folder))
+    assert all((folder / name).is_file() for name in old)
+    later.publish(shelf("first"))
+    assert verify(publisher.folder, target).faults == ()
 
 
 def test_a_client_that_never_pauses_gets_only_whole_states(publisher: Publisher, shelf: Shelf) -> None:

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from backport import repodata
+from backport.errors import HostError
 from tests.e2e.command import Bench, bench
+from tests.e2e.shelf import snapshot
 from tests.lab.serve import Served
 
 pytestmark = pytest.mark.usefixtures("services")
@@ -30,6 +33,10 @@ EXPECTED = [
 
 def without_debug(names: list[str]) -> list[str]:
     return [name for name in names if "-debug" not in name]
+
+
+def current(place: Bench) -> str:
+    return (place.repository / "f28/current").readlink().name
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +164,56 @@ def test_another_build_of_the_same_version_is_refused(fresh: Bench) -> None:
     fresh.change("[packages.hello]", "[packages.hello]\nbump = 2")
     assert fresh.build()[0].code == 0
     assert "hello-1.0-1.fc28.bp2.x86_64.rpm" in fresh.published()
+
+
+def test_what_was_rolled_back_is_held_until_somebody_wants_it(fresh: Bench) -> None:
+    assert fresh.build()[1]["outcome"] == "published"
+    first = current(fresh)
+    fresh.change('output = "^Hello, postmaster$"', 'output = "postmaster"')
+    assert fresh.build()[1]["outcome"] == "published"
+    done = fresh.run("repo", "rollback", "--target", "f28")
+    assert (done.code, current(fresh)) == (0, first)
+    assert "hello is not published again until its inputs change, or with --force" in done.output
+    before = snapshot(fresh.repository)
+    result, report = fresh.build()
+    assert (result.code, report["outcome"]) == (0, "held")
+    assert "readers were led back" in result.errors
+    assert [stage["name"] for stage in report["stages"]] == ["resolve"]
+    assert snapshot(fresh.repository) == before
+    result, report = fresh.build("--force")
+    assert (result.code, report["outcome"]) == (0, "published"), result.errors
+    assert current(fresh) != first
+    assert fresh.build()[1]["outcome"] == "unchanged"
+
+
+def test_what_was_built_for_testing_is_promoted_as_it_is(fresh: Bench) -> None:
+    result, report = fresh.build("--channel", "testing")
+    assert (result.code, report["outcome"]) == (0, "published"), result.errors
+    assert not (fresh.repository / "f28").exists()
+    testing, stable = fresh.repository / "testing/f28/current", fresh.repository / "f28/current"
+    assert fresh.run("repo", "promote", "testing", "stable", "--target", "f28").code == 0
+    assert without_debug(fresh.published()) == EXPECTED
+    for path in testing.resolve().rglob("*.rpm"):
+        assert (stable / path.relative_to(testing.resolve())).samefile(path)
+    for channel in ("testing", "stable"):
+        assert fresh.run("repo", "verify", "--target", "f28", "--channel", channel).code == 0
+    # The same inputs are known in the other channel now.
+    assert fresh.build()[1]["outcome"] == "unchanged"
+    (listed,) = json.loads(fresh.run("repo", "list", "--target", "f28", "--json").output)
+    assert (listed["current"], listed["proven"]) == (True, True)
+
+
+def test_metadata_that_this_host_cannot_write_stops_a_run_before_it_begins(fresh: Bench) -> None:
+    target = fresh.folder / "mock-configs/f28.toml"
+    target.write_text(target.read_text().replace('compression = "gz"', 'compression = "zstd"'))
+    result, report = fresh.build("--until", "fetch")
+    if hasattr(repodata.bindings(), "ZSTD_COMPRESSION"):
+        assert (result.code, report["outcome"]) == (0, "stopped"), result.errors
+    else:
+        assert result.code == HostError.exit_code
+        assert "cannot write zstd metadata" in result.errors
+        assert 'compression = "gz"' in result.errors
+        assert not list((fresh.folder / "cache").glob("runs/*/report.json"))
 
 
 def test_a_lock_admits_what_was_locked_and_nothing_else(fresh: Bench) -> None:

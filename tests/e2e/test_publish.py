@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from backport import repodata
-from backport.artifacts import SignedRpms, TestedRpms
+from backport.artifacts import Check, PublishedRepo, SignedRpms, TestedRpms, Verdict
 from backport.errors import PublishError, SignError
 from backport.files import digest_of
 from backport.repository.assemble import GRACE
 from backport.repository.generations import RECORD, Generation
-from backport.repository.publish import publish, published_state, roll_back
+from backport.repository.overview import PAGE
+from backport.repository.publish import publish, published_state
 from backport.settings import Key
 from backport.signing import sign
 from backport.signing.key import verify_file
@@ -201,6 +202,9 @@ def test_a_package_signed_by_a_new_key_takes_the_place_of_the_old(
         publisher.publish(anew)
     replace(publisher, signing=other).publish(anew)
     assert len(seen_by_reader(publisher, anew)) == 2
+    state = published_state(publisher.repository, publisher.target)
+    assert state is not None
+    assert (state.signers, state.added) == ({signed.fingerprint: 2}, 0)
     assert verify_rpm(
         publisher.folder.current / "x86_64/first-1-1.fc28.bp1.noarch.rpm",
         (Key(fingerprint=signed.fingerprint, file=publisher.folder.public_key),), tmp_path, SignError,
@@ -252,7 +256,7 @@ def test_where_files_cannot_be_linked_they_are_copied(
 
     monkeypatch.setattr(os, "link", no_links)
     publisher.publish(shelf("second"))
-    assert any("copied 13 files: the file system has no hard links" in note for note in publisher.notes)
+    assert any("copied 14 files: the file system has no hard links" in note for note in publisher.notes)
     assert len(seen_by_reader(publisher, shelf("second"))) == 4
 
 
@@ -341,6 +345,18 @@ def test_a_lost_package_keeps_the_next_generation_from_readers(publisher: Publis
     assert publisher.folder.current_id() == published.generation
 
 
+def test_a_package_that_nothing_names_is_not_carried_on(publisher: Publisher, shelf: Shelf) -> None:
+    published = publisher.publish(shelf("first"))
+    folder = publisher.folder.generations / published.generation / "x86_64"
+    (foreign,) = shelf("second").signed.rpms
+    shutil.copy(foreign.path, folder / "stray.rpm")
+    shutil.copy(foreign.path, folder)
+    publisher.publish(shelf("third"))
+    assert len(seen_by_reader(publisher, shelf("third"))) == 4
+    publisher.publish(shelf("second"))
+    assert len(seen_by_reader(publisher, shelf("second"))) == 6
+
+
 def test_a_clock_that_went_back_is_refused(publisher: Publisher, shelf: Shelf) -> None:
     published = publisher.publish(shelf("first"))
     path = publisher.folder.generations / published.generation / RECORD
@@ -356,7 +372,7 @@ def test_metadata_that_cannot_be_signed_is_not_published(
     publisher.publish(shelf("first"))
     before = snapshot(publisher.repository)
     missing = replace(publisher, signing=Signing(gnupghome=tmp_path / "nothing"))
-    with pytest.raises(SignError, match="there is no signing key"):
+    with pytest.raises(PublishError, match="cannot be signed: there is no signing key"):
         missing.publish(shelf("second"))
     assert snapshot(publisher.repository) == before
 
@@ -380,24 +396,31 @@ def test_two_publishers_at_once_lose_nothing(publisher: Publisher, shelf: Shelf)
     assert len(seen_by_reader(publisher, both[0])) == 4
 
 
-def test_a_rollback_is_one_rename_and_is_recorded(publisher: Publisher, shelf: Shelf) -> None:
-    first = publisher.publish(shelf("first"))
-    second = publisher.publish(shelf("second"))
-    with pytest.raises(PublishError, match=f"no more to {first.generation}"):
-        roll_back(publisher.repository, publisher.target, failed=first.generation, to=None)
-    roll_back(publisher.repository, publisher.target, failed=second.generation, to=first.generation)
-    assert len(seen_by_reader(publisher, shelf("first"))) == 2
-    third = publisher.publish(shelf("third"))
-    assert len(seen_by_reader(publisher, shelf("third"))) == 4
-    roll_back(publisher.repository, publisher.target, failed=third.generation, to=None)
+def test_what_no_client_can_install_is_taken_back_and_that_is_recorded(
+    publisher: Publisher, shelf: Shelf
+) -> None:
+    seen: list[str] = []
+
+    def refuse(published: PublishedRepo) -> tuple[Check, ...]:
+        seen.append(published.generation)
+        assert publisher.folder.current_id() == published.generation
+        return (Check(id="no", title="It installs", verdict=Verdict.FAIL, found="not so"),)
+
+    with pytest.raises(PublishError, match="It installs: not so"):
+        publisher.publish(shelf("first"), prove=refuse)
     assert published_state(publisher.repository, publisher.target) is None
+    assert not (publisher.folder.path / PAGE).exists()
+    second = publisher.publish(shelf("second")).generation
+    with pytest.raises(PublishError, match="It installs: not so"):
+        publisher.publish(shelf("third"), prove=refuse)
+    assert len(seen_by_reader(publisher, shelf("second"))) == 2
     history = [(event.action, event.generation, event.before) for event in publisher.folder.history()]
     assert history == [
-        ("publish", first.generation, None),
-        ("publish", second.generation, first.generation),
-        ("rollback", first.generation, second.generation),
-        ("publish", third.generation, first.generation),
-        ("rollback", None, third.generation),
+        ("publish", seen[0], None),
+        ("rollback", None, seen[0]),
+        ("publish", second, None),
+        ("publish", seen[1], second),
+        ("rollback", second, seen[1]),
     ]
     assert len(list(publisher.folder.generations.iterdir())) == 3
 
@@ -465,6 +488,7 @@ def test_a_reader_that_never_pauses_sees_only_whole_states(publisher: Publisher,
     subprocess.run(["gpgconf", "--kill", "all"], env=environment, check=True, timeout=60)
     assert reader.problem is None
     assert reader.rounds > PUBLICATIONS
+    assert len(reader.named) > PUBLICATIONS
     assert len(seen_by_reader(publisher, tiny.tested(whole))) == PUBLICATIONS + 1
 
 
@@ -478,6 +502,8 @@ class Reader:
         self.publisher, self.signed = publisher, signed
         self.problem: BaseException | None = None
         self.rounds = 0
+        self.named: set[str] = set()
+        """Every metadata file that some ``repomd.xml`` named since the reader began."""
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.read)
 
@@ -498,7 +524,8 @@ class Reader:
             raise
 
     def read_once(self, folder: Path) -> None:
-        """What is read through the link may be of two generations; all that repomd.xml names is there."""
+        """What is read through the link may be of two generations; all that repomd.xml names is there, and
+        so is what it named before."""
         before = self.publisher.folder.current_id()
         repomd = folder / repodata.FOLDER / repodata.REPOMD
         text, signature = repomd.read_bytes(), repomd.with_name("repomd.xml.asc").read_bytes()
@@ -513,6 +540,8 @@ class Reader:
         for name in repodata.metadata_files(copy.parent):
             data = (folder / name).read_bytes()
             (copy.parent / name).write_bytes(data)
+            self.named.add(name)
+        assert [name for name in self.named if not (folder / name).is_file()] == []
         found = repodata.check_repodata(copy.parent)
         assert {problem.kind for problem in found} == {"missing"}
         for place, package in repodata.read_packages(copy.parent).items():

@@ -18,7 +18,13 @@ from pathlib import Path
 import pytest
 
 from backport import repodata
+from backport.artifacts import TestedRpms
 from backport.errors import PublishError, SignError
+from backport.evidence.provenance import Origin
+from backport.evidence.store import statements, verify_provenance
+from backport.recipe import Advisory as Wishes
+from backport.repository import builds
+from backport.repository.advisories import make_advisory
 from backport.repository.changes import (
     Moved,
     collect_garbage,
@@ -28,7 +34,9 @@ from backport.repository.changes import (
     promote,
     prune,
 )
+from backport.repository.documents import Account
 from backport.repository.generations import RECORD, Generation
+from backport.repository.overview import PAGE
 from backport.repository.verification import verify
 from backport.signing import rollover, sign
 from backport.signing.key import other_keys
@@ -79,6 +87,26 @@ def promoted(source: Publisher, destination: Publisher, *, force: bool = False) 
     )  # fmt: skip
 
 
+def pruned(publisher: Publisher, keep: int) -> tuple[str, ...]:
+    return prune(publisher.folder, keep, target=publisher.target, base_url=URL)
+
+
+def collected(publisher: Publisher) -> tuple[str, ...]:
+    return collect_garbage(publisher.folder, target=publisher.target, base_url=URL)
+
+
+def account(name: str, tested: TestedRpms) -> Account:
+    """What a run tells of its packages."""
+    now = datetime.now(UTC)
+    origin = Origin(
+        run=name, recipe="tiny", target="f28", started=now, finished=now, parameters={}, transcript=""
+    )
+    advisory = make_advisory(
+        Wishes(), tested.signed.rpms, summary=name, stock={}, issued=now, publisher="A <a@example.org>"
+    )
+    return Account(origin=origin, advisory=advisory)
+
+
 def faults(publisher: Publisher) -> list[str]:
     return [str(fault) for fault in verify(publisher.folder, publisher.target).faults]
 
@@ -90,10 +118,10 @@ def test_generations_are_listed_and_compared(publisher: Publisher, shelf: Shelf)
     assert (new.id, new.current, new.packages, new.added, new.run) == (second.generation, True, 4, 2, "two")
     assert (old.id, old.current, old.packages, old.added, old.run) == (first.generation, False, 2, 2, "one")
     one, two = (publisher.folder.load(each.generation) for each in (first, second))
-    difference = compare(one, two)
+    difference = compare(publisher.folder, one, two)
     assert difference.added == ("source: second-1-1.fc28.bp1.src", "x86_64: second-1-1.fc28.bp1.noarch")
     assert (difference.removed, difference.changed, difference.inputs) == ((), (), ("tiny",))
-    assert compare(two, one).removed == difference.added
+    assert compare(publisher.folder, two, one).removed == difference.added
     (publisher.folder.generations / first.generation / RECORD).write_text("{}")
     assert "is damaged" in list_generations(publisher.folder)[1].note
 
@@ -154,8 +182,8 @@ def test_where_nothing_is_published_there_is_nothing_to_change(
     publisher: Publisher, testing: Publisher
 ) -> None:
     for action in (
-        lambda: back(publisher), lambda: prune(publisher.folder, 1), lambda: faults(publisher),
-        lambda: collect_garbage(publisher.folder), lambda: promoted(testing, publisher),
+        lambda: back(publisher), lambda: pruned(publisher, 1), lambda: faults(publisher),
+        lambda: collected(publisher), lambda: promoted(testing, publisher),
     ):  # fmt: skip
         with pytest.raises(PublishError, match="nothing is published there"):
             action()
@@ -220,15 +248,44 @@ def test_a_promotion_of_what_was_rolled_back_must_be_forced(
 def test_old_generations_go_but_never_what_is_needed(publisher: Publisher, shelf: Shelf) -> None:
     ids = [publisher.publish(shelf("first", version)).generation for version in ("1", "2", "3")]
     with pytest.raises(PublishError, match="at least one"):
-        prune(publisher.folder, 0)
-    assert prune(publisher.folder, 2) == (ids[0],)
+        pruned(publisher, 0)
+    assert pruned(publisher, 2) == (ids[0],)
     # The newest build of the package is in the last one alone, readers see the one before.
     back(publisher)
-    assert prune(publisher.folder, 1) == ()
+    assert pruned(publisher, 1) == ()
     ids.append(publisher.publish(shelf("second")).generation)
-    assert prune(publisher.folder, 1) == (ids[1],)
+    assert pruned(publisher, 1) == (ids[1],)
     assert set(publisher.folder.ids()) == {ids[2], ids[3]}
     assert faults(publisher) == []
+
+
+def test_what_stays_keeps_its_evidence_and_its_row_when_generations_go(
+    publisher: Publisher, shelf: Shelf
+) -> None:
+    first = publisher.publish(shelf("first"), account=account("first", shelf("first")))
+    second = publisher.publish(shelf("second"), account=account("second", shelf("second")))
+    page = publisher.folder.path / PAGE
+    assert "removed since" not in page.read_text()
+    assert pruned(publisher, 1) == (first.generation,)
+    told = " ".join(page.read_text().split())
+    assert f'{first.generation}</code><span class="soft">publish, removed since' in told
+    assert f'{second.generation}</code><span class="soft">publish, current' in told
+    assert told.count("-1-1.fc28.bp1.noarch.rpm") == 2
+    assert len(list(statements(publisher.folder.current))) == 2
+    checks = verify_provenance(publisher.folder.path, [publisher.folder.public_key])
+    assert [check.id for check in checks if check.stops] == []
+    assert faults(publisher) == []
+
+
+def test_a_page_that_a_killed_process_left_behind_is_renewed(publisher: Publisher, shelf: Shelf) -> None:
+    publisher.publish(shelf("first"))
+    page = publisher.folder.path / PAGE
+    old = page.read_text()
+    publisher.publish(shelf("second"))
+    new = page.read_text()
+    page.write_text(old)
+    assert collected(publisher) == ()
+    assert page.read_text() == new
 
 
 def test_leftovers_are_collected(publisher: Publisher, shelf: Shelf) -> None:
@@ -237,11 +294,11 @@ def test_leftovers_are_collected(publisher: Publisher, shelf: Shelf) -> None:
     (publisher.folder.generations / ".old-killed").mkdir()
     (publisher.folder.path / ".history.jsonl.killed").write_text("")
     assert len(faults(publisher)) == 3
-    assert collect_garbage(publisher.folder) == (
+    assert collected(publisher) == (
         ".history.jsonl.killed", "generations/.new-killed", "generations/.old-killed"
     )  # fmt: skip
     assert faults(publisher) == []
-    assert collect_garbage(publisher.folder) == ()
+    assert collected(publisher) == ()
 
 
 def flip(path: Path, place: int) -> None:
@@ -259,6 +316,7 @@ class Damage:
     new: Path
     old: Path
     record: Generation
+    signing: Signing
     other_key: Path
 
     @property
@@ -276,6 +334,17 @@ class Damage:
     @property
     def primary(self) -> Path:
         return self.new / "x86_64" / repodata.metadata_files(self.new / "x86_64")[0]
+
+    @property
+    def told(self) -> Path:
+        return builds.files(self.new)[0]
+
+    def rewrite_record(self, **changes: object) -> None:
+        """Whoever has the key could."""
+        for path in (self.new / RECORD, self.new / f"{RECORD}.asc"):
+            path.unlink()
+        (self.new / RECORD).write_text(replace(self.record, **changes).to_json())  # type: ignore[arg-type]
+        sign.sign_file(self.new / RECORD, self.signing)
 
     def take(self, theirs: Path, path: Path) -> None:
         path.unlink()
@@ -315,6 +384,23 @@ DAMAGES: dict[str, tuple[Callable[[Damage], object], str]] = {
     "flipped payload": (lambda it: flip(it.package, -20), "noarch.rpm: is not the file that was published"),
     "flipped metadata": (lambda it: flip(it.primary, 60), "primary.xml.gz: is not what repomd.xml names"),
     "flipped record": (lambda it: flip(it.new / RECORD, -10), "generation.json: "),
+    "flipped build": (
+        lambda it: flip(it.told, 5),
+        ".tsv: is not the file that its name tells of",
+    ),
+    "missing build": (lambda it: it.told.unlink(), "builds: is not what this generation tells"),
+    "extra build": (
+        lambda it: shutil.copy(it.told, it.told.with_name("0.tsv")),
+        "builds: is not what this generation tells",
+    ),
+    "record of other signers": (
+        lambda it: it.rewrite_record(signers={it.record.fingerprint: 5}),
+        "generation.json: tells of other signers than the packages have",
+    ),
+    "record of other metadata": (
+        lambda it: it.rewrite_record(metadata=dict.fromkeys(it.record.metadata, "0" * 64)),
+        "generation.json: is of other metadata than that which gave the generation its name",
+    ),
     "metadata of another generation": (
         lambda it: it.take(it.old / "x86_64" / repodata.metadata_files(it.old / "x86_64")[0], it.primary),
         "primary.xml.gz: is not what repomd.xml names",
@@ -357,7 +443,7 @@ def test_every_damage_is_found(publisher: Publisher, shelf: Shelf, other_key: Pa
     do(
         Damage(
             new=generations / new.generation, old=generations / old.generation,
-            record=publisher.folder.load(new.generation), other_key=other_key,
+            record=publisher.folder.load(new.generation), signing=publisher.signing, other_key=other_key,
         )
     )  # fmt: skip
     found = faults(publisher)
@@ -398,12 +484,12 @@ def test_a_process_killed_at_any_point_leaves_a_whole_repository(
         actions: dict[str, Callable[[], object]] = {
             "rollback": partial(back, here, ids[0]),
             "promote": partial(promoted, there, here),
-            "prune": partial(prune, here.folder, 1),
+            "prune": partial(pruned, here, 1),
         }
         status = run_until(actions[action], copy, step)
         seen.append(len(seen_by_reader(here, shelf("first"))))
-        collect_garbage(here.folder)
-        collect_garbage(there.folder)
+        collected(here)
+        collected(there)
         assert faults(here) == []
         assert here.folder.history()[-1].generation == here.folder.current_id()
         if status == 0:
@@ -434,8 +520,8 @@ def test_foreign_files_are_left_alone_and_told(publisher: Publisher, shelf: Shel
     foreign[1].mkdir()
     publisher.publish(shelf("second"))
     back(publisher)
-    prune(publisher.folder, 1)
-    collect_garbage(publisher.folder)
+    pruned(publisher, 1)
+    collected(publisher)
     assert all(path.exists() for path in foreign)
     assert faults(publisher) == [
         "generations/lost+found: is no generation; see `backport repo gc`",
@@ -477,11 +563,15 @@ def test_a_clock_that_went_back_stops_a_promotion(
     assert publisher.folder.current_id() is None
 
 
-def test_an_expired_key_publishes_nothing(publisher: Publisher, shelf: Shelf, tmp_path: Path) -> None:
+def test_an_expired_key_publishes_and_promotes_nothing(
+    publisher: Publisher, testing: Publisher, shelf: Shelf, tmp_path: Path
+) -> None:
     home = tmp_path / "expiring"
     shutil.copytree(publisher.signing.gnupghome, home, ignore=shutil.ignore_patterns("S.*"))
     expiring = Signing(gnupghome=home)
     publisher.publish(shelf("first"))
+    testing.publish(shelf("first"))
+    testing.publish(shelf("second"))
     before = snapshot(publisher.repository)
     environment = {"PATH": "/usr/bin", "GNUPGHOME": str(home)}
     fingerprint = shelf("first").signed.fingerprint
@@ -491,9 +581,13 @@ def test_an_expired_key_publishes_nothing(publisher: Publisher, shelf: Shelf, tm
         ["gpgconf", "--kill", "all"],
     ):
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
-    with pytest.raises(SignError, match="expired"):
-        replace(publisher, signing=expiring).publish(shelf("second"))
-    assert snapshot(publisher.repository) == before
+    for action in (
+        lambda: replace(publisher, signing=expiring).publish(shelf("second")),
+        lambda: promoted(replace(testing, signing=expiring), publisher),
+    ):
+        with pytest.raises(PublishError, match=f"cannot be signed: the signing key {fingerprint} .*expired"):
+            action()
+        assert snapshot(publisher.repository) == before
 
 
 def test_the_key_changes_while_clients_know_both(publisher: Publisher, shelf: Shelf, tmp_path: Path) -> None:

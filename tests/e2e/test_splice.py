@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from backport import repodata
 from backport.errors import PublishError
-from backport.repository.splice import extend_repodata
+from backport.repository.splice import extend_repodata, read_base
 from tests.e2e import tiny
 
 FIELDS = (
@@ -41,14 +42,25 @@ def rpms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def extended(rpms: Path, tmp_path: Path, *, known: int = 21) -> Path:
+def can_write(compression: repodata.Compression) -> bool:
+    return compression == "gz" or hasattr(repodata.bindings(), "ZSTD_COMPRESSION")
+
+
+WRITABLE: tuple[repodata.Compression, ...] = tuple(
+    one for one in get_args(repodata.Compression) if can_write(one)
+)
+
+
+def extended(rpms: Path, tmp_path: Path, compression: repodata.Compression = "gz") -> Path:
     base, folder = tmp_path / "base", tmp_path / "extended"
     shutil.copytree(rpms / "old", base)
-    repodata.write_repodata(base, compression="gz")
+    repodata.write_repodata(base, compression=compression)
     folder.mkdir()
     for path in sorted((*rpms.glob("old/*"), *rpms.glob("new/*"))):
         shutil.copy2(path, folder)
-    extend_repodata(folder, base, known=known, rpms=[folder / path.name for path in rpms.glob("new/*")])
+    known = read_base(base, compression)
+    assert known.locations == {path.name for path in rpms.glob("old/*")}
+    extend_repodata(folder, known, rpms=[folder / path.name for path in rpms.glob("new/*")])
     return folder
 
 
@@ -59,10 +71,11 @@ def fields(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.parametrize("compression", WRITABLE)
 def test_createrepo_c_finds_the_same_packages_field_by_field_as_in_a_full_run(
-    rpms: Path, tmp_path: Path
+    rpms: Path, tmp_path: Path, compression: repodata.Compression
 ) -> None:
-    folder = extended(rpms, tmp_path)
+    folder = extended(rpms, tmp_path, compression)
     assert repodata.check_repodata(folder) == ()
     ours = fields(folder)
     full = tmp_path / "full"
@@ -81,7 +94,7 @@ def test_it_can_be_extended_again_and_taken_over_by_createrepo_c(rpms: Path, tmp
     again = tmp_path / "again"
     shutil.copytree(folder, again, ignore=shutil.ignore_patterns("repodata"))
     shutil.copy2(more, again)
-    extend_repodata(again, folder, known=24, rpms=[again / more.name])
+    extend_repodata(again, read_base(folder), rpms=[again / more.name])
     assert repodata.check_repodata(again) == ()
     found = fields(again)
     assert {place: found[place] for place in before} == before
@@ -92,11 +105,34 @@ def test_it_can_be_extended_again_and_taken_over_by_createrepo_c(rpms: Path, tmp
     }
 
 
-def test_a_base_that_is_damaged_or_another_is_refused(rpms: Path, tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match="does not describe 20 packages"):
-        extended(rpms, tmp_path, known=20)
-    shutil.rmtree(tmp_path / "extended")
+def replaced(base: Path, kind: str, old: bytes, new: bytes) -> None:
+    """Change the text of one metadata file, and name what came of it by ``repomd.xml``."""
+    createrepo_c = repodata.bindings()
+    repomd = createrepo_c.Repomd(str(base / "repodata/repomd.xml"))
+    (record,) = (one for one in repomd.records if one.type == kind)
+    path = base / record.location_href
+    text = gzip.decompress(path.read_bytes())
+    assert old in text
+    path.write_bytes(gzip.compress(text.replace(old, new)))
+    again = createrepo_c.RepomdRecord(kind, str(path))
+    again.fill(createrepo_c.SHA256)
+    again.location_href = record.location_href
+    repomd.set_record(again)
+    (base / "repodata/repomd.xml").write_text(repomd.xml_dump())
+
+
+@pytest.mark.parametrize("kind", repodata.KINDS)
+def test_a_base_whose_files_do_not_agree_is_refused(rpms: Path, tmp_path: Path, kind: str) -> None:
+    extended(rpms, tmp_path)
+    replaced(tmp_path / "base", kind, b'packages="21"', b'packages="20"')
+    assert repodata.check_metadata_files(tmp_path / "base") == ()
+    with pytest.raises(PublishError, match="does not describe 21 packages"):
+        read_base(tmp_path / "base")
+
+
+def test_a_damaged_base_is_refused(rpms: Path, tmp_path: Path) -> None:
+    extended(rpms, tmp_path)
     primary = next((tmp_path / "base").glob("repodata/*primary.xml.gz"))
     primary.write_bytes(primary.read_bytes()[:-4])
     with pytest.raises(PublishError, match="the metadata is damaged"):
-        extend_repodata(tmp_path / "folder", tmp_path / "base", known=21, rpms=[])
+        read_base(tmp_path / "base")

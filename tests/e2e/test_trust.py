@@ -91,6 +91,28 @@ def test_changes_are_told_apart(signer: Signer, signed: Callable[[str | None], P
     assert "is not valid" in refusal(changed(package, tmp_path, at=in_signature), keys, tmp_path)
 
 
+@pytest.mark.parametrize("names", [("release",), ("release", "other")])
+def test_of_many_packages_just_the_bad_ones_are_told(
+    signer: Signer, signed: Callable[[str | None], Path], tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    good = {}
+    for number in range(13):
+        name = names[number % len(names)]
+        good[tmp_path / f"{number}.src.rpm"] = signer.keys[name].fingerprint
+        (tmp_path / f"{number}.src.rpm").write_bytes(signed(name).read_bytes())
+    bad = changed(signed("release"), tmp_path, at=-20)
+    unsigned, old = signed(None), signed("old")
+    keyring = pinned_keyring([signer.keys[name] for name in names], tmp_path / "keyring", error=FetchError)
+    paths = list(good)
+    found = keyring.verify_all([*paths[:5], bad, *paths[5:9], unsigned, old, *paths[9:]])
+    assert found.signers == good
+    assert set(found.wrong) == {bad, unsigned, old}
+    assert "payload was changed" in found.wrong[bad]
+    assert "not signed" in found.wrong[unsigned]
+    assert f"signed by the key {signer.keys['old'].fingerprint}" in found.wrong[old]
+    assert keyring.verify_all([]).wrong == {}
+
+
 @pytest.mark.parametrize(
     ("keep", "reason"), [(-5000, "cut short"), (3000, "rpm can read"), (0, "rpm can read")]
 )

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("trust openpgp", "spec", "diffs"),
         ("recipe target site settings",),
         ("artifacts", "progress"),
-        ("run", "files", "bindings"),
+        ("run", "files", "gzipped", "bindings"),
         ("errors",),
     )
 )

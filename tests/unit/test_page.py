@@ -104,8 +104,9 @@ def test_only_web_addresses_are_links() -> None:
 
 def test_an_empty_repository_says_so() -> None:
     page = replace(
-        example(), builds=(), headline=(), checks=(), transcript="", advisories=(), history=(), evidence=()
-    )
+        example(), rows=(), packages=0, headline=(), checks=(), transcript="", advisories=(), history=(),
+        evidence=(),
+    )  # fmt: skip
     text = Outline(render_page(page)).text
     assert "There is no package here yet." in text
     assert "Advisories" not in text
