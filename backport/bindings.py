@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import sys
 import warnings
 from typing import Any
 
@@ -13,6 +15,22 @@ def import_bindings(name: str) -> Any:
     Python 3.12 and later warn of types without ``__module__`` while SWIG's bindings make theirs. Where
     warnings are errors, that would leave the types half made, and their first use crash the process.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
-        return importlib.import_module(name)
+    if name not in sys.modules:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
+            importlib.import_module(name)
+        _keep_runtime()
+    return importlib.import_module(name)
+
+
+def _keep_runtime() -> None:
+    """Keep SWIG's type table to the very end of the process.
+
+    Its destructor makes one more such type, when the interpreter has cleared the warnings' filters perhaps:
+    the warning then fails, and the process crashes after all its work is done.
+    """
+    for name, module in tuple(sys.modules.items()):
+        if name.startswith("swig_runtime_data"):
+            for value in vars(module).values():
+                if type(value).__name__ == "PyCapsule":
+                    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))

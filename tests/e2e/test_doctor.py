@@ -165,5 +165,14 @@ def test_bindings_stay_whole_where_warnings_are_errors() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
+def test_bindings_outlive_the_filters_of_warnings() -> None:
+    code = (
+        "import sys; from backport.bindings import import_bindings; import_bindings('solv').Pool();"
+        "tables = [module for name, module in sys.modules.items() if name.startswith('swig_runtime_data')];"
+        "assert tables; [vars(table).clear() for table in tables]"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
 def test_checks_are_plain_data() -> None:
     assert all(isinstance(check, Check) for check in examine_host(Site(), offline=True))
