@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from backport.recipe import load_recipe
-from backport.site import apply_site, load_site
+from backport.site import Signing, apply_site, load_site
 from backport.target import Target, load_target
 from tests.e2e.examined import Parts, make_parts
+from tests.e2e.shelf import Publisher, Shelf, small_key
 from tests.lab.build import ensure
 from tests.lab.layout import Lab
 from tests.lab.serve import Served, served
@@ -39,6 +40,26 @@ def f28(services: Served) -> Target:
     site = load_site(services.site)
     recipe = load_recipe(site.paths.recipes, "openssl")
     return apply_site(recipe, load_target(site.paths.targets, "f28"), site)[1]
+
+
+@pytest.fixture(scope="module")
+def signing(tmp_path_factory: pytest.TempPathFactory) -> Signing:
+    """A small key that a module's tests share."""
+    signing = Signing(gnupghome=tmp_path_factory.mktemp("gnupg"))
+    small_key(signing)
+    return signing
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory, signing: Signing, f28: Target) -> Shelf:
+    """Tiny packages for the target, signed by that key, made once."""
+    return Shelf(tmp_path_factory.mktemp("shelf"), signing, f28)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path, signing: Signing, f28: Target) -> Publisher:
+    """A repository of a test's own, to which that key publishes."""
+    return Publisher(repository=tmp_path / "repository", signing=signing, target=f28, notes=[])
 
 
 @pytest.fixture(scope="session")

@@ -93,13 +93,6 @@ class Site:
         return {check.id: check.evidence for check in checks if check.stops}
 
 
-@pytest.fixture(scope="module")
-def signing(tmp_path_factory: pytest.TempPathFactory) -> Signing:
-    signing = Signing(gnupghome=tmp_path_factory.mktemp("gnupg"))
-    small_key(signing)
-    return signing
-
-
 @pytest.fixture
 def site(tmp_path: Path, signing: Signing) -> Site:
     target = load_target(CHECKOUT / "mock-configs", "f28")

@@ -21,22 +21,10 @@ from backport.signing.key import verify_file
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny
-from tests.e2e.shelf import URL, Publisher, Shelf, small_key
+from tests.e2e.shelf import URL, Publisher, Shelf
 from tests.lab.nginx import serving
 
 PUBLICATIONS = 30
-
-
-@pytest.fixture(scope="module")
-def signing(tmp_path_factory: pytest.TempPathFactory) -> Signing:
-    signing = Signing(gnupghome=tmp_path_factory.mktemp("gnupg"))
-    small_key(signing)
-    return signing
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory, signing: Signing, f28: Target) -> Shelf:
-    return Shelf(tmp_path_factory.mktemp("shelf"), signing, f28)
 
 
 @pytest.fixture

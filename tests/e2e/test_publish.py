@@ -43,23 +43,6 @@ def f28() -> Target:
     return load_target(CHECKOUT / "mock-configs", "f28")
 
 
-@pytest.fixture(scope="module")
-def signing(tmp_path_factory: pytest.TempPathFactory) -> Signing:
-    signing = Signing(gnupghome=tmp_path_factory.mktemp("gnupg"))
-    small_key(signing)
-    return signing
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory, signing: Signing, f28: Target) -> Shelf:
-    return Shelf(tmp_path_factory.mktemp("shelf"), signing, f28)
-
-
-@pytest.fixture
-def publisher(tmp_path: Path, signing: Signing, f28: Target) -> Publisher:
-    return Publisher(repository=tmp_path / "repository", signing=signing, target=f28, notes=[])
-
-
 def test_a_first_publication_is_a_whole_repository(publisher: Publisher, shelf: Shelf) -> None:
     first = shelf("split", more=("split-libs", "split-debuginfo", "split-debugsource"))
     published = publisher.publish(first, run="abc", inputs={"target": "1"})

@@ -54,23 +54,6 @@ def f28() -> Target:
     return load_target(CHECKOUT / "mock-configs", "f28")
 
 
-@pytest.fixture(scope="module")
-def signing(tmp_path_factory: pytest.TempPathFactory) -> Signing:
-    signing = Signing(gnupghome=tmp_path_factory.mktemp("gnupg"))
-    small_key(signing)
-    return signing
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory, signing: Signing, f28: Target) -> Shelf:
-    return Shelf(tmp_path_factory.mktemp("shelf"), signing, f28)
-
-
-@pytest.fixture
-def publisher(tmp_path: Path, signing: Signing, f28: Target) -> Publisher:
-    return Publisher(repository=tmp_path / "repository", signing=signing, target=f28, notes=[])
-
-
 @pytest.fixture
 def testing(publisher: Publisher) -> Publisher:
     return replace(publisher, channel="testing")
