@@ -31,6 +31,8 @@ BASE_ENVIRONMENT: Mapping[str, str] = {
 NETWORK_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 CAPTURE_LIMIT = 16 * 1024 * 1024
 TERMINATION_GRACE = 5.0
+REST_GRACE = 5.0
+"""How long what an ended program left behind is waited for, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,9 +222,29 @@ def _read_back(stream: BinaryIO) -> bytes:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the program and its session: politely, then for certain."""
-    for number, grace in ((signal.SIGTERM, TERMINATION_GRACE), (signal.SIGKILL, TERMINATION_GRACE)):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace)
-            return
+            process.wait(TERMINATION_GRACE)
+            break
+    _end_rest(process.pid)
+
+
+def _end_rest(group: int) -> None:
+    """End what a program left behind, and wait until it is gone: it may still hold what is to be removed."""
+    deadline = time.monotonic() + REST_GRACE
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+        while _is_alive(group) and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a process of the group still does something; a dead one stays in it until it is reaped."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of_group = status.read_text("ascii", "replace").rpartition(")")[2].split()[:3]
+            if int(of_group) == group and state not in "ZX":
+                return True
+    return False

@@ -95,6 +95,23 @@ def test_exit_codes_in_words(exit_code: int, words: str) -> None:
     assert describe_exit(exit_code) == words
 
 
+def test_what_a_program_leaves_behind_is_gone_when_its_block_is_left(tmp_path: Path) -> None:
+    stubborn = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    )
+    code = (
+        f"import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', {stubborn!r}]);"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    log = tmp_path / "log"
+    with running(python(code), log=log):
+        while len(words := log.read_text().split("\n", 1)[1].split()) < 2:
+            time.sleep(0.01)
+    child = next(word for word in words if word.isdigit())
+    status = Path(f"/proc/{child}/stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_any_exit_code_may_be_accepted() -> None:
     assert run(python("raise SystemExit(9)"), timeout=60, error=BuildError, accept=None).exit_code == 9
 
