@@ -209,17 +209,26 @@ class TestedRpms:
     """The target's own packages that these replaced in the self-test's root."""
 
     def __post_init__(self) -> None:
-        if not self.checks:
-            raise ValueError("a self-test without a check proves nothing")
-        if failed := [check.id for check in self.checks if check.stops]:
-            raise ValueError(f"checks failed: {', '.join(failed)}")
+        _require_passed(self.checks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedRpms:
+    """Tested packages that no gate keeps from being published."""
+
+    tested: TestedRpms
+    checks: tuple[Check, ...]
+    """What the gates found."""
+
+    def __post_init__(self) -> None:
+        _require_passed(self.checks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRepo:
     """The repository that readers now see."""
 
-    tested: TestedRpms
+    gated: GatedRpms
     folder: Path
     """The target's folder: ``current``, ``generations``, ``backport.repo`` and the public key."""
     generation: str
@@ -227,3 +236,10 @@ class PublishedRepo:
     base_url: str
     checks: tuple[Check, ...]
     """The proof that a client installs from it."""
+
+
+def _require_passed(checks: tuple[Check, ...]) -> None:
+    if not checks:
+        raise ValueError("without a check nothing is proved")
+    if failed := [check.id for check in checks if check.stops]:
+        raise ValueError(f"checks failed: {', '.join(failed)}")

@@ -131,7 +131,7 @@ def _mock_user() -> pwd.struct_passwd:
 
 
 def _mock_way(user: pwd.struct_passwd, folder: Path) -> None:
-    from backport.builders import mock  # noqa: PLC0415
+    from backport.builders import mock  # noqa: PLC0415  # as above
 
     mock.require_way(user, folder)
 

@@ -82,10 +82,13 @@ def opened_folder(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk (fsync(2)). Raises OSError."""
-    with opened_folder(folder) as descriptor:
+def sync(path: Path | str) -> None:
+    """Bring a file's content or a folder's entries to the disk (fsync(2)). Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

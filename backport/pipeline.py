@@ -12,6 +12,7 @@ from backport import gates, selftest
 from backport.artifacts import (
     BuiltRpms,
     Check,
+    GatedRpms,
     PatchedSrpm,
     PublishedRepo,
     Rpm,
@@ -104,8 +105,8 @@ def _carry_over(run: _Run) -> None:
     built = _build(run, patched)
     signed = _sign(run, built)
     tested = _self_test(run, signed)
-    gates_passed = _gates(run, tested)
-    _publish(run, tested, gates_passed, resolved)
+    gated = _gates(run, tested)
+    _publish(run, gated, resolved)
 
 
 def _resolve(run: _Run) -> Resolved:
@@ -202,7 +203,7 @@ def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
     return tested
 
 
-def _gates(run: _Run, tested: TestedRpms) -> tuple[Check, ...]:
+def _gates(run: _Run, tested: TestedRpms) -> GatedRpms:
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.GATES):
         published = publish.published_packages(paths.repository, job.target, job.site.channel)
@@ -214,12 +215,12 @@ def _gates(run: _Run, tested: TestedRpms) -> tuple[Check, ...]:
             cache=paths.cache, workspace=run.workspace("gates"), progress=run.progress,
         )  # fmt: skip
         run.record.examined(checks)
-        gates.require_passed(checks)
+        gated = gates.passed(tested, checks)
     run.reached(Stage.GATES)
-    return checks
+    return gated
 
 
-def _publish(run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], resolved: Resolved) -> None:
+def _publish(run: _Run, gated: GatedRpms, resolved: Resolved) -> None:
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.PUBLISH):
         run.progress.note(f"publishing to {job.site.channel} in {paths.repository}")
@@ -233,21 +234,21 @@ def _publish(run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], res
             return checks
 
         published = publish.publish(
-            tested, target=job.target, repository=paths.repository, base_url=job.base_url,
+            gated, target=job.target, repository=paths.repository, base_url=job.base_url,
             signing=job.site.signing, run=run.record.id, prove=prove, progress=run.progress,
             channel=job.site.channel, force=run.force, inputs={job.name: resolved.key},
-            account=_account(run, tested, gates_passed, resolved),
+            account=_account(run, gated, resolved),
         )  # fmt: skip
         run.record.published(published)
 
 
-def _account(run: _Run, tested: TestedRpms, gates_passed: tuple[Check, ...], resolved: Resolved) -> Account:
+def _account(run: _Run, gated: GatedRpms, resolved: Resolved) -> Account:
     """What is told of the run's packages to those who take them."""
-    job, now = run.job, datetime.now(UTC)
+    job, tested, now = run.job, gated.tested, datetime.now(UTC)
     origin = Origin(
         run=run.record.id, recipe=job.name, target=job.target.name, started=run.record.started, finished=now,
         parameters=job.recipe.model_dump(mode="json", by_alias=True),
-        inputs=resolved.inputs, patches=_patch_digests(job, tested), gates=gates_passed,
+        inputs=resolved.inputs, patches=_patch_digests(job, tested), gates=gated.checks,
         transcript=(run.workspace("self-test") / "transcript.txt").read_text(encoding="utf-8"),
     )  # fmt: skip
     advisory = make_advisory(

@@ -89,7 +89,6 @@ def fetch_all(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress)
 
     Raises FetchError.
     """
-    _check_locked(job, builds.values())
     originals = _fetch_any(job, builds, progress)
     _check_locked(job, originals)
     return originals
@@ -109,7 +108,9 @@ def patch_all(job: Job, originals: Sequence[SourceRpm], workspace: Path) -> tupl
 
 def fetch_sources(job: Job, *, progress: Progress) -> tuple[SourceRpm, ...]:
     """Resolve and fetch alone, for ``backport fetch`` and ``lock``. Raises FetchError."""
-    return fetch_all(job, ask_hub(job), progress)
+    builds = ask_hub(job)
+    _check_locked(job, builds.values())
+    return fetch_all(job, builds, progress)
 
 
 def lock_sources(job: Job, *, progress: Progress) -> None:

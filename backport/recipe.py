@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from backport.artifacts import BuildOptions, Nevra
 from backport.errors import UsageError
-from backport.settings import Name, Settings, Url, did_you_mean, load
+from backport.settings import Name, Settings, SettingsFile, Url, did_you_mean, load
 
 
 def _nvr(value: str) -> str:
@@ -234,7 +234,7 @@ class Gates(Settings):
         return self.warn[max(fitting, key=len)] if fitting else None
 
 
-class Recipe(Settings):
+class Recipe(SettingsFile):
     """Everything that backport has to know about one backport."""
 
     summary: str = Field(min_length=1, max_length=200)

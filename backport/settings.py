@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, StringConstraints, ValidationError
 
 from backport.errors import UsageError
 
 MAX_BYTES = 1024 * 1024
 """A settings file larger than this is a mistake."""
 
-Model = TypeVar("Model", bound="Settings")
+Model = TypeVar("Model", bound="SettingsFile")
 
 
 class Settings(BaseModel):
@@ -26,6 +26,26 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
     )
+
+
+class SettingsFile(Settings):
+    """Base of what a whole file holds: it remembers which file that was."""
+
+    _file: Path | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any) -> None:
+        """Take the path that `load` gives to the validation."""
+        self._file = context
+
+    def place(self, *keys: str) -> str:
+        """``FILE:LINE: KEY`` of one of the keys for messages, or the key alone where no file was read.
+
+        Raises UsageError where the file can be read no more.
+        """
+        key = ".".join(keys)
+        return (
+            f"{_place(self._file, _read(self._file, 'a settings file'), keys)}: {key}" if self._file else key
+        )
 
 
 def _fingerprint(value: str) -> str:
@@ -96,7 +116,7 @@ def load(path: Path, model: type[Model], *, what: str) -> Model:
     except tomllib.TOMLDecodeError as problem:
         raise UsageError(f"{path}: not valid TOML: {problem}", hint="correct the file there") from None
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=path)
     except ValidationError as problem:
         raise UsageError("\n".join(_explain(path, text, model, problem))) from None
 
@@ -125,15 +145,6 @@ def reason_of(error: Any) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
-def place_of(path: Path, *keys: str) -> str:
-    """``FILE:LINE`` of a key in a settings file that was loaded before, or the file alone.
-
-    Raises UsageError where the file can be read no more.
-    """
-    line = _line_of(_read(path, "a settings file"), keys)
-    return f"{path}:{line}" if line else f"{path}"
-
-
 def _read(path: Path, what: str) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -150,9 +161,7 @@ def _explain(path: Path, text: str, model: type[Settings], problem: ValidationEr
     for error in problem.errors(include_url=False):
         location = [part for part in error["loc"] if part != "[key]"]
         key = ".".join(str(part) for part in location) or "the file"
-        line = _line_of(text, location)
-        place = f"{path}:{line}" if line else f"{path}"
-        lines.append(f"{place}: {key}: {_reason(error, model, location)}")
+        lines.append(f"{_place(path, text, location)}: {key}: {_reason(error, model, location)}")
     return lines
 
 
@@ -190,6 +199,12 @@ def _innermost_model(annotation: Any) -> Any:
         if (found := _innermost_model(part)) is not None:
             return found
     return None
+
+
+def _place(path: Path, text: str, location: Sequence[int | str]) -> str:
+    """``FILE:LINE`` of a key, or the file alone."""
+    line = _line_of(text, location)
+    return f"{path}:{line}" if line else f"{path}"
 
 
 def _line_of(text: str, location: Sequence[int | str]) -> int | None:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, field_validator
 
 from backport.artifacts import Nevra
 from backport.errors import UsageError
 from backport.recipe import Nvr, Recipe, load_recipe
-from backport.settings import Fingerprint, Key, Name, Settings, Url, did_you_mean, load, place_of
+from backport.settings import Fingerprint, Key, Name, Settings, SettingsFile, Url, did_you_mean, load
 from backport.target import Target
 
 SITE_FILES = (Path("backport.toml"), Path("/etc/backport/backport.toml"))
@@ -70,7 +70,7 @@ class Signing(Settings):
     """First line: the passphrase. Without it, gpg's agent is asked."""
 
 
-class Site(Settings):
+class Site(SettingsFile):
     """One installation's settings; every one has a default that fits Fedora."""
 
     builder: Literal["auto", "mock", "chroot"] = "auto"
@@ -90,17 +90,11 @@ class Site(Settings):
     """Base URLs to use instead of a target's own: target, repository id, URL."""
     keys: dict[Name, Key] = {}
     """Public keys by name, for source packages and to replace a target's own."""
-    _file: Path | None = PrivateAttr(default=None)
 
     @property
     def url(self) -> str:
         """The URL under which clients see the repository folder."""
         return self.base_url or self.paths.repository.resolve().as_uri()
-
-    def place(self, *keys: str) -> str:
-        """``FILE:LINE: KEY`` for messages about one of the site's own settings."""
-        key = ".".join(keys)
-        return f"{place_of(self._file, *keys)}: {key}" if self._file else key
 
     @field_validator("pins")
     @classmethod
@@ -122,7 +116,6 @@ def load_site(config: Path | None) -> Site:
         return Site()
     site = load(path, Site, what="the site file")
     folder = path.resolve().parent
-    site._file = path  # noqa: SLF001 - the model's own function
     return site.model_copy(
         update={
             "paths": _absolute(site.paths, folder),
@@ -177,13 +170,11 @@ def known_recipes(site: Site) -> Iterator[Recipe]:
             yield load_recipe(path.parent, path.stem)
 
 
-def apply_site(
-    recipe: Recipe, target: Target, site: Site, *, recipe_file: Path | None = None
-) -> tuple[Recipe, Target]:
+def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Target]:
     """Recipe and target with the site's pins, mirrors and keys in place of their own.
 
-    The target's ``keys`` afterwards hold every key that the recipe or the target names; ``recipe_file``
-    is where the recipe came from, for the message. Raises UsageError for a mirror or key that nothing names.
+    The target's ``keys`` afterwards hold every key that the recipe or the target names. Raises
+    UsageError for a mirror or key that nothing names.
     """
     packages = {
         name: package.model_copy(update={"nvr": site.pins.get(name, package.nvr)})
@@ -202,9 +193,8 @@ def apply_site(
     keys = {**target.keys, **site.keys}
     for name in recipe.source.keys:
         if name not in keys:
-            place = f"{place_of(recipe_file, 'source', 'keys')}: " if recipe_file else ""
             raise UsageError(
-                f"{place}source.keys: no key {name!r} is configured{did_you_mean(name, keys)}",
+                f"{recipe.place('source', 'keys')}: no key {name!r} is configured{did_you_mean(name, keys)}",
                 hint=f"add [keys.{name}] with fingerprint and file to the site file or the target",
             )
     return (

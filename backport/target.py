@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from backport.errors import UsageError
 from backport.recipe import find_settings
-from backport.settings import Key, Name, Settings, Url, load, place_of
+from backport.settings import Key, Name, Settings, SettingsFile, Url, load
 
 PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/@][A-Za-z0-9._+/():-]*$")]
 """A package, file or capability that dnf can install."""
@@ -26,7 +26,7 @@ class Repository(Settings):
     """Names of the keys that sign its packages."""
 
 
-class Target(Settings):
+class Target(SettingsFile):
     """The older release: where its packages are, what a build root holds, what its tools can read."""
 
     name: Name
@@ -66,7 +66,7 @@ def load_target(folder: Path, name: str) -> Target:
     target = load(path, Target, what="a target")
     if target.name != name:
         raise UsageError(
-            f"{place_of(path, 'name')}: name: {target.name!r} is not the name of the file",
+            f"{target.place('name')}: {target.name!r} is not the name of the file",
             hint=f'write name = "{name}", or rename the file: what is published goes by this name',
         )
     return target

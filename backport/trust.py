@@ -56,6 +56,15 @@ def read_header(path: Path, *, error: type[BackportError]) -> Any:
         raise error(f"{path.name}: not a package that rpm can read ({problem})", hint=_CHANGED_HINT) from None
 
 
+def signers_of(header: Any) -> tuple[str, ...] | None:
+    """The fingerprints and key ids by which a package's signatures name their makers, unverified.
+
+    None where it has no signature; nothing where those that it has name nobody.
+    """
+    signatures = [bytes(found) for tag in _SIGNATURE_TAGS if (found := _tag(header, tag))]
+    return tuple(name for signature in signatures for name in issuers(signature)) if signatures else None
+
+
 def nevra_of(header: Any) -> Nevra:
     """The NEVRA that a header states; the architecture of a source package is ``src``."""
     return Nevra(
@@ -161,14 +170,12 @@ class Keyring:
         return {}
 
     def _claimed_key(self, path: Path) -> str:
-        header = read_header(path, error=self.error)
-        signatures = [bytes(found) for tag in _SIGNATURE_TAGS if (found := _tag(header, tag))]
-        if not signatures:
+        named = signers_of(read_header(path, error=self.error))
+        if named is None:
             raise self.error(
                 f"{path.name}: not signed",
                 hint="only packages that a pinned key signed are used; see `keys` in the recipe and the site",
             )
-        named = [name for signature in signatures for name in issuers(signature)]
         for name in named:
             if name in self.owners:
                 return self.owners[name]

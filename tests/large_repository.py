@@ -106,7 +106,11 @@ class Shelf:
 
     def publish(self, signed: SignedRpms, repository: Path) -> None:
         publish(
-            tiny.tested(signed), target=self.target, repository=repository, base_url=URL, signing=self.signing
+            tiny.gated(tiny.tested(signed)),
+            target=self.target,
+            repository=repository,
+            base_url=URL,
+            signing=self.signing,
         )
 
     def publications(self, count: int, runs: int) -> Iterator[Publication]:

@@ -37,20 +37,19 @@ class Command(TyperCommand):
             raise
 
 
-def _with_debug(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_debug(function: Callable[..., Any]) -> Any:
     """The command with an option more; typer reads options from the signature."""
     signature = inspect.signature(function, eval_str=True)
     option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
 
-    @functools.wraps(function)
-    def command(**arguments: Any) -> Any:
+    def call(**arguments: Any) -> Any:
         if arguments.pop("debug"):
             debug()
         return function(**arguments)
 
-    command.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect reads it (PEP 362)
-        parameters=[*signature.parameters.values(), option]
-    )
+    command: Any = functools.wraps(function)(call)
+    # What inspect reads instead of the function's own (PEP 362).
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
     return command
 
 

@@ -220,7 +220,7 @@ def show(
     place = place_of(target, channel, config)
     folder, record = place.folder, place.generation(generation)
     if why is not None:
-        explanations = explain(folder.generations / record.id, why)
+        explanations = explain(folder.folder_of(record.id), why)
         if as_json:
             print_json([asdict(one) for one in explanations])
             return
@@ -230,7 +230,7 @@ def show(
             text = "\n".join(to_text(one, with_diff=with_diff and not told))
             typer.echo("\n" * bool(number) + readable(text.encode("utf-8", "surrogateescape")))
     elif as_json:
-        packages = packages_of(folder.generations / record.id, record)
+        packages = packages_of(folder, record)
         listed = [{**asdict(one), "nevra": str(one.nevra)} for one in packages.values()]
         print_json({**asdict(record), "packages": listed})
     else:
@@ -286,6 +286,6 @@ def _show_generation(folder: TargetFolder, record: Generation) -> None:
     typer.echo(f"generation {record.id}{current}")
     typer.echo(f"made {record.time:%Y-%m-%d %H:%M:%S} UTC by the run {record.run or '(unknown)'}")
     typer.echo(f"after {record.previous or 'none'}; signed by {record.fingerprint}")
-    packages = packages_of(folder.generations / record.id, record).values()
+    packages = packages_of(folder, record).values()
     rows = [(str(rpm.nevra), rpm.path.rpartition("/")[0], rpm.sha256) for rpm in packages]
     output().print(rows_table(("package", "repository", "sha256"), rows))

@@ -5,6 +5,8 @@ Colours and moving lines only where the stream is a terminal; rich respects NO_C
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,7 +51,7 @@ class _Results(Console):
     """Results that nobody reads any more end the command: the entry point knows the exit code."""
 
     def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704  # rich calls this while it handles the BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class _Notes(Console):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from backport.artifacts import Check, Nevra, TestedRpms, Verdict
+from backport.artifacts import Check, GatedRpms, Nevra, TestedRpms, Verdict
 from backport.errors import BackportError, HostError, PublishError
 from backport.gates.abi import examine_abi
 from backport.gates.contents import examine_files
@@ -24,7 +24,7 @@ from backport.progress import Progress
 from backport.recipe import Gates, Recipe
 from backport.target import Target
 
-__all__ = ["examine", "require_passed"]
+__all__ = ["examine", "passed"]
 
 Examination: TypeAlias = Callable[[Subject], Iterator[Check]]
 
@@ -74,8 +74,8 @@ def examine(
     return tuple(check for gate in _GATES for check in _asked(*gate, subject))
 
 
-def require_passed(checks: Iterable[Check]) -> None:
-    """Raise PublishError that names the gates that forbid publishing."""
+def passed(tested: TestedRpms, checks: tuple[Check, ...]) -> GatedRpms:
+    """The packages that may be published. Raises PublishError that names the gates that forbid it."""
     failed = [check for check in checks if check.stops]
     if failed:
         first = failed[0]
@@ -83,6 +83,7 @@ def require_passed(checks: Iterable[Check]) -> None:
             f"not published: {', '.join(check.id for check in failed)}: {first.title}: {first.found}",
             hint=first.advice or None,
         )
+    return GatedRpms(tested=tested, checks=checks)
 
 
 def _asked(gate: str, title: str, examination: Examination, subject: Subject) -> Iterator[Check]:

@@ -23,7 +23,7 @@ from backport import repodata
 from backport.artifacts import Rpm
 from backport.errors import PublishError
 from backport.evidence.store import Evidence, place_evidence
-from backport.files import digest_of, opened_folder, scratch_folder, sync_folder, write_atomically
+from backport.files import digest_of, opened_folder, scratch_folder, sync, write_atomically
 from backport.progress import Progress
 from backport.repository import builds
 from backport.repository.advisories import Advisory, add_updateinfo, read_advisories
@@ -92,7 +92,7 @@ class Publication:
     @property
     def before_path(self) -> Path | None:
         """The folder of the generation before."""
-        return self.folder.generations / self.before.id if self.before else None
+        return self.folder.folder_of(self.before.id) if self.before else None
 
     def repository_before(self, name: str) -> Path | None:
         """The folder of a repository in the generation before, where that has it."""
@@ -161,8 +161,8 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
         record = _made(publication, scratch, signing)
         _read_back(publication, scratch)
         _bring_to_disk(scratch, publication.linked)
-        scratch.rename(folder.generations / record.id)
-        sync_folder(folder.generations)
+        scratch.rename(folder.folder_of(record.id))
+        sync(folder.generations)
     if publication.copied:
         progress.note(f"copied {len(publication.copied)} files: the file system has no hard links")
     return record
@@ -417,17 +417,12 @@ def _bring_to_disk(scratch: Path, linked: Collection[str]) -> None:
         folders.append(folder)
         files += [path for name in names if (path := f"{folder}/{name}") not in linked]
     with ThreadPoolExecutor(_SYNCS) as pool:
-        for _ in pool.map(_sync_file, files):
+        for _ in pool.map(sync, files):
             pass
-        for _ in pool.map(_sync_whole_folder, folders):
+        for _ in pool.map(_sync_folder, folders):
             pass
 
 
-def _sync_file(path: str) -> None:
-    with open(path, "rb") as stream:  # noqa: PTH123  # there may be many
-        os.fsync(stream.fileno())
-
-
-def _sync_whole_folder(path: str) -> None:
+def _sync_folder(path: str) -> None:
     Path(path).chmod(0o755)
-    sync_folder(Path(path))
+    sync(path)

@@ -84,7 +84,7 @@ def compare(folder: TargetFolder, first: Generation, second: Generation) -> Diff
 
     Raises PublishError when the metadata of one is damaged.
     """
-    old, new = (packages_of(folder.generations / one.id, one) for one in (first, second))
+    old, new = (packages_of(folder, one) for one in (first, second))
     names = first.inputs.keys() | second.inputs.keys()
     return Difference(
         added=_named(new[path] for path in new.keys() - old.keys()),
@@ -203,7 +203,7 @@ def prune(
         records = [folder.load(one) for one in folder.ids()]
         records.sort(key=lambda one: (one.time, one.id), reverse=True)
         kept = {one.id for one in records[:keep]} | {folder.current_id()}
-        held = [(one.id, packages_of(folder.generations / one.id, one).values()) for one in records]
+        held = [(one.id, packages_of(folder, one).values()) for one in records]
         kept |= _only_with_newest(held, kept)
         gone = tuple(one.id for one in reversed(records) if one.id not in kept)
         for one in gone:
@@ -264,7 +264,7 @@ def _previous(folder: TargetFolder, now: Generation | None) -> str:
 
 def _require_usable(folder: TargetFolder, wanted: Generation) -> None:
     """It takes no more than a look: whether all of it is whole is the business of `verify`."""
-    path = folder.generations / wanted.id
+    path = folder.folder_of(wanted.id)
     for name in wanted.metadata or ():
         if not (path / name / FOLDER / f"{REPOMD}.asc").is_file():
             raise PublishError(
@@ -295,11 +295,11 @@ def _copy_of(
     before: Generation | None,
     target: Target,
 ) -> Publication:
-    origin = source.generations / wanted.id
-    there, known = packages_of(origin, wanted), {}
+    origin = source.folder_of(wanted.id)
+    there, known = packages_of(source, wanted), {}
     if before:
-        old = destination.generations / before.id
-        known = packages_of(old, before)
+        old = destination.folder_of(before.id)
+        known = packages_of(destination, before)
         for rpm in known.values():
             _require_same(rpm, there, origin, old)
     now = datetime.now(UTC)

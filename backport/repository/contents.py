@@ -16,14 +16,12 @@ from backport import repodata
 from backport.artifacts import Nevra, Rpm, is_for_debugging
 from backport.errors import PublishError
 from backport.files import digest_of
-from backport.openpgp import issuers
-from backport.repository.generations import Generation
+from backport.repository.generations import Generation, TargetFolder
 from backport.roots.dnf import expand_url
 from backport.target import Target
-from backport.trust import read_header
+from backport.trust import read_header, signers_of
 
 SOURCE = "source"
-_SIGNATURES = (rpm_bindings.RPMTAG_RSAHEADER, rpm_bindings.RPMTAG_DSAHEADER)
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -91,20 +89,20 @@ def content_of(path: Path) -> Content:
         raise PublishError(
             f"{path}: has no SHA-256 digest of its header", hint="build it with rpm 4.14 or later"
         )
-    signatures = [bytes(found) for tag in _SIGNATURES if (found := header[tag])]
     return Content(
         digest=_text(digest),
         source=_text(header[rpm_bindings.RPMTAG_SOURCERPM] or ""),
-        signers=tuple(name for signature in signatures for name in issuers(signature)),
+        signers=signers_of(header) or (),
     )
 
 
-def packages_of(generation: Path, record: Generation) -> dict[str, PublishedRpm]:
+def packages_of(folder: TargetFolder, record: Generation) -> dict[str, PublishedRpm]:
     """The packages of a generation by their path, as createrepo_c's parser reads its metadata.
 
     Raises PublishError when that is damaged, or is not the metadata of this generation.
     """
     found: dict[str, PublishedRpm] = {}
+    generation = folder.folder_of(record.id)
     for name, digest in record.metadata.items():
         repomd = generation / name / repodata.FOLDER / repodata.REPOMD
         if not repomd.is_file() or digest_of(repomd) != digest:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backport.errors import PublishError
-from backport.files import locked, remove_tree, sync_folder, write_atomically
+from backport.files import locked, remove_tree, sync, write_atomically
 
 RECORD = "generation.json"
 STABLE = "stable"
@@ -132,6 +132,10 @@ class TargetFolder:
         """The folder of all generations."""
         return self.path / "generations"
 
+    def folder_of(self, generation: str) -> Path:
+        """The folder of a generation, by its id."""
+        return self.generations / generation
+
     @property
     def repo_file(self) -> Path:
         """The configuration of dnf for clients."""
@@ -189,7 +193,7 @@ class TargetFolder:
         """The record of a generation. Raises PublishError when there is none, or a damaged one."""
         if not _ID.fullmatch(generation):
             raise PublishError(f"{generation!r} is not the id of a generation", hint=_LISTED)
-        path = self.generations / generation / RECORD
+        path = self.folder_of(generation) / RECORD
         if not path.parent.is_dir():
             raise PublishError(f"{self.path}: there is no generation {generation}", hint=_LISTED)
         try:
@@ -224,7 +228,7 @@ class TargetFolder:
             beside.unlink(missing_ok=True)
             beside.symlink_to(Path("generations", generation))
             beside.replace(self.current)
-        sync_folder(self.path)
+        sync(self.path)
         self._remember(
             Event(time=datetime.now(UTC), action=action, generation=generation, before=before, held=held)
         )
@@ -283,8 +287,8 @@ class TargetFolder:
         Raises OSError.
         """
         aside = self.generations / f".old-{generation}"
-        (self.generations / generation).rename(aside)
-        sync_folder(self.generations)
+        self.folder_of(generation).rename(aside)
+        sync(self.generations)
         remove_tree(aside)
 
     def _remember_lost_switch(self, current: str, history: tuple[Event, ...]) -> None:
@@ -305,7 +309,7 @@ class TargetFolder:
         """Only what is younger than the last switch can be the work of a process that was killed."""
         seen = {event.generation for event in history} | {self.current_id()}
         last = history[-1].time.replace(microsecond=0) if history else datetime.min.replace(tzinfo=UTC)
-        return [self.generations / name for name in self.ids() if name not in seen and _time_of(name) >= last]
+        return [self.folder_of(one) for one in self.ids() if one not in seen and _time_of(one) >= last]
 
     def _remember(self, event: Event) -> None:
         path = self._history_file

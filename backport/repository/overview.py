@@ -46,7 +46,7 @@ def write_page(folder: TargetFolder, target: Target, base_url: str) -> None:
 
 def overview(folder: TargetFolder, record: Generation, target: Target, base_url: str) -> Page:
     """What the page tells of a generation. Raises PublishError when it is damaged."""
-    generation = folder.generations / record.id
+    generation = folder.folder_of(record.id)
     tested, result = next(iter(test_results(generation)), ("", None))
     told = result.predicate if result else None
     repository = generation / basearch(target)

@@ -60,7 +60,7 @@ def prove(
 
 def packages_to_install(published: PublishedRepo) -> tuple[Rpm, ...]:
     """The binary packages of the run that a client installs: none that is only for debugging."""
-    return tuple(rpm for rpm in published.tested.signed.rpms if not is_for_debugging(rpm.nevra.name))
+    return tuple(rpm for rpm in published.gated.tested.signed.rpms if not is_for_debugging(rpm.nevra.name))
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ class _Client:
     def check_packages(self, root: Root) -> Check:
         """Compare what is installed with what was tested, and its signature with the published one's."""
         packages = packages_to_install(self.published)
-        generation = TargetFolder(path=self.published.folder).generations / self.published.generation
+        generation = TargetFolder(path=self.published.folder).folder_of(self.published.generation)
         files = {rpm.nevra: generation / path_of(rpm, self.target) for rpm in packages}
         installed = {_identity_of(header) for header in root.headers()}
         missing = [
@@ -163,7 +163,7 @@ class _Client:
             if not section.getboolean(option):
                 raise ValueError(f"{option} is not on")
         keys = [self._fetch_key(number, url) for number, url in enumerate(section["gpgkey"].split())]
-        signer = self.published.tested.signed.fingerprint
+        signer = self.published.gated.tested.signed.fingerprint
         if keys[0].fingerprint != signer:
             raise ValueError(f"the first key is {keys[0].fingerprint}, not {signer}")
         return ExtraRepository(

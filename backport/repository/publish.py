@@ -1,4 +1,4 @@
-"""Publishing: tested packages become a new generation that readers see whole, or not at all.
+"""Publishing: packages that passed everything become a new generation that readers see whole, or not at all.
 
 A new generation is made beside those that are there. Then one rename switches readers over. Until that
 rename any failure, even a power cut, leaves them what they had.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backport.artifacts import Check, Nevra, PublishedRepo, SignedRpms, TestedRpms
+from backport.artifacts import Check, GatedRpms, Nevra, PublishedRepo, SignedRpms, TestedRpms
 from backport.errors import BackportError, PublishError
 from backport.evidence.provenance import PublishedFile
 from backport.progress import Progress, Silent
@@ -34,7 +34,7 @@ Prover = Callable[[PublishedRepo], tuple[Check, ...]]
 
 
 def publish(
-    tested: TestedRpms,
+    gated: GatedRpms,
     *,
     target: Target,
     repository: Path,
@@ -64,6 +64,7 @@ def publish(
     is or was there, a package is for another architecture or release, the metadata cannot be signed, the
     new generation does not read back, or a check of ``prove`` fails. Readers then see what they saw before.
     """
+    tested = gated.tested
     folder = TargetFolder.of(repository, target.name, channel)
     base_url = channel_url(base_url, channel)
     released = frozenset((inputs or {}).values()) if force else frozenset()
@@ -91,7 +92,7 @@ def publish(
                 folder.switch(now.id, action="publish", release=released)
             write_page(folder, target, base_url)
             published = PublishedRepo(
-                tested=tested, folder=folder.path, generation=now.id, repo_file=folder.repo_file,
+                gated=gated, folder=folder.path, generation=now.id, repo_file=folder.repo_file,
                 base_url=base_url, checks=(),
             )  # fmt: skip
             if prove is None:
@@ -115,7 +116,7 @@ def published_packages(repository: Path, target: Target, channel: str = STABLE) 
     record = folder.current_generation()
     if record is None:
         return ()
-    return tuple(one.nevra for one in packages_of(folder.generations / record.id, record).values())
+    return tuple(one.nevra for one in packages_of(folder, record).values())
 
 
 def is_held(repository: Path, target: Target, inputs: str, channel: str = STABLE) -> bool:
@@ -181,7 +182,7 @@ class _Arrival:
 
     @property
     def before_path(self) -> Path | None:
-        return self.folder.generations / self.before.id if self.before else None
+        return self.folder.folder_of(self.before.id) if self.before else None
 
     @property
     def replaced(self) -> frozenset[str]:
@@ -191,11 +192,11 @@ class _Arrival:
 
 def _arrival(tested: TestedRpms, folder: TargetFolder, target: Target) -> _Arrival:
     before = folder.current_generation()
-    path = folder.generations / before.id if before else None
+    path = folder.folder_of(before.id) if before else None
     incoming = _incoming(tested.signed, target)
     known = {}
     if before and path and any((path / one.path).exists() for one in incoming):
-        known = packages_of(path, before)
+        known = packages_of(folder, before)
     signer = tested.signed.fingerprint
     added = [one for one in incoming if _is_new(one, known.get(one.path), path, folder, signer)]
     return _Arrival(
@@ -255,7 +256,7 @@ def _incoming(signed: SignedRpms, target: Target) -> list[Incoming]:
 
 def _earlier_contents(folder: TargetFolder, path: str) -> set[str]:
     """What clients may have got under a package's name before readers were led back."""
-    places = (folder.generations / name / path for name in folder.ids())
+    places = (folder.folder_of(one) / path for one in folder.ids())
     return {content_of(place).digest for place in places if place.is_file()}
 
 

@@ -119,7 +119,7 @@ class _Reading:
         self.faults.append(Fault(path=path.relative_to(self.folder.path).as_posix(), detail=detail))
 
     def read_generation(self, name: str) -> None:
-        place = self.folder.generations / name
+        place = self.folder.folder_of(name)
         try:
             record = self.folder.load(name)
         except PublishError as problem:

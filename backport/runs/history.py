@@ -33,6 +33,7 @@ from backport.runs.report import (
     Outcome,
     RunReport,
     StageReport,
+    Status,
     changes,
     from_json,
     run_id,
@@ -96,7 +97,7 @@ class Recorder:
         self._current = stage
         details: dict[str, Any] = {}
         started = time.monotonic()
-        status = StageReport(name=stage, seconds=0, status="failed").status
+        status: Status = "failed"
         try:
             yield details
             status = "done"

@@ -87,8 +87,7 @@ def load_job(
             hint=f"it is for: {', '.join(recipe.targets)}",
         )
     check_channel(site.channel, site, configured=channel is None)
-    recipe_file = site.paths.recipes / f"{name}.toml"
-    recipe, target = apply_site(recipe, target, site, recipe_file=recipe_file)
+    recipe, target = apply_site(recipe, target, site)
     _require_patches(name, recipe, site.paths.patches)
     return Job(name=name, recipe=recipe, target=target, site=site)
 

@@ -16,6 +16,7 @@ from backport.errors import explained
 FORMAT = 1
 """Version of report.json; it is raised when a key changes its meaning or goes."""
 
+Status = Literal["done", "failed"]
 Outcome = Literal["published", "unchanged", "held", "stopped", "failed", "interrupted"]
 
 
@@ -25,7 +26,7 @@ class StageReport:
 
     name: str
     seconds: float
-    status: Literal["done", "failed"]
+    status: Status
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from backport.artifacts import SourceRpm
 from backport.errors import FetchError
 from backport.files import write_atomically
 from backport.recipe import Nvr
-from backport.settings import Fingerprint, Name, Settings, load
+from backport.settings import Fingerprint, Name, Settings, SettingsFile, load
 from backport.sources.resolve import ResolvedBuild
 
 
@@ -31,7 +31,7 @@ class LockedPackage(Settings):
     """The key that signed it."""
 
 
-class Lock(Settings):
+class Lock(SettingsFile):
     """All source packages of a recipe, by name."""
 
     format: Literal[1] = 1

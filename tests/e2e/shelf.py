@@ -49,9 +49,9 @@ class Publisher:
         force: bool = False,
     ) -> PublishedRepo:
         return publish(
-            tested, target=self.target, repository=self.repository, signing=self.signing, base_url=URL,
-            progress=self, run=run, inputs=inputs, account=account, channel=self.channel, force=force,
-            prove=prove,
+            tiny.gated(tested), target=self.target, repository=self.repository, signing=self.signing,
+            base_url=URL, progress=self, run=run, inputs=inputs, account=account, channel=self.channel,
+            force=force, prove=prove,
         )  # fmt: skip
 
     def note(self, message: str) -> None:

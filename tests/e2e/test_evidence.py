@@ -83,9 +83,9 @@ class Site:
             stock=stock_evrs(tested), issued=datetime.now(UTC), publisher="A <a@example.org>",
         )  # fmt: skip
         return publish(
-            tested, target=self.target, repository=self.folder / "repository", signing=self.signing,
-            base_url=(self.folder / "repository").as_uri(), inputs={"tiny": inputs}, prove=prove,
-            account=Account(origin=origin, advisory=advisory),
+            tiny.gated(tested), target=self.target, repository=self.folder / "repository",
+            signing=self.signing, base_url=(self.folder / "repository").as_uri(), inputs={"tiny": inputs},
+            prove=prove, account=Account(origin=origin, advisory=advisory),
         )  # fmt: skip
 
     def failed(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ def test_a_published_generation_explains_itself(site: Site) -> None:
         verify_file(
             site.generation / name,
             public_key=site.published.public_key,
-            fingerprint=published.tested.signed.fingerprint,
+            fingerprint=published.gated.tested.signed.fingerprint,
         )
     statement = read_provenance((site.generation / "provenance.json").read_text(), name="provenance.json")
     assert {one.name: one.sha256 for one in statement.subject} == {
@@ -201,7 +201,12 @@ def test_the_command_says_why_a_package_is_there(site: Site) -> None:
     show = ("repo", "show", "--target", "f28", "--config", config)
     done = command(*show, "--why", "first-1-1.fc28.bp1.noarch.rpm")
     assert done.returncode == 0, done.stderr
-    for part in ("run-of-first", published.tested.signed.fingerprint, "It is small", "SLSA_BUILD_LEVEL_1"):
+    for part in (
+        "run-of-first",
+        published.gated.tested.signed.fingerprint,
+        "It is small",
+        "SLSA_BUILD_LEVEL_1",
+    ):
         assert part in done.stdout
     (one,) = json.loads(command(*show, "--why", "first-1-1.fc28.bp1.src", "--json").stdout)
     assert one["path"] == "source/first-1-1.fc28.bp1.src.rpm"

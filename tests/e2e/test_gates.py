@@ -338,8 +338,9 @@ def test_a_host_without_abipkgdiff_is_told(
 def test_a_good_candidate_passes_every_gate(workshop: Workshop, tmp_path: Path) -> None:
     subject = workshop.subject(tmp_path, workshop.libwave("more"))
     recipe = greeting(gates=Gates(consumers={"waver": ("waver",)}))
+    tested = tiny.tested(subject.signed)
     checks = gates.examine(
-        tiny.tested(subject.signed), recipe, workshop.target, candidate=subject.candidate,
+        tested, recipe, workshop.target, candidate=subject.candidate,
         accepted=subject.accepted, cache=workshop.cache, workspace=subject.workspace, progress=Silent(),
     )  # fmt: skip
     assert {check.id: check.verdict for check in checks} == dict.fromkeys(
@@ -350,7 +351,7 @@ def test_a_good_candidate_passes_every_gate(workshop: Workshop, tmp_path: Path) 
         ),
         Verdict.PASS,
     )  # fmt: skip
-    gates.require_passed(checks)
+    assert gates.passed(tested, checks).tested == tested
 
 
 def test_neither_update_nor_installation_without_what_is_required(workshop: Workshop, tmp_path: Path) -> None:
@@ -395,8 +396,9 @@ def test_a_repository_that_cannot_be_read_is_an_error_of_every_gate_that_needs_i
 ) -> None:
     subject = workshop.subject(tmp_path, Ware(name="newwave"))
     gone = workshop.target.repositories[-1].model_copy(update={"baseurl": (tmp_path / "gone").as_uri()})
+    tested = tiny.tested(subject.signed)
     checks = gates.examine(
-        tiny.tested(subject.signed), greeting(gates=Gates(warn={"files": "known to be so"})),
+        tested, greeting(gates=Gates(warn={"files": "known to be so"})),
         workshop.target.model_copy(update={"repositories": (*workshop.target.repositories[:-1], gone)}),
         candidate=subject.candidate, accepted=subject.accepted, cache=workshop.cache,
         workspace=subject.workspace, progress=Silent(),
@@ -411,4 +413,4 @@ def test_a_repository_that_cannot_be_read_is_an_error_of_every_gate_that_needs_i
         "gate.installable": Verdict.ERROR,
     }
     with pytest.raises(PublishError, match=r"^not published: gate\.upgrade-path"):
-        gates.require_passed(checks)
+        gates.passed(tested, checks)

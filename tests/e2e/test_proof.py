@@ -45,8 +45,8 @@ class Site:
 
     def publish(self, tested: TestedRpms, *, prove: publish.Prover | None = None) -> PublishedRepo:
         return publish.publish(
-            tested, target=self.target, repository=self.repository, base_url=URL, signing=self.signing,
-            prove=prove,
+            tiny.gated(tested), target=self.target, repository=self.repository, base_url=URL,
+            signing=self.signing, prove=prove,
         )  # fmt: skip
 
     def prove(self, published: PublishedRepo) -> tuple[Check, ...]:
@@ -148,7 +148,7 @@ def test_another_package_of_the_same_name_is_noticed(site: Site, tested: TestedR
     published = site.publish(tested)
     built = tiny.build(tmp_path / "other", content="other", subpackages=("tiny-more", "tiny-debuginfo"))
     other = sign.sign([built], signing=site.signing, target=site.target, workspace=tmp_path / "signed")
-    checks = site.prove(replace(published, tested=tiny.tested(other)))
+    checks = site.prove(replace(published, gated=tiny.gated(tiny.tested(other))))
     assert checks[-1].id == "publish.installed"
     assert checks[-1].verdict is Verdict.FAIL
 

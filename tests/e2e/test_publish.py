@@ -367,8 +367,8 @@ def test_another_publisher_is_waited_for_or_told(publisher: Publisher, shelf: Sh
         pytest.raises(PublishError, match=rf"another process \(pid {os.getpid()}\) holds"),
     ):
         publish(
-            shelf("second"), target=publisher.target, repository=publisher.repository, base_url=URL,
-            signing=publisher.signing, lock_timeout=0,
+            tiny.gated(shelf("second")), target=publisher.target, repository=publisher.repository,
+            base_url=URL, signing=publisher.signing, lock_timeout=0,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from backport.artifacts import (
     BuildOptions,
     BuiltRpms,
     Check,
+    GatedRpms,
     Nevra,
     PatchedSrpm,
     Rpm,
@@ -90,6 +91,11 @@ def tested(signed: SignedRpms) -> TestedRpms:
     """The packages as if a self-test had passed."""
     check = Check(id="tiny", title="It is small", verdict=Verdict.PASS)
     return TestedRpms(signed=signed, checks=(check,))
+
+
+def gated(tested: TestedRpms) -> GatedRpms:
+    """The packages as if the gates had let them pass, too."""
+    return GatedRpms(tested=tested, checks=(Check(id="gate", title="It may", verdict=Verdict.PASS),))
 
 
 def _rpm(path: Path) -> Rpm:

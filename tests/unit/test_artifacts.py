@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backport import artifacts
-from backport.artifacts import BuildOptions, Check, Nevra, Rpm, SignedRpms, TestedRpms, Verdict
+from backport.artifacts import BuildOptions, Check, GatedRpms, Nevra, Rpm, SignedRpms, TestedRpms, Verdict
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,14 @@ def check(verdict: Verdict) -> Check:
     return Check(id="x", title="x", verdict=verdict)
 
 
+def after_self_test(*checks: Check) -> TestedRpms:
+    return TestedRpms(signed=signed(), checks=checks)
+
+
+def after_gates(*checks: Check) -> GatedRpms:
+    return GatedRpms(tested=after_self_test(check(Verdict.PASS)), checks=checks)
+
+
 @pytest.mark.parametrize(
     ("verdict", "stops"),
     [
@@ -74,15 +82,18 @@ def check(verdict: Verdict) -> Check:
 def test_only_failures_and_errors_stop_publishing(verdict: Verdict, *, stops: bool) -> None:
     assert check(verdict).stops is stops
     if stops:
-        with pytest.raises(ValueError, match="checks failed: x"):
-            TestedRpms(signed=signed(), checks=(check(Verdict.PASS), check(verdict)))
+        for make in (after_self_test, after_gates):
+            with pytest.raises(ValueError, match="checks failed: x"):
+                make(check(Verdict.PASS), check(verdict))
     else:
-        assert TestedRpms(signed=signed(), checks=(check(verdict),)).signed == signed()
+        assert after_self_test(check(verdict)).signed == signed()
+        assert after_gates(check(verdict)).tested == after_self_test(check(Verdict.PASS))
 
 
 def test_nothing_untested_counts_as_tested() -> None:
-    with pytest.raises(ValueError, match="without a check proves nothing"):
-        TestedRpms(signed=signed(), checks=())
+    for make in (after_self_test, after_gates):
+        with pytest.raises(ValueError, match="without a check nothing is proved"):
+            make()
 
 
 def test_artifacts_do_not_change() -> None:
@@ -98,7 +109,8 @@ def test_artifacts_do_not_change() -> None:
         ("BuiltRpms", "PatchedSrpm"),
         ("SignedRpms", "BuiltRpms"),
         ("TestedRpms", "SignedRpms"),
-        ("PublishedRepo", "TestedRpms"),
+        ("GatedRpms", "TestedRpms"),
+        ("PublishedRepo", "GatedRpms"),
     ],
 )
 def test_every_artifact_is_made_from_the_one_before(later: str, earlier: str) -> None:

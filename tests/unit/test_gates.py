@@ -12,7 +12,7 @@ import rpm
 
 from backport.artifacts import Check, Nevra, Verdict
 from backport.errors import PublishError, UsageError
-from backport.gates import require_passed
+from backport.gates import passed
 from backport.gates.abi import sonames_of
 from backport.gates.contents import is_conflict, privileges_of
 from backport.gates.stock import Stock, metadata_of_folder
@@ -22,6 +22,7 @@ from backport.progress import Silent
 from backport.recipe import Gates, load_recipe
 from backport.settings import Key
 from backport.target import Repository, Target
+from tests.unit.evidence_data import small_run
 
 RECIPE = """
 summary = "Tiny"
@@ -164,15 +165,16 @@ def test_a_judgement_without_problems_passes_and_advises_nothing() -> None:
     assert check.evidence == "it [31m is"
 
 
-def test_what_failed_forbids_publishing_and_a_warning_does_not() -> None:
-    checks = [
+def test_what_failed_forbids_publishing_and_a_warning_does_not(tmp_path: Path) -> None:
+    tested = small_run(tmp_path).tested
+    checks = (
         Check(id="gate.abi.a", title="A", verdict=Verdict.WARN),
         Check(id="gate.files.conflicts", title="F", verdict=Verdict.FAIL, found="/f", advice="mend it"),
         Check(id="gate.installable", title="I", verdict=Verdict.ERROR),
-    ]
-    require_passed(checks[:1])
+    )
+    assert passed(tested, checks[:1]).checks == checks[:1]
     with pytest.raises(PublishError, match=r"gate\.files\.conflicts, gate\.installable: F: /f") as caught:
-        require_passed(checks)
+        passed(tested, checks)
     assert caught.value.hint == "mend it"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backport.artifacts import Check, Nevra, PublishedRepo, Rpm, SignedRpms, TestedRpms, Verdict
+from backport.artifacts import Check, GatedRpms, Nevra, PublishedRepo, Rpm, SignedRpms, TestedRpms, Verdict
 from backport.errors import PublishError
 from backport.files import digest_of
 from backport.repository import assemble, publish
@@ -191,8 +191,14 @@ def packages(folder: Path, *names: str) -> TestedRpms:
 def publish_it(
     what: TestedRpms, repository: Path, target: Target, *, prove: publish.Prover | None = None
 ) -> PublishedRepo:
+    passed = (Check(id="gate", title="It may", verdict=Verdict.PASS),)
     return publish.publish(
-        what, target=target, repository=repository, base_url="http://x", signing=Signing(), prove=prove
+        GatedRpms(tested=what, checks=passed),
+        target=target,
+        repository=repository,
+        base_url="http://x",
+        signing=Signing(),
+        prove=prove,
     )
 
 
