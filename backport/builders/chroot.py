@@ -110,15 +110,17 @@ class _Build:
 
         Returns whether the package generates some of its build dependencies.
         """
+        there: list[str] | None = None
         for _ in range(MOST_ROUNDS):
             header = self._pack()
             dynamic = "rpmlib(DynamicBuildRequires)" in header[rpm.RPMTAG_REQUIRENAME]
             wanted = build_requires(header)
             if dynamic:
                 wanted += self._generated_requires()
-            if not self._install(wanted):
+            if wanted == there or not self._install(wanted):
                 self._note_packages()
                 return dynamic
+            there = wanted
         raise BuildRootError(
             f"{self._name}: its build dependencies still change after {MOST_ROUNDS} rounds", log=self.log
         )

@@ -157,6 +157,17 @@ def test_roots_share_one_base_and_download_nothing_twice(
     assert not kept.exists()
 
 
+def test_a_root_with_more_packages_begins_as_a_copy_of_the_base(
+    f28: Target, root_cache: Path, tmp_path: Path, shared: Root
+) -> None:
+    with clean_root(f28, packages=["lksctp-tools-devel"], cache=root_cache, workspace=tmp_path) as root:
+        more = set(root.installed()) - set(shared.installed())
+        assert {one.name for one in more} == {"lksctp-tools", "lksctp-tools-devel"}
+        assert set(shared.installed()) < set(root.installed())
+    assert "Installing       : lksctp-tools-devel" in (tmp_path / "root.log").read_text()
+    assert "Installing       : bash" not in (tmp_path / "root.log").read_text()
+
+
 def test_a_root_shows_no_host_user_its_set_user_id_programs(root_cache: Path, shared: Root) -> None:
     assert shared.path.is_relative_to(root_cache / "roots")
     assert (root_cache / "roots").stat().st_mode & 0o077 == 0
