@@ -35,6 +35,8 @@ from tests.probe_figures import peers
 
 RUNS = 3
 _HELP_RUNS = 15
+_REST = 75.0
+"""Seconds after which nothing of the work before is felt any more."""
 _LOG_LINES = 1_000_000
 _MEASURED_MAIN = """
 import atexit, resource, sys
@@ -92,12 +94,15 @@ def pipeline_over_rpmbuild() -> Iterator[Figure]:
     ratios, totals, tests, peaks = [], [], [], []
     with ExitStack() as places:
         for _ in range(RUNS):
-            # None goes before the last is measured: removed files slow an ext4 without a journal down.
+            # None goes before the last is measured, and each measurement begins at rest: files that were
+            # removed slow an ext4 without a journal down for a minute.
             place = places.enter_context(_place())
+            _come_to_rest()
             seconds, peak = _measured(place, "build", "openssl", "--target", "f28")
             report = _report(place)
             times = {stage["name"]: float(stage["seconds"]) for stage in report["stages"]}
             tested = times["self-test"]
+            _come_to_rest()
             bare = _bare_rpmbuild(load_job("openssl", "f28", place.site), place)
             ratios.append((seconds - tested) / bare)
             totals.append(seconds)
@@ -243,6 +248,11 @@ def _place(kept: str | None = None) -> Iterator[Served]:
             if not (folder / "gnupg").is_dir():
                 _run(place, "keys", "init")
             yield place
+
+
+def _come_to_rest() -> None:
+    os.sync()
+    time.sleep(_REST)
 
 
 def _bare_rpmbuild(job: Job, place: Served) -> float:
