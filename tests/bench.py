@@ -35,7 +35,7 @@ from tests.probe_figures import peers
 
 RUNS = 3
 _HELP_RUNS = 15
-_REST = 75.0
+_REST = 65.0
 """Seconds after which nothing of the work before is felt any more."""
 _LOG_LINES = 1_000_000
 _MEASURED_MAIN = """
