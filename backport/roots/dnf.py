@@ -45,6 +45,8 @@ _POLICY = "sha1-self-signature.toml"
 _TARGET = "/target"
 _REPOSITORIES = "/repositories"
 _CACHE = "/var/cache/dnf"
+_REFRESH = "--refresh"
+"""Ask for metadata again, however new it is: metadata_expire=0 lets dnf 4 take what is of the same second."""
 # What rpm needs to put files and scriptlets in place, and no more.
 _CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "MKNOD", "SETFCAP", "SETGID",
@@ -122,9 +124,12 @@ class Dnf:
         repositories = self._configure(extra, error)
         names = [_checked(package, error) for package in packages]
         if any(repository.folder is None for repository in repositories):
-            runs = [(True, (action, "--downloadonly", *names)), (False, ("--cacheonly", action, *names))]
+            runs = [
+                (True, (_REFRESH, action, "--downloadonly", *names)),
+                (False, ("--cacheonly", action, *names)),
+            ]
         else:
-            runs = [(False, (action, *names))]
+            runs = [(False, (_REFRESH, action, *names))]
         with self._locked(error):
             for network, arguments in runs:
                 self._sandbox(repositories, network=network).run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -202,6 +203,24 @@ def test_packages_are_installed_updated_and_put_back(f28: Target, root_cache: Pa
         assert root.dnf.without_provider(["tiny = 1", "tiny > 8"], extra=repositories, error=BuildError) == (
             "tiny > 8",
         )
+
+
+def test_a_repository_that_has_just_changed_is_read_again(
+    f28: Target, root_cache: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "repository"
+    repository = ExtraRepository.of_folder("changing", folder)
+    with clean_root(f28, cache=root_cache, workspace=tmp_path) as root:
+        for version in ("1", "2"):
+            built = tiny.build(tmp_path / version, version=version, release="1.fc28")
+            folder.mkdir(exist_ok=True)
+            shutil.copy(built.rpms[0].path, folder)
+            write_repodata(folder, compression="gz")
+            # dnf counts whole seconds: what it has is never too old where no time passes.
+            for known in (root_cache / "dnf").rglob("*/repodata/*"):
+                os.utime(known, (time.time() + 3600,) * 2)
+            root.install([f"tiny = {version}"], extra=[repository])
+            assert [one.version for one in root.installed() if one.name == "tiny"] == [version]
 
 
 def test_unsigned_packages_are_refused_where_keys_are_named(
