@@ -43,9 +43,9 @@ class SettingsFile(Settings):
         Raises UsageError where the file can be read no more.
         """
         key = ".".join(keys)
-        return (
-            f"{_place(self._file, _read(self._file, 'a settings file'), keys)}: {key}" if self._file else key
-        )
+        if self._file is None:
+            return key
+        return f"{_place(self._file, _read(self._file, 'a settings file'), keys)}: {key}"
 
 
 def _fingerprint(value: str) -> str:

@@ -174,15 +174,13 @@ class _Arrival:
     folder: TargetFolder
     target: Target
     before: Generation | None
+    before_path: Path | None
+    """The folder of the generation before."""
     incoming: Sequence[Incoming]
     known: Mapping[str, PublishedRpm]
     """The packages of the generation before by path; none where it has none of the run's."""
     added: Sequence[Incoming]
     """What is not there yet, or is there but signed by another key."""
-
-    @property
-    def before_path(self) -> Path | None:
-        return self.folder.folder_of(self.before.id) if self.before else None
 
     @property
     def replaced(self) -> frozenset[str]:
@@ -204,6 +202,7 @@ def _arrival(tested: TestedRpms, folder: TargetFolder, target: Target) -> _Arriv
         folder=folder,
         target=target,
         before=before,
+        before_path=path,
         incoming=incoming,
         known=known,
         added=added,
