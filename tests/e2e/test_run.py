@@ -104,8 +104,10 @@ def test_what_a_program_leaves_behind_is_gone_when_its_block_is_left(tmp_path: P
         "print(child.pid, flush=True); time.sleep(60)"
     )
     log = tmp_path / "log"
+    deadline = time.monotonic() + 60
     with running(python(code), log=log):
         while len(words := log.read_text().split("\n", 1)[1].split()) < 2:
+            assert time.monotonic() < deadline, words
             time.sleep(0.01)
     child = next(word for word in words if word.isdigit())
     status = Path(f"/proc/{child}/stat")
