@@ -17,7 +17,6 @@ from backport.settings import Key
 from backport.site import Koji, Signing, Site
 
 ROOT = Path(__file__).parents[2]
-RUNNER = pwd.struct_passwd(("mockrunner", "x", 990, 990, "", "/", "/sbin/nologin"))
 DEBIAN = {"ID": "debian", "VERSION_ID": "12"}
 FEDORA = {"ID": "fedora"}
 ROCKY = {"ID": "rocky", "ID_LIKE": "rhel centos fedora"}
@@ -27,6 +26,11 @@ SUSE = {"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"}
 
 def nothing(_argument: object) -> None:
     """What a probe says where all is well."""
+
+
+def mock_user() -> pwd.struct_passwd:
+    """Made anew each time: Python 3.11 complains at its end of one that outlives its type."""
+    return pwd.struct_passwd(("mockrunner", "x", 990, 990, "", "/", "/sbin/nologin"))
 
 
 class Host:
@@ -52,7 +56,7 @@ class Host:
             "free_bytes": lambda _folder: 100 * GIB,
             "writable": lambda _folder: True,
             "can_link": lambda _origin, _destination: True,
-            "mock_user": lambda: RUNNER,
+            "mock_user": mock_user,
             "mock_way": lambda _user, _folder: None,
             "signing_key": lambda _signing: "A" * 40,
             "check_key": nothing,
