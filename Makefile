@@ -10,10 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 HOST_PACKAGES := $(file < tests/lab/host-packages.txt)
-# What the tests alone need: a browser that shows the page as its readers see it.
-test: HOST_PACKAGES += chromium-headless-shell
+# What the tests alone need: a browser that shows the page as its readers see it, and what checks units.
+test: HOST_PACKAGES += chromium-headless-shell systemd
 
-.PHONY: help demo test check lint types unit lab lab-clean bench specs host render
+.PHONY: help demo test check lint types unit lab lab-clean bench specs host render rpm
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,10 @@ specs: $(VENV)/ready ## Try the spec editor on every spec below the folder BACKP
 
 render: $(VENV)/ready ## Render what is made from other files: mock configurations, recipe reference
 	@$(BIN)/python docs/generate.py
+
+rpm: host $(VENV)/ready ## Make the source package of backport itself in dist/
+	@$(BIN)/python packaging/sources.py dist
+	@rpmbuild -bs --define "_sourcedir $(CURDIR)/dist" --define "_srcrpmdir $(CURDIR)/dist" packaging/backport.spec
 
 host: ## Install the Debian packages that are missing
 	@missing=; for package in $(HOST_PACKAGES); do \

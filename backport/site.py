@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -38,8 +38,9 @@ class Koji(Settings):
 
 
 def _data_folder(name: str) -> Path:
-    checkout = Path(__file__).resolve().parent.parent / name
-    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "backport" / name
+    """What comes with backport: in the package where it was installed, else beside it in the checkout."""
+    package = Path(str(files("backport")))
+    return package / "data" / name if (package / "data").is_dir() else package.parent / name
 
 
 class Paths(Settings):

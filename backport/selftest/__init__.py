@@ -11,7 +11,6 @@ from pathlib import Path
 
 from backport.artifacts import Check, Nevra, SignedRpms, TestedRpms
 from backport.errors import SelfTestError
-from backport.probe.ledger import Ledger
 from backport.progress import Progress
 from backport.recipe import SelfTest
 from backport.roots.root import ExtraRepository, clean_root
@@ -19,6 +18,7 @@ from backport.selftest import checks
 from backport.selftest.authority import Authority
 from backport.selftest.examiner import Candidate, Examiner
 from backport.selftest.exim import ServerFiles
+from backport.selftest.ledger import Ledger
 from backport.settings import Key
 from backport.target import Target
 
