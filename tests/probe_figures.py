@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from backport.probe import Subject, examine
+from backport.probe.addresses import Place
+from backport.probe.smtp import converse
+from backport.probe.tls import Offer
+from backport.probe.transcript import Transcript
 from backport.selftest.authority import Authority
-from backport.selftest.client import converse
-from backport.selftest.outside import Subject, examine
-from backport.selftest.outside.reach import Place
-from backport.selftest.tls import Offer
-from backport.selftest.transcript import Transcript
 from tests.e2e.gnutls_exim import HOST, State, running
 from tests.lab.gnutls_exim import ensure
 

@@ -10,6 +10,7 @@ from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.chroot import ChrootBuilder
 from backport.builders.mock import MockBuilder
 from backport.errors import HostError
+from backport.roots.dnf import ExtraRepository
 from backport.target import Target
 
 __all__ = ["Builder", "ChrootBuilder", "MockBuilder", "choose_builder"]
@@ -22,9 +23,17 @@ class Builder(Protocol):
     def name(self) -> str:
         """The builder's name as settings have it."""
 
-    def build(self, patched: PatchedSrpm, *, candidates: Path | None, workspace: Path) -> BuiltRpms:
-        """Build one package; packages of the repository in ``candidates`` are preferred where newer.
+    def build(
+        self,
+        patched: PatchedSrpm,
+        *,
+        candidates: Path | None,
+        published: ExtraRepository | None = None,
+        workspace: Path,
+    ) -> BuiltRpms:
+        """Build one package, in a root of the newest that the target's repositories and ``published`` hold.
 
+        Packages of the names that are in the repository ``candidates`` come from there alone.
         Logs go to ``workspace`` (build.log, root.log, installed_pkgs.log), packages to
         ``workspace/rpms``; after a failure only the logs are left. Raises BuildError or one of its
         kinds, HostError where the host lacks something.

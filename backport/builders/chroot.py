@@ -18,7 +18,14 @@ from typing import Any
 import rpm
 
 from backport.artifacts import BuiltRpms, PatchedSrpm
-from backport.builders.common import BUILD_MACROS, collect, lay_out, require_room, take_packages
+from backport.builders.common import (
+    BUILD_MACROS,
+    beside_target,
+    collect,
+    lay_out,
+    require_room,
+    take_packages,
+)
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.files import remove_tree, scratch_folder
 from backport.roots.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
@@ -46,13 +53,20 @@ class ChrootBuilder:
     cache: Path
     name: str = "chroot"
 
-    def build(self, patched: PatchedSrpm, *, candidates: Path | None, workspace: Path) -> BuiltRpms:
+    def build(
+        self,
+        patched: PatchedSrpm,
+        *,
+        candidates: Path | None,
+        published: ExtraRepository | None = None,
+        workspace: Path,
+    ) -> BuiltRpms:
         """Build the package in a clean root.
 
         Raises BuildRootError when a build dependency cannot be had or the disk is full, BuildTimeout past
         the deadline, BuildError when rpmbuild fails or is killed. The logs remain in any case.
         """
-        extra = (ExtraRepository.of_folder("candidates", candidates),) if candidates else ()
+        extra = beside_target(candidates, published)
         with clean_root(self.target, cache=self.cache, workspace=workspace) as root:
             build = _Build(root=root, patched=patched, extra=extra, workspace=workspace)
             build.prepare()
@@ -91,7 +105,7 @@ class _Build:
         return self.workspace / "installed_pkgs.log"
 
     def prepare(self) -> None:
-        """Bring the root up to the candidates, and the spec with its sources into it."""
+        """Bring the root up to what is beside the target, and the spec with its sources into it."""
         if self.extra:
             self.root.update(extra=self.extra)
         top = self.root.locate(_TOP)

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import rpm
@@ -17,6 +18,7 @@ import rpm
 from backport.artifacts import BuiltRpms, PatchedSrpm, Rpm
 from backport.errors import BuildError, BuildRootError
 from backport.files import digest_of, named
+from backport.roots.dnf import ExtraRepository
 from backport.target import Target
 from backport.trust import nevra_of, read_header
 
@@ -34,6 +36,20 @@ is midnight of that day."""
 
 SCARCE = 256 * 1024 * 1024
 """With less room than this left, in bytes, a failed build is put down to the full disk."""
+
+
+_OWN_PRIORITY = 1
+"""Before every other repository: what a run has built is not to be mixed with what it takes the place of."""
+
+
+def beside_target(candidates: Path | None, published: ExtraRepository | None) -> tuple[ExtraRepository, ...]:
+    """The repositories of a build root beside the target's own.
+
+    The published packages have the priority of the target's, so that the newest wins, as on a server.
+    """
+    own = ExtraRepository.of_folder("candidates", candidates) if candidates else None
+    found = (replace(own, priority=_OWN_PRIORITY) if own else None, published)
+    return tuple(repository for repository in found if repository)
 
 
 def require_room(name: str, folders: Sequence[Path], *, log: Path) -> None:

@@ -22,12 +22,13 @@ import os
 import pwd
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import (
     BUILD_MACROS,
+    beside_target,
     collect,
     lay_out,
     require_room,
@@ -97,7 +98,14 @@ class MockBuilder:
     cache: Path
     name: str = "mock"
 
-    def build(self, patched: PatchedSrpm, *, candidates: Path | None, workspace: Path) -> BuiltRpms:
+    def build(
+        self,
+        patched: PatchedSrpm,
+        *,
+        candidates: Path | None,
+        published: ExtraRepository | None = None,
+        workspace: Path,
+    ) -> BuiltRpms:
         """Build the package in a clean root of mock's.
 
         Raises BuildError when the package fails, BuildTimeout past the deadline, BuildRootError or
@@ -109,7 +117,7 @@ class MockBuilder:
             folder.chmod(0o711)
             require_way(caller, folder)
             mock = _Mock(target=self.target, folder=folder, caller=caller, workspace=workspace)
-            mock.configure(candidates)
+            mock.configure(beside_target(candidates, published))
             mock.sweep()
             try:
                 mock.pack(patched)
@@ -148,9 +156,9 @@ class _Mock:
     def _config(self) -> Path:
         return self.folder / f"{self.target.name}-{self.target.arch}.cfg"
 
-    def configure(self, candidates: Path | None) -> None:
-        """Write mock's configuration, with checked keys and the candidates, and make its result folders."""
-        extra = [ExtraRepository.of_folder("candidates", candidates)] if candidates else []
+    def configure(self, extra: Sequence[ExtraRepository]) -> None:
+        """Write mock's configuration, with checked keys and what is beside the target, and make its result
+        folders."""
         keys = self.folder / "keys"
         keys.mkdir()
         used = {name for repository in self.target.repositories for name in repository.keys}
@@ -161,6 +169,7 @@ class _Mock:
             policy = keys / "sha1-self-signature.toml"
             write_atomically(policy, SHA1_POLICY)
             environment[SHA1_POLICY_VARIABLE] = str(policy)
+        extra = [_with_checked_keys(repository, keys) for repository in extra]
         text = render_config(
             self.target, keys=files, extra=extra, nspawn_args=nspawn_args, environment=environment
         )
@@ -266,13 +275,28 @@ def render_config(
         Repository(id=each.id, baseurl=each.baseurl, keys=tuple(files[name].as_uri() for name in each.keys))
         for each in target.repositories
     ]
-    repositories += [Repository(id=each.id, baseurl=each.baseurl) for each in extra]
+    repositories += [
+        Repository(
+            id=each.id, baseurl=each.baseurl, keys=tuple(key.file.as_uri() for key in each.keys),
+            repo_gpgcheck=each.repo_gpgcheck, priority=each.priority, only=each.only, excluded=each.excluded,
+        )
+        for each in extra
+    ]  # fmt: skip
     by_hand = keys is None and _sha1_keys(target)
     return render(
         "mock.cfg.j2", target=target, root=_root_name(target), macros=BUILD_MACROS,
         repositories=repositories, nspawn_args=list(nspawn_args), environment=environment or {},
         sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
     )  # fmt: skip
+
+
+def _with_checked_keys(repository: ExtraRepository, folder: Path) -> ExtraRepository:
+    """The same repository with keys that mock's user can read, and nothing but keys in their files."""
+    keys = tuple(
+        key.model_copy(update={"file": checked_key(key, folder, error=BuildRootError)})
+        for key in repository.keys
+    )
+    return replace(repository, keys=keys)
 
 
 def _sha1_keys(target: Target) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from backport.commands.documents import MaillogDocument
 from backport.commands.terminal import output, rows_table
 from backport.maillog.tally import Direction, Failures, Tally, Tls, Total, Usage
-from backport.selftest.transcript import printable
+from backport.probe.transcript import printable
 
 _FAILURES_SHOWN = 20
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from cryptography import x509
 
 from backport.errors import UsageError
-from backport.selftest.outside import Expectation, Subject
-from backport.selftest.outside.reach import Place, connect, host_and_port, host_name, is_address
-from backport.selftest.outside.revocation import load_crls
-from backport.selftest.outside.web import Web
-from backport.selftest.tls import PROTOCOLS, suites
+from backport.probe import Expectation, Subject
+from backport.probe.addresses import Place, connect, host_and_port, host_name, is_address
+from backport.probe.revocation import load_crls
+from backport.probe.tls import PROTOCOLS, suites
+from backport.probe.web import Web
 from backport.settings import did_you_mean
 
 _FILE_LIMIT = 64 * 1024 * 1024

@@ -16,11 +16,11 @@ from backport.artifacts import Check, Verdict
 from backport.commands.documents import CertificatePart, CheckPart, ProbeDocument, ServerPart, SessionPart
 from backport.commands.probe_input import Request
 from backport.commands.terminal import checks_table, output
+from backport.probe import Report, examine
+from backport.probe.certificates import san_names
+from backport.probe.tls import Session
+from backport.probe.transcript import printable
 from backport.runs.report import junit_document, tally
-from backport.selftest.certificates import san_names
-from backport.selftest.outside import Report, examine
-from backport.selftest.tls import Session
-from backport.selftest.transcript import printable
 
 
 @dataclass(frozen=True, kw_only=True)

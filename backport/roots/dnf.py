@@ -40,6 +40,9 @@ TIMEOUT = 3600.0
 LOCK_TIMEOUT = 3600.0
 """How long another user of the download cache is waited for, in seconds."""
 
+DEFAULT_PRIORITY = 99
+"""dnf's own."""
+
 _CONTROL = "/backport"
 _POLICY = "sha1-self-signature.toml"
 _TARGET = "/target"
@@ -70,6 +73,12 @@ class ExtraRepository:
     """The keys that sign its packages; without any, unsigned packages are taken from it."""
     repo_gpgcheck: bool = False
     """Whether its metadata must be signed too."""
+    priority: int = DEFAULT_PRIORITY
+    """Of packages of one name only those of the repository with the lowest number count (dnf.conf(5))."""
+    only: tuple[str, ...] = ()
+    """NEVRAs of the packages that are taken from it; none: all of them."""
+    excluded: tuple[str, ...] = ()
+    """NEVRAs of packages that are not."""
 
     @classmethod
     def of_folder(
@@ -92,6 +101,9 @@ class Repository:
     repo_gpgcheck: bool = False
     folder: Path | None = None
     """Where it lies on this host, None when it is reached over the network."""
+    priority: int = DEFAULT_PRIORITY
+    only: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +206,9 @@ class Dnf:
             keys=keys,
             repo_gpgcheck=repository.repo_gpgcheck,
             folder=folder,
+            priority=repository.priority,
+            only=repository.only,
+            excluded=repository.excluded,
         )
 
     def _key(self, key: Key, error: type[BackportError]) -> str:

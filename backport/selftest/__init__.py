@@ -11,6 +11,7 @@ from pathlib import Path
 
 from backport.artifacts import Check, Nevra, SignedRpms, TestedRpms
 from backport.errors import SelfTestError
+from backport.probe.ledger import Ledger
 from backport.progress import Progress
 from backport.recipe import SelfTest
 from backport.roots.root import ExtraRepository, clean_root
@@ -18,7 +19,6 @@ from backport.selftest import checks
 from backport.selftest.authority import Authority
 from backport.selftest.examiner import Candidate, Examiner
 from backport.selftest.exim import ServerFiles
-from backport.selftest.ledger import Ledger
 from backport.settings import Key
 from backport.target import Target
 

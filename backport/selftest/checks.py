@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from backport import probe
 from backport.artifacts import Check, Verdict
+from backport.probe import transport
+from backport.probe.certificates import dns_names, explain, is_named
+from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
+from backport.probe.ledger import Finding, Ledger
+from backport.probe.smtp import Conversation, NotSmtp, Refused
+from backport.probe.tls import Session
 from backport.recipe import Command, Handshake, SelfTest
-from backport.selftest import mail_checks, outside
-from backport.selftest.certificates import dns_names, explain, is_named
-from backport.selftest.client import Conversation, NotSmtp, Refused
-from backport.selftest.ledger import Finding, Ledger
-from backport.selftest.outside import transport
+from backport.selftest import mail_checks
 from backport.selftest.policy import CryptoPolicy
-from backport.selftest.tls import Session
-from backport.selftest.trouble import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
 
 CHAIN_LENGTH = 3
 """Leaf, intermediate and root: what the test's server is given to send."""
@@ -58,7 +59,7 @@ def plan(self_test: SelfTest) -> dict[str, str]:
             "library.owner": "the mapped library belongs to the candidate's package",
             "library.runtime-version": "Exim runs with the candidate's version of the library",
             "after.s-client": "the updated openssl s_client agrees",
-            **outside.plan(),
+            **probe.plan(),
             **mail_checks.PLAN,
         }
     return planned | {command_id(command): " ".join(command.run) for command in self_test.commands}
@@ -188,7 +189,7 @@ def judge_refusal(
         ledger.error(check_id, expected=_REFUSED, found=outcome.message, advice=advice)
 
 
-def adopt_outside(ledger: Ledger, found: Sequence[Check], policy: CryptoPolicy | None) -> None:
+def adopt_probe(ledger: Ledger, found: Sequence[Check], policy: CryptoPolicy | None) -> None:
     """What was seen from outside, where nobody can tell which policy is in force.
 
     An old protocol that the policy permits is but a warning there, too.

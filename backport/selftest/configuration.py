@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from backport.errors import UsageError
+from backport.probe.addresses import host_name
 from backport.roots.dnf import render
-from backport.selftest.outside.reach import host_name
 
 
 class Policy(StrEnum):

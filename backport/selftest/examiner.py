@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from backport import probe
 from backport.artifacts import Nevra
 from backport.errors import SelfTestError
+from backport.probe.errors import WireError
+from backport.probe.ledger import Ledger
+from backport.probe.revocation import load_crls
+from backport.probe.smtp import Conversation, converse
+from backport.probe.tls import Offer, Session
+from backport.probe.transcript import Transcript
 from backport.recipe import Command, Handshake, SelfTest, Starttls
 from backport.roots.root import Daemon, ExtraRepository, Root
-from backport.selftest import checks, inside, mail, mail_checks, outside
-from backport.selftest.client import Conversation, converse
+from backport.selftest import checks, inside, mail, mail_checks
 from backport.selftest.configuration import Policy
 from backport.selftest.exim import (
     ADDRESS,
@@ -27,13 +33,8 @@ from backport.selftest.exim import (
     running_exim,
 )
 from backport.selftest.inside import ProgramResult
-from backport.selftest.ledger import Ledger
-from backport.selftest.outside.revocation import load_crls
 from backport.selftest.policy import CryptoPolicy, judge_policy, read_policy
 from backport.selftest.reading import read_inside
-from backport.selftest.tls import Offer, Session
-from backport.selftest.transcript import Transcript
-from backport.selftest.trouble import WireError
 
 HELO = mail.HELO
 _WORKERS = 4
@@ -170,20 +171,20 @@ class Examiner:
 
     def _from_outside(self, exim: Exim, expected: Handshake, policy: CryptoPolicy | None) -> None:
         """Everything that can be seen without access to the server, with as many connections as it takes."""
-        subject = outside.Subject(
+        subject = probe.Subject(
             dial=exim.dial,
             host=HOST,
             servername=HOST,
             helo=HELO,
-            expectation=outside.Expectation(protocol=expected.protocol, cipher=expected.cipher),
+            expectation=probe.Expectation(protocol=expected.protocol, cipher=expected.cipher),
             trust=self.files.trust,
             crls=load_crls(self.files.revocation_list),
             staple=True,
             connections=None,
             workers=_WORKERS,
         )
-        report = outside.examine(subject)
-        checks.adopt_outside(self.ledger, report.checks, policy)
+        report = probe.examine(subject)
+        checks.adopt_probe(self.ledger, report.checks, policy)
         self.transcripts.append(f"from outside: {report.transcript}")
 
     def _botnet_rules(self, exim: Exim) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from backport.errors import SelfTestError
 from backport.files import write_atomically
+from backport.probe.errors import Deadline
 from backport.roots.root import Bind, Daemon, Root
 from backport.run import describe_exit
 from backport.selftest.authority import Authority
@@ -25,7 +26,6 @@ from backport.selftest.configuration import ALL_POLICIES, Policy, Server, Trial,
 from backport.selftest.network import NetworkNamespace
 from backport.selftest.reading import read_inside
 from backport.selftest.sink import Behaviour, Sink
-from backport.selftest.trouble import Deadline
 
 DOMAIN = "selftest.example"
 HOST = f"mail.{DOMAIN}"

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from backport.artifacts import Nevra
+from backport.probe.ledger import Ledger, tail
 from backport.recipe import Command, Handshake
 from backport.selftest.checks import command_id
-from backport.selftest.ledger import Ledger, tail
 
 _LIBRARY_VERSION = re.compile(
     r"^Library version: OpenSSL: Compile: (.+)\n\s+Runtime: (?:OpenSSL )?([^\s-]+)", re.MULTILINE

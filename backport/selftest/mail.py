@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from backport.selftest.client import TIMEOUT, Refused, Reply, SmtpClient
+from backport.probe.errors import Closed, Deadline, WireError
+from backport.probe.smtp import TIMEOUT, Refused, Reply, SmtpClient
+from backport.probe.tls import Offer, Session
+from backport.probe.transcript import Transcript
+from backport.probe.wire import Wire
 from backport.selftest.configuration import Policy, Trial
 from backport.selftest.exim import DOMAIN, HOST, Exim, new_sinks
 from backport.selftest.sink import Behaviour, Sink, listening
-from backport.selftest.tls import Offer, Session
-from backport.selftest.transcript import Transcript
-from backport.selftest.trouble import Closed, Deadline, WireError
-from backport.selftest.wire import Wire
 
 HELO = f"client.{DOMAIN}"
 BOTNET_HELO = "ylmf-pc"

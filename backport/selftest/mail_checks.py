@@ -11,9 +11,9 @@ import email
 import re
 from collections.abc import Callable, Iterator
 
+from backport.probe.ledger import Ledger, tail
 from backport.recipe import Handshake
 from backport.selftest import mail
-from backport.selftest.ledger import Ledger, tail
 from backport.selftest.mail import Dialogue, SenderRule, Transfer
 from backport.selftest.sink import Behaviour
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from backport.errors import SelfTestError
-from backport.selftest.trouble import Deadline, Unreachable
+from backport.probe.errors import Deadline, Unreachable
 
 _CLONE_NEWNET = 0x40000000
 _LISTENING = "0A"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backport.artifacts import Verdict
-from backport.selftest.ledger import Finding, Ledger
+from backport.probe.ledger import Finding, Ledger
 
 OPENSSL_CNF = "/etc/pki/tls/openssl.cnf"
 """Where Fedora keeps it."""

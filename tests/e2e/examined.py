@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backport.artifacts import Check
+from backport.probe.ledger import Ledger
 from backport.recipe import SelfTest, Starttls, load_recipe
 from backport.roots.root import Root, clean_root
 from backport.selftest import candidate_of, checks
@@ -15,7 +16,6 @@ from backport.selftest.authority import Authority
 from backport.selftest.configuration import ALL_POLICIES, Policy
 from backport.selftest.examiner import Examiner
 from backport.selftest.exim import ServerFiles
-from backport.selftest.ledger import Ledger
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import candidates

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backport.errors import SelfTestError
+from backport.probe.addresses import Place
 from backport.roots.sandbox import Bind, Sandbox
-from backport.selftest.outside.reach import Place
 from tests.lab.gnutls_exim import UID
 
 HOST = "mail.selftest.example"

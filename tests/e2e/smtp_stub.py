@@ -11,10 +11,10 @@ from pathlib import Path
 
 from OpenSSL import SSL
 
+from backport.probe.errors import Deadline
+from backport.probe.tls import PROTOCOLS
+from backport.probe.wire import Dial
 from backport.selftest.authority import Authority, Identity
-from backport.selftest.tls import PROTOCOLS
-from backport.selftest.trouble import Deadline
-from backport.selftest.wire import Dial
 
 Script = Callable[["Peer"], None]
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
+from backport.probe.errors import Deadline
 from backport.recipe import load_recipe
 from backport.roots.root import Root, clean_root
 from backport.selftest.authority import Authority
 from backport.selftest.exim import HOST, PORT, Exim, ServerFiles, running_exim
-from backport.selftest.trouble import Deadline
 from backport.target import Target
 from tests.conformity import check_document
 from tests.maillog import generated_log

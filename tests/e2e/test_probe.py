@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from backport.artifacts import Check, Verdict
+from backport.probe import Expectation, Report, Subject, examine
+from backport.probe.addresses import Place, connect
+from backport.probe.revocation import load_crls
+from backport.probe.web import Web
+from backport.probe.wire import Dial
 from backport.selftest.authority import Authority, Identity, Lifetime, Services, new_key
-from backport.selftest.outside import Expectation, Report, Subject, examine
-from backport.selftest.outside.reach import Place, connect
-from backport.selftest.outside.revocation import load_crls
-from backport.selftest.outside.web import Web
-from backport.selftest.wire import Dial
 from tests.e2e.gnutls_exim import FILES, HOST, MODERN, State, running
 from tests.e2e.small_web import Site, serving_site
 from tests.e2e.smtp_stub import Peer, context, serving

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from backport.errors import SelfTestError
+from backport.probe.errors import Deadline, Unreachable
 from backport.roots.sandbox import Daemon, Sandbox
 from backport.selftest.network import NetworkNamespace
-from backport.selftest.trouble import Deadline, Unreachable
 
 PORT = 25
 SERVER = f"""

@@ -13,8 +13,8 @@ import pytest
 from backport import errors, gates
 from backport.errors import BackportError, BuildRootError, HostError, Interrupted, PublishError, from_os
 from backport.gates import roots
+from backport.probe.ledger import Ledger
 from backport.progress import Silent
-from backport.selftest.ledger import Ledger
 
 
 def interrupt() -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -27,6 +28,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("runs",),
         ("gates",),
         ("selftest", "repository", "builders", "sources", "maillog"),
+        ("probe",),
         ("evidence",),
         ("signing",),
         ("roots", "srpm", "repodata"),
@@ -94,6 +96,38 @@ def test_imports_go_downward(path: Path) -> None:
         if other_layer < layer or (other_layer == layer and other_group != group):
             upward.append(f"{short(path)}:{line} imports {part}")
     assert upward == []
+
+
+def test_the_probe_needs_neither_root_nor_bindings() -> None:
+    """It works on any machine: it imports two libraries, and no part of ours that knows of more."""
+    found, left = set(), [path for path in MODULES if part_of(path) == "probe"]
+    libraries: set[str] = set()
+    while left:
+        path = left.pop()
+        found.add(path)
+        names = list(_modules_imported(path))
+        libraries |= {name.partition(".")[0] for name in names}
+        left += [other for name in names for other in _files_of(name) if other not in found]
+    assert libraries - sys.stdlib_module_names == {"backport", "cryptography", "OpenSSL"}
+    assert {part_of(path) for path in found} == {"probe", "artifacts", "errors", "__init__"}
+
+
+def _modules_imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _files_of(name: str) -> list[Path]:
+    """The files of the package that an imported name may be about."""
+    parts = name.split(".")
+    if parts[0] != "backport":
+        return []
+    places = [PACKAGE.joinpath(*parts[1:end]) for end in range(1, len(parts) + 1)]
+    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    return [file for file in files if file.is_file()]
 
 
 def test_imports_make_no_circle() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from backport.builders import mock
+from backport.builders.common import beside_target
 from backport.builders.mock import _failure, find_caller, render_config, require_way, sudo_environment
 from backport.errors import (
     BackportError,
@@ -24,6 +25,7 @@ from backport.errors import (
 )
 from backport.roots.dnf import ExtraRepository
 from backport.run import Completed
+from backport.settings import Key
 from backport.target import load_target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE
 
@@ -78,14 +80,21 @@ def test_what_a_run_adds_for_old_keys_is_told_to_those_who_use_it_by_hand(tmp_pa
 
 def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
     key = tmp_path / "a.asc"
-    extra = [ExtraRepository.of_folder("candidates", tmp_path)]
+    signer = Key(fingerprint="B" * 40, file=tmp_path / "b.asc")
+    published = ExtraRepository(
+        id="published", baseurl="file:///srv", keys=(signer,), repo_gpgcheck=True, only=("a-1-1.noarch",)
+    )
+    extra = beside_target(tmp_path, published)
     text = render_config(
         TARGET, keys={"fedora-28": key}, extra=extra, nspawn_args=["--register=no"], environment={"A": "1"}
     )
     options, repositories = read(text)
     assert repositories["updates"]["gpgkey"] == key.as_uri()
     assert repositories["candidates"]["baseurl"] == tmp_path.resolve().as_uri()
-    assert repositories["candidates"]["gpgcheck"] == "0"
+    assert (repositories["candidates"]["gpgcheck"], repositories["candidates"]["priority"]) == ("0", "1")
+    assert "priority" not in repositories["published"]
+    wanted = {"gpgkey": signer.file.as_uri(), "repo_gpgcheck": "1", "includepkgs": "a-1-1.noarch"}
+    assert wanted.items() <= dict(repositories["published"]).items()
     assert options["nspawn_args"] == ["--capability=cap_ipc_lock", "--register=no"]
     assert options["environment"] == {"A": "1"}
 

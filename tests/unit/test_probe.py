@@ -14,12 +14,12 @@ from backport.artifacts import Check, Verdict
 from backport.commands.probe_input import expectation, lists, own_name, trust
 from backport.commands.probe_view import Probe, advice_lines, as_document, as_junit
 from backport.errors import UsageError
+from backport.probe import Report
+from backport.probe.addresses import host_and_port
+from backport.probe.revocation import State, by_ocsp
+from backport.probe.smtp import Contact
+from backport.probe.tls import Session, is_retry
 from backport.selftest.authority import Authority
-from backport.selftest.client import Contact
-from backport.selftest.outside import Report
-from backport.selftest.outside.reach import host_and_port
-from backport.selftest.outside.revocation import State, by_ocsp
-from backport.selftest.tls import Session, is_retry
 from tests.conformity import check_document
 
 

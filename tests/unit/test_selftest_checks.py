@@ -5,16 +5,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from backport import probe
 from backport.artifacts import Check, Nevra, Verdict
 from backport.errors import HostError, SelfTestError
-from backport.recipe import Command, Handshake, SelfTest, Starttls
-from backport.selftest import checks, inside, outside
-from backport.selftest.authority import Authority
-from backport.selftest.client import Conversation, NotSmtp, Refused, Reply
-from backport.selftest.inside import MappedFile, ProgramResult
-from backport.selftest.ledger import Ledger
-from backport.selftest.tls import Session, VerifyError
-from backport.selftest.trouble import (
+from backport.probe.errors import (
     CannotOffer,
     Closed,
     HandshakeFailed,
@@ -22,6 +16,13 @@ from backport.selftest.trouble import (
     Unreachable,
     WireError,
 )
+from backport.probe.ledger import Ledger
+from backport.probe.smtp import Conversation, NotSmtp, Refused, Reply
+from backport.probe.tls import Session, VerifyError
+from backport.recipe import Command, Handshake, SelfTest, Starttls
+from backport.selftest import checks, inside
+from backport.selftest.authority import Authority
+from backport.selftest.inside import MappedFile, ProgramResult
 
 AFTER = Handshake(protocol="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384")
 VERSION_OUTPUT = """Exim version 4.91 #1 built 01-Jan-2019 00:00:00
@@ -100,7 +101,7 @@ def test_plan_has_every_id_in_order(ledger: Ledger) -> None:
         "library.owner",
         "library.runtime-version",
         "after.s-client",
-        *outside.plan(),
+        *probe.plan(),
         "mail.helo-botnet",
         "mail.sender-botnet.coarse",
         "mail.sender-botnet.refined",

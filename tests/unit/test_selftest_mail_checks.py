@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from backport.artifacts import Check, Verdict
+from backport.probe.errors import NoAnswer
+from backport.probe.ledger import Ledger
+from backport.probe.smtp import Reply
 from backport.recipe import Handshake
 from backport.selftest import mail, mail_checks
-from backport.selftest.client import Reply
-from backport.selftest.ledger import Ledger
 from backport.selftest.mail import COARSE, LOCAL, REFINED, Dialogue, SenderRule, Transfer
 from backport.selftest.sink import Behaviour, Sink
-from backport.selftest.trouble import NoAnswer
 
 AFTER = Handshake(protocol="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384")
 SUITE = "TLS_AES_256_GCM_SHA384:256"

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from backport.artifacts import Check, Verdict
+from backport.probe import transport
+from backport.probe.ledger import Ledger
+from backport.probe.tls import Session
 from backport.recipe import Handshake, SelfTest, Starttls
 from backport.selftest import checks
-from backport.selftest.ledger import Ledger
-from backport.selftest.outside import transport
 from backport.selftest.policy import OPENSSL_CNF, CryptoPolicy, judge_policy, read_policy
-from backport.selftest.tls import Session
 
 INCLUDE = "/etc/crypto-policies/back-ends/opensslcnf.config"
 HEAD = """\
@@ -144,8 +144,8 @@ def test_what_was_seen_from_outside_is_judged_by_the_policy_too() -> None:
     old = Check(id=transport.refusal_id("TLSv1"), title="", verdict=Verdict.FAIL, found="accepted")
     seen = (old, replace(old, id="transport.injection"))
     ledger = plan()
-    checks.adopt_outside(ledger, seen, including("MinProtocol = TLSv1\n"))
+    checks.adopt_probe(ledger, seen, including("MinProtocol = TLSv1\n"))
     found = verdicts(ledger)
     assert (found[old.id], found["transport.injection"]) == (Verdict.WARN, Verdict.FAIL)
-    checks.adopt_outside(ledger, seen, including(None))
+    checks.adopt_probe(ledger, seen, including(None))
     assert verdicts(ledger)[old.id] is Verdict.FAIL

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from backport.artifacts import Verdict
-from backport.selftest.client import Contact
-from backport.selftest.ledger import Finding, Ledger
-from backport.selftest.outside import transport
-from backport.selftest.outside.transport import BEST, OLD_PROTOCOLS, SUITES, Expectation
-from backport.selftest.tls import Offer, Session
+from backport.probe import transport
+from backport.probe.ledger import Finding, Ledger
+from backport.probe.smtp import Contact
+from backport.probe.tls import Offer, Session
+from backport.probe.transport import BEST, OLD_PROTOCOLS, SUITES, Expectation
 
 OLDER = "TLSv1.2"
 ODD_GROUPS = (

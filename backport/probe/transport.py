@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 
 from backport.artifacts import Verdict
-from backport.selftest.client import Contact, NotSmtp, Refused, Stage
-from backport.selftest.ledger import Finding, Ledger
-from backport.selftest.tls import Session
-from backport.selftest.trouble import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
+from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
+from backport.probe.ledger import Finding, Ledger
+from backport.probe.smtp import Contact, NotSmtp, Refused, Stage
+from backport.probe.tls import Session
 
 BEST = "TLSv1.3"
 OLD_PROTOCOLS = ("TLSv1", "TLSv1.1")

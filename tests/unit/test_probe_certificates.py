@@ -6,9 +6,9 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from backport.probe.certificates import describe, dns_names, explain, host_matches, is_named
+from backport.probe.tls import Session, VerifyError
 from backport.selftest.authority import Authority, Identity, Services
-from backport.selftest.certificates import describe, dns_names, explain, host_matches, is_named
-from backport.selftest.tls import Session, VerifyError
 
 
 @pytest.fixture(scope="module")

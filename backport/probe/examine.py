@@ -12,17 +12,17 @@ from pathlib import Path
 from cryptography import x509
 
 from backport.artifacts import Check
-from backport.selftest.certificates import describe, summarize
-from backport.selftest.client import TIMEOUT, Contact, Greeting, inject, meet
-from backport.selftest.ledger import Finding, Ledger
-from backport.selftest.outside import standing, transport
-from backport.selftest.outside.questions import Question, questions, titles
-from backport.selftest.outside.transport import Expectation
-from backport.selftest.outside.web import Web
-from backport.selftest.tls import Offer, Session
-from backport.selftest.transcript import Transcript
-from backport.selftest.trouble import HandshakeFailed
-from backport.selftest.wire import Dial
+from backport.probe import certificate_checks, transport
+from backport.probe.certificates import describe, summarize
+from backport.probe.errors import HandshakeFailed
+from backport.probe.ledger import Finding, Ledger
+from backport.probe.questions import Question, questions, titles
+from backport.probe.smtp import TIMEOUT, Contact, Greeting, inject, meet
+from backport.probe.tls import Offer, Session
+from backport.probe.transcript import Transcript
+from backport.probe.transport import Expectation
+from backport.probe.web import Web
+from backport.probe.wire import Dial
 
 CONNECTIONS = 5
 """How many connections a live server is asked for at most."""
@@ -79,7 +79,7 @@ def plan(*, direct_tls: bool = False) -> dict[str, str]:
         "transport.protocol": "protocol of a default client",
         "transport.cipher": "suite of a default client",
         **titles(direct_tls=direct_tls),
-        **standing.TITLES,
+        **certificate_checks.TITLES,
     }
 
 
@@ -106,14 +106,14 @@ def examine(subject: Subject) -> Report:
 def _judge_session(ledger: Ledger, subject: Subject, first: Contact, session: Session) -> None:
     ledger.record("transport.protocol", transport.protocol(session, subject.expectation))
     ledger.record("transport.cipher", transport.cipher(session, subject.expectation))
-    inquiry = standing.Inquiry(
+    inquiry = certificate_checks.Inquiry(
         host=subject.host,
         crls=subject.crls,
         staple=subject.staple,
         web=subject.web,
         now=dt.datetime.now(dt.UTC),
     )
-    lines = list(standing.judge(ledger, session, inquiry))
+    lines = list(certificate_checks.judge(ledger, session, inquiry))
     first.details[:] = describe(session, subject.host, lines)
 
 

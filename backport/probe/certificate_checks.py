@@ -10,12 +10,12 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from backport.artifacts import Verdict
-from backport.selftest.ledger import Finding, Ledger
-from backport.selftest.outside import chain
-from backport.selftest.outside.revocation import Answer, State, by_crl, by_ocsp, load_crls, ocsp_request
-from backport.selftest.outside.web import Web
-from backport.selftest.tls import Session
-from backport.selftest.trouble import WireError
+from backport.probe import chain
+from backport.probe.errors import WireError
+from backport.probe.ledger import Finding, Ledger
+from backport.probe.revocation import Answer, State, by_crl, by_ocsp, load_crls, ocsp_request
+from backport.probe.tls import Session
+from backport.probe.web import Web
 
 INTERMEDIATES = "certificate.intermediates"
 TRUST = "certificate.chain"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urljoin, urlsplit
 
-from backport.selftest.outside.reach import is_global
-from backport.selftest.trouble import Closed, Deadline, WireError
-from backport.selftest.wire import Wire
+from backport.probe.addresses import is_global
+from backport.probe.errors import Closed, Deadline, WireError
+from backport.probe.wire import Wire
 
 TIMEOUT = 10.0
 """Seconds for one request with its answer."""

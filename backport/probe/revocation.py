@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from backport.selftest.outside.chain import is_authority, is_issuer, name_of
+from backport.probe.chain import is_authority, is_issuer, name_of
 
 CLOCK_SKEW = dt.timedelta(minutes=5)
 """How far the clocks of signer and client may be apart."""

@@ -4,7 +4,7 @@ about its certificates. It needs no access to the server, and sends no mail.
 
 from __future__ import annotations
 
-from backport.selftest.outside.examine import Report, Subject, examine, plan
-from backport.selftest.outside.transport import Expectation
+from backport.probe.examine import Report, Subject, examine, plan
+from backport.probe.transport import Expectation
 
 __all__ = ["Expectation", "Report", "Subject", "examine", "plan"]

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from backport.artifacts import Verdict
-from backport.selftest.certificates import explain, is_named, san_names
-from backport.selftest.ledger import Finding
-from backport.selftest.tls import Session
+from backport.probe.certificates import explain, is_named, san_names
+from backport.probe.ledger import Finding
+from backport.probe.tls import Session
 
 RSA_BITS = 2048
 CURVE_BITS = 256

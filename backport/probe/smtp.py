@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from backport.selftest.certificates import describe
-from backport.selftest.tls import Offer, Resumable, Session
-from backport.selftest.transcript import Transcript, printable
-from backport.selftest.trouble import Closed, Deadline, WireError
-from backport.selftest.wire import Dial, Wire
+from backport.probe.certificates import describe
+from backport.probe.errors import Closed, Deadline, WireError
+from backport.probe.tls import Offer, Resumable, Session
+from backport.probe.transcript import Transcript, printable
+from backport.probe.wire import Dial, Wire
 
 LINE_LIMIT = 4096
 """Octets of one reply line; RFC 5321 section 4.5.3.1.5 allows 512."""

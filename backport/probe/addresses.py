@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass, field
 
 from backport.errors import UsageError
-from backport.selftest.trouble import Deadline, NoAnswer, Unreachable
+from backport.probe.errors import Deadline, NoAnswer, Unreachable
 
 _NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(\.(?!-)[a-z0-9_-]{1,63})*", re.IGNORECASE)
 

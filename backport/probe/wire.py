@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from OpenSSL import SSL
 
-from backport.selftest.tls import Handshake, Offer, Resumable, Session, reason
-from backport.selftest.trouble import Closed, Deadline, WireError
+from backport.probe.errors import Closed, Deadline, WireError
+from backport.probe.tls import Handshake, Offer, Resumable, Session, reason
 
 _CHUNK = 16 * 1024
 

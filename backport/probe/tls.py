@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
 
-from backport.selftest.trouble import CannotOffer, HandshakeFailed, WireError
+from backport.probe.errors import CannotOffer, HandshakeFailed, WireError
 
 PROTOCOLS = {
     "TLSv1": SSL.TLS1_VERSION,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from cryptography import x509
 
-from backport.selftest.tls import Session, VerifyError
+from backport.probe.tls import Session, VerifyError
 
 VERIFY_ERRORS = {
     2: "issuer's certificate is not in the chain",

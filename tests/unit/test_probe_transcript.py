@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from backport.selftest.transcript import Transcript, printable
+from backport.probe.transcript import Transcript, printable
 
 
 def test_lines_carry_the_time_since_connecting() -> None:

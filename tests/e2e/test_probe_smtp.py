@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL
 
+from backport.probe.certificates import is_named
+from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer, WireError
+from backport.probe.smtp import NotSmtp, Refused, converse
+from backport.probe.tls import Offer, Session
+from backport.probe.transcript import Transcript
+from backport.probe.wire import Dial
 from backport.selftest.authority import Authority, Lifetime, new_key
-from backport.selftest.certificates import is_named
-from backport.selftest.client import NotSmtp, Refused, converse
-from backport.selftest.tls import Offer, Session
-from backport.selftest.transcript import Transcript
-from backport.selftest.trouble import CannotOffer, Closed, HandshakeFailed, NoAnswer, WireError
-from backport.selftest.wire import Dial
 from tests.e2e.smtp_stub import Peer, Script, context, good, serving, simple_context
 
 HOST = "mail.example.org"

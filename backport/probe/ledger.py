@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backport.artifacts import Check, Verdict
 from backport.errors import BackportError, HostError
-from backport.selftest.transcript import printable
+from backport.probe.transcript import printable
 
 EVIDENCE_LIMIT = 4000
 """Characters kept of what a program said."""
