@@ -286,6 +286,10 @@ def clean_root(
             more = frozenset(packages) - frozenset(target.buildroot)
             base = _base_root(target, more, cache, log, error)
             root = _new_root(target, stack.enter_context(live_folder(roots)), cache, log)
+            # There in any case, also where dnf has nothing to do: the log is a part of what was built.
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(f"a copy of {base.name}, made of {' '.join(sorted({*target.buildroot, *more}))}\n")
             _copy(base / "root", root.path, error)
         yield root
 
