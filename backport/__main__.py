@@ -72,8 +72,9 @@ def _told(problem: Ending) -> int:
     console = errors()
     console.print(Text("error: ", style="bold red") + Text(problem.message))
     for line in explained(
-        hint=problem.hint, command=problem.command, sandboxed=problem.sandboxed, log=problem.log
-    ):
+        hint=problem.hint, command=problem.command, sandboxed=problem.sandboxed, log=problem.log,
+        evidence=problem.evidence,
+    ):  # fmt: skip
         console.print(Text(line))
     return problem.exit_code
 

@@ -12,13 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+SHOWN_EVIDENCE = 10
+"""How many lines of evidence a terminal shows; a report has all."""
+
 
 class Ending(BaseException):
     """Why a command ends before its time, told so that a person can act on it.
 
     ``message`` says what failed and in which file or package, ``hint`` what to do about it,
     ``command`` is the argv that failed, ``sandboxed`` whether it means something only in a sandbox that was
-    made for it, and ``log`` the file that holds the whole story.
+    made for it, ``log`` the file that holds the whole story, and ``evidence`` its telling lines.
     """
 
     exit_code: ClassVar[int] = 1
@@ -32,6 +35,7 @@ class Ending(BaseException):
         command: tuple[str, ...] | None = None,
         sandboxed: bool = False,
         log: Path | None = None,
+        evidence: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -39,6 +43,7 @@ class Ending(BaseException):
         self.command = command
         self.sandboxed = sandboxed
         self.log = log
+        self.evidence = tuple(evidence)
 
 
 class BackportError(Ending, Exception):
@@ -162,12 +167,16 @@ def explained(
     command: Sequence[str] | None = None,
     sandboxed: bool = False,
     log: Path | str | None = None,
+    evidence: Sequence[str] = (),
 ) -> Iterator[str]:
     """What is told below an error's message, line by line; ``replay`` is the argv that does it all again.
+
+    Of the evidence the first `SHOWN_EVIDENCE` lines are told.
 
     >>> list(explained(hint="wait", command=["dnf", "update"], sandboxed=True))
     ['hint: wait', "failed inside the root's sandbox: dnf update"]
     """
+    yield from (f"  | {line}" for line in evidence[:SHOWN_EVIDENCE])
     if hint:
         yield f"hint: {hint}"
     if replay:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from backport.causes import causes_in, causes_of
 from backport.errors import BackportError, HostError
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
@@ -44,6 +45,8 @@ class Completed:
     exit_code: int
     output: bytes
     seconds: float
+    log_start: int = 0
+    """The byte of its log, if it has one, where what it printed begins."""
 
     @property
     def text(self) -> str:
@@ -77,7 +80,8 @@ def run(
     ``timeout`` is in seconds. With ``log`` both of its streams are appended to that file behind the
     echoed command; without, standard output is captured (at most ``CAPTURE_LIMIT`` bytes are kept)
     and standard error is quoted in the error. ``accept`` lists the exit codes that are no failure
-    (None: any). ``what`` names the action in people's words for the error message.
+    (None: any). ``what`` names the action in people's words for the error message, ``hint`` what to do
+    where what it printed suggests nothing better.
 
     Raises ``error`` when the program fails, ``timeout_error`` (default: ``error``) when it runs past
     its deadline, HostError when it is not installed.
@@ -87,6 +91,7 @@ def run(
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         stdout, stderr = _streams(stack, command, log)
+        log_start = stdout.tell()
         stdin_file = _as_file(stack, stdin)
         process = _start(
             command, streams=(stdin_file, stdout, stderr), env=env, cwd=cwd, pass_fds=tuple(pass_fds)
@@ -96,21 +101,27 @@ def run(
         except subprocess.TimeoutExpired:
             _end(process)
             raise (timeout_error or error)(
-                f"{purpose}: ended after {timeout:.0f} s, its deadline", hint=hint, command=command, log=log
-            ) from None
+                f"{purpose}: ended after {timeout:.0f} s, its deadline", hint=hint, command=command, log=log,
+                evidence=causes_of(log, start=log_start).evidence,
+            ) from None  # fmt: skip
         except BaseException:
             _end(process)
             raise
         output = b"" if log else _read_back(stdout)
         if accept is not None and exit_code not in accept:
-            said = "" if log else _read_back(stderr)[-2000:].decode("utf-8", "replace").strip()
+            said = "" if log else _read_back(stderr).decode("utf-8", "replace")
+            causes = causes_of(log, start=log_start) if log else causes_in(said)
             raise error(
-                f"{purpose}: {describe_exit(exit_code)}" + (f": {said}" if said else ""),
-                hint=hint,
+                f"{purpose}: {describe_exit(exit_code)}" + (f": {causes.summary}" if causes.summary else ""),
+                hint=causes.hint or hint,
                 command=command,
                 log=log,
+                evidence=causes.evidence,
             )
-    return Completed(argv=command, exit_code=exit_code, output=output, seconds=time.monotonic() - started)
+    return Completed(
+        argv=command, exit_code=exit_code, output=output, seconds=time.monotonic() - started,
+        log_start=log_start,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

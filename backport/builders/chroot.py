@@ -20,12 +20,14 @@ import rpm
 from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import (
     BUILD_MACROS,
+    MEND_HINT,
     beside_target,
     collect,
     lay_out,
     require_room,
     take_packages,
 )
+from backport.causes import causes_of
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.files import remove_tree, scratch_folder
 from backport.roots.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
@@ -192,6 +194,7 @@ class _Build:
                 command=problem.command,
                 sandboxed=problem.sandboxed,
                 log=problem.log,
+                evidence=problem.evidence,
             ) from None
         return self.root.installed() != before
 
@@ -217,14 +220,17 @@ class _Build:
         if completed.exit_code == 0:
             return
         require_room(self._name, [self.root.path, self.results], log=self.log)
-        hint = "the log tells why"
+        causes = causes_of(self.log, start=completed.log_start, spec=self.patched.spec)
+        hint, why = causes.hint or MEND_HINT, f": {causes.summary}" if causes.summary else ""
         if completed.exit_code < 0 or completed.exit_code > _SIGNALLED:
-            hint = "something ended it: the kernel's log tells whether memory ran out"
+            hint, why = "something ended it: has memory run out? See `journalctl --dmesg`", ""
         raise BuildError(
-            f"{self._name}: {what}: {describe_exit(completed.exit_code)}",
+            f"{self._name}: {what}: {describe_exit(completed.exit_code)}{why}",
             hint=hint,
             command=completed.argv,
+            sandboxed=True,
             log=self.log,
+            evidence=causes.evidence,
         )
 
 

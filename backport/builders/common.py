@@ -34,6 +34,9 @@ BUILD_MACROS: Mapping[str, str] = {
 rpmbuild itself then sets SOURCE_DATE_EPOCH by the spec's newest changelog entry, macros expanded, which
 is midnight of that day."""
 
+MEND_HINT = "mend it by a patch, or by the package's settings in the recipe"
+"""What to do about a package that fails to build, where its log suggests nothing better."""
+
 SCARCE = 256 * 1024 * 1024
 """With less room than this left, in bytes, a failed build is put down to the full disk."""
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import (
     BUILD_MACROS,
+    MEND_HINT,
     beside_target,
     collect,
     lay_out,
@@ -35,6 +36,7 @@ from backport.builders.common import (
     take_file,
     take_packages,
 )
+from backport.causes import causes_of
 from backport.errors import (
     BackportError,
     BuildError,
@@ -72,22 +74,23 @@ _ENDED_TOGETHER = (
     "sh", "-c", '"$@"; exit $?', "sh",
 )  # fmt: skip
 
+_NEEDS_HINT = "do the target's repositories, or its mirrors in the site file, have what this needs?"
 _OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
     2: (HostError, "mock was started without its set-user-id wrapper", "reinstall the package mock"),
     3: (BuildRootError, "mock does not understand its configuration", "is this mock older than 5.0?"),
     5: (BuildRootError, "mock does not understand its command line", "is this mock older than 5.0?"),
     6: (HostError, "mock cannot build for this architecture here", "use a host of that architecture"),
     7: (Interrupted, "mock was interrupted", "run the same command again"),
-    10: (BuildError, "rpmbuild failed", "build.log tells why"),
+    10: (BuildError, "rpmbuild failed", MEND_HINT),
     11: (BuildTimeout, "ended at its deadline", "raise `build.timeout` of the package in the recipe"),
-    30: (BuildRootError, "dnf could not install what the build needs", "root.log tells what"),
-    40: (BuildError, "the source package cannot be used", "build.log and root.log tell why"),
+    30: (BuildRootError, "dnf could not install what the build needs", _NEEDS_HINT),
+    40: (BuildError, "the source package cannot be used", MEND_HINT),
     60: (BuildRootLocked, "another process uses the root", "wait until it has finished"),
     70: (BuildRootError, "mock cannot write its results", "can its user reach the cache folder?"),
     80: (HostError, "mock cannot make namespaces here", "in a container, it has to be privileged"),
 }
 _RPMBUILD_FAILED = _OUTCOMES[10]
-_ROOT_TROUBLE = (BuildRootError, "the root could not be made or used", "mock.log and root.log tell why")
+_ROOT_TROUBLE = (BuildRootError, "the root could not be made or used", _NEEDS_HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +250,7 @@ class _Mock:
         if completed.exit_code != 0:
             name = patched.source.rpm.nevra.name
             require_room(name, [self.folder, self.workspace], log=self._log)
-            raise _failure(name, completed, results, self.workspace)
+            raise _failure(name, completed, results, self.workspace, spec=patched.spec)
 
     def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
         return run(
@@ -347,7 +350,7 @@ def require_way(caller: pwd.struct_passwd, folder: Path) -> None:
             )
 
 
-def _failure(name: str, completed: Completed, results: Path, workspace: Path) -> Ending:
+def _failure(name: str, completed: Completed, results: Path, workspace: Path, *, spec: Path) -> Ending:
     """What mock's exit code means.
 
     mock has codes of its own for most of what can go wrong, but for a program that failed inside the root it
@@ -359,9 +362,18 @@ def _failure(name: str, completed: Completed, results: Path, workspace: Path) ->
     kind, what, hint = _OUTCOMES.get(completed.exit_code, _RPMBUILD_FAILED if reached else _ROOT_TROUBLE)
     if completed.exit_code < 0 or completed.exit_code > _SIGNALLED:
         kind, what = BuildError, f"mock was {describe_exit(completed.exit_code)}"
-        hint = "the kernel's log tells whether memory ran out"
-    log = workspace / ("build.log" if kind in (BuildError, BuildTimeout) else "root.log")
-    return kind(f"{name}: {what}", hint=hint, command=completed.argv, log=log)
+        hint = "has memory run out? See `journalctl --dmesg`"
+    log_name = "build.log" if kind in (BuildError, BuildTimeout) else "root.log"
+    causes = causes_of(results / log_name, spec=spec)
+    if kind in (BuildError, BuildRootError) and causes.summary:
+        what, hint = f"{what}: {causes.summary}", causes.hint or hint
+    return kind(
+        f"{name}: {what}",
+        hint=hint,
+        command=completed.argv,
+        log=workspace / log_name,
+        evidence=causes.evidence,
+    )
 
 
 def _program() -> Path:

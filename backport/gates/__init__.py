@@ -82,6 +82,7 @@ def passed(tested: TestedRpms, checks: tuple[Check, ...]) -> GatedRpms:
         raise PublishError(
             f"not published: {', '.join(check.id for check in failed)}: {first.title}: {first.found}",
             hint=first.advice or None,
+            evidence=first.evidence.splitlines(),
         )
     return GatedRpms(tested=tested, checks=checks)
 
@@ -97,7 +98,9 @@ def _asked(gate: str, title: str, examination: Examination, subject: Subject) ->
     except BackportError as problem:
         check = Check(
             id=gate, title=title, verdict=Verdict.ERROR, expected="all its checks are done",
-            found=problem.message, evidence=f"log: {problem.log}" if problem.log else "",
+            found=problem.message, evidence="\n".join(
+                (*problem.evidence, *([f"log: {problem.log}"] if problem.log else ()))
+            ),
             advice=problem.hint or "the gate could not be asked: mend that, then run the build again",
         )  # fmt: skip
         yield _weighed(check, subject.gates)

@@ -11,12 +11,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from backport.artifacts import Check, Verdict
+from backport.causes import causes_of
 from backport.errors import BackportError, HostError, PublishError
 from backport.gates.subject import Subject, judge
 from backport.roots.root import Root, clean_root
 
-LOG_LINES = 20
-"""How much of a log is quoted."""
 START_TIMEOUT = 120.0
 """Deadline in seconds of a consumer's program."""
 UPDATE, DOWNGRADE, FRESH = "gate.installable.update", "gate.installable.downgrade", "gate.installable.fresh"
@@ -26,9 +25,9 @@ _TITLES = {
     FRESH: "dnf installs all packages into a clean root",
 }
 _ADVICE = {
-    UPDATE: "a server would fail in the same way: the log tells what dnf could not agree on",
-    DOWNGRADE: "a server could not go back: the log tells which package is in the way",
-    FRESH: "the log tells which package dnf could not find or agree on",
+    UPDATE: "a server would fail in the same way: mend what dnf names, or rebuild it with the others",
+    DOWNGRADE: "a server could not go back: mend what dnf names",
+    FRESH: "a server could not install them: mend what dnf names, or have the recipe build what is missing",
 }
 _EXPECTED = {
     UPDATE: "every package that was installed is the candidate's",
@@ -100,17 +99,20 @@ def _transaction(
     check_id: str, root: Root, wanted: set[str], log: Path, transact: Callable[[], None]
 ) -> Check:
     """What a transaction came to: dnf's exit code first, then what is installed by rpm's database."""
-    problems = []
+    problems: list[str] = []
+    evidence: Sequence[str] = sorted(wanted)
     try:
         transact()
     except HostError:
         raise
     except BackportError as problem:
         problems.append(problem.message)
+        evidence = problem.evidence
     else:
         installed = {str(nevra) for nevra in root.installed()}
-        problems += [f"{nevra} is not installed" for nevra in sorted(wanted - installed)]
-    evidence = _end_of(log) if problems else sorted(wanted)
+        if missing := sorted(wanted - installed):
+            problems += [f"{nevra} is not installed" for nevra in missing]
+            evidence = causes_of(log).evidence
     return judge(
         check_id, _TITLES[check_id], problems, expected=_EXPECTED[check_id],
         found=f"{len(wanted)} packages are", evidence=[*evidence, f"log: {log}"], advice=_ADVICE[check_id],
@@ -158,8 +160,3 @@ def _root(subject: Subject, name: str, *packages: str) -> AbstractContextManager
 def _skip(reason: str, *ids: str) -> Iterator[Check]:
     for one in ids:
         yield Check(id=one, title=_TITLES.get(one, one), verdict=Verdict.SKIPPED, advice=reason)
-
-
-def _end_of(log: Path) -> list[str]:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    return [line for line in lines if not line.startswith("$ ")][-LOG_LINES:]

@@ -14,11 +14,11 @@ from backport.artifacts import Check, Nevra, Rpm, SignedRpms, Verdict, is_for_de
 from backport.errors import PublishError
 from backport.gates.stock import Stock, metadata_of_folder
 from backport.gates.universe import Solvable, Universe, load_universe, location_of
+from backport.printable import printable
 from backport.progress import Progress
 from backport.recipe import Gates
 from backport.roots.dnf import ExtraRepository
 from backport.settings import Key
-from backport.sources.net import printable
 from backport.target import Target
 from backport.trust import read_header
 

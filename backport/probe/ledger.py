@@ -102,7 +102,7 @@ class Ledger:
                 check_id,
                 expected=expected,
                 found=problem.message,
-                evidence=_end_of(problem.log),
+                evidence="\n".join(problem.evidence) or _end_of(problem.log),
                 advice=problem.hint or advice,
             )
             self.bar(bars, f"{check_id}: {problem.message}")

@@ -43,7 +43,7 @@ def reported(folder: TargetFolder) -> Iterator[None]:
     except SignError as problem:
         raise PublishError(
             f"the metadata cannot be signed: {problem.message}", hint=problem.hint, command=problem.command,
-            log=problem.log,
+            log=problem.log, evidence=problem.evidence,
         ) from problem  # fmt: skip
     except OSError as problem:
         place = problem.filename or folder.path

@@ -128,7 +128,8 @@ class _Client:
         except PublishError as problem:
             return Check(
                 id="publish.install", title=title, verdict=Verdict.FAIL, expected=f"{len(names)} packages",
-                found=problem.message, evidence=str(log), advice=f"{log} tells what dnf could not do",
+                found=problem.message, evidence="\n".join((*problem.evidence, f"log: {log}")),
+                advice="mend what dnf names, then publish again",
             )  # fmt: skip
         return Check(
             id="publish.install", title=title, verdict=Verdict.PASS, expected=f"{len(names)} packages",

@@ -223,7 +223,7 @@ class Root:
         self.dnf.transact(
             action, packages, extra=extra, log=log or self.log, error=error,
             what=f"{what} in a root of {self.target.name}",
-            hint="the log tells what dnf could not find or agree on",
+            hint="do the target's repositories, or its mirrors in the site file, have what this needs?",
         )  # fmt: skip
 
     def headers(self) -> Iterator[Any]:
@@ -289,7 +289,9 @@ def clean_root(
             # There in any case, also where dnf has nothing to do: the log is a part of what was built.
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a", encoding="utf-8") as stream:
-                stream.write(f"a copy of {base.name}, made of {' '.join(sorted({*target.buildroot, *more}))}\n")
+                stream.write(
+                    f"a copy of {base.name}, made of {' '.join(sorted({*target.buildroot, *more}))}\n"
+                )
             _copy(base / "root", root.path, error)
         yield root
 

@@ -215,7 +215,10 @@ def _restated(
 ) -> BackportError:
     """The problem as ``error``, its command the program's own, without the sandbox around it."""
     command = tuple(str(word) for word in argv)
-    return error(problem.message, hint=problem.hint, command=command, sandboxed=True, log=problem.log)
+    return error(
+        problem.message, hint=problem.hint, command=command, sandboxed=True, log=problem.log,
+        evidence=problem.evidence,
+    )  # fmt: skip
 
 
 def _no_sandbox(reason: str, log: Path | None) -> HostError:

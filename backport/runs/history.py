@@ -199,6 +199,7 @@ class Recorder:
             exit_code=ending.exit_code,
             sandboxed=ending.sandboxed,
             replay=self._replay or None,
+            evidence=ending.evidence,
         )
 
 

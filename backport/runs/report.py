@@ -46,6 +46,8 @@ class Failure:
     """Whether ``command`` was run in a sandbox that was made for it, and means something only there."""
     replay: tuple[str, ...] | None = None
     """The command that does the whole run again."""
+    evidence: tuple[str, ...] = ()
+    """What tells why: lines of the log, the telling ones first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +114,10 @@ def to_junit(report: RunReport) -> str:
             stages, "testcase", classname="backport.stage", name=stage.name, time=f"{stage.seconds:.3f}"
         )
         if stage.status == "failed" and report.failure:
-            _problem(case, "failure", report.failure.message, report.failure.hint or "")
+            _problem(case, "failure", report.failure.message, _told(report.failure))
     if report.failure and all(stage.status == "done" for stage in report.stages):
         case = ET.SubElement(stages, "testcase", classname="backport.stage", name=report.failure.stage)
-        _problem(case, "error", report.failure.message, report.failure.hint or "")
+        _problem(case, "error", report.failure.message, _told(report.failure))
     if report.checks:
         junit_checks(_suite(suites, "checks", report), report.checks)
     return _document(suites)
@@ -167,11 +169,11 @@ def to_text(report: RunReport) -> Iterator[str]:
 
 
 def failure_text(failure: Failure) -> Iterator[str]:
-    """A failure for people: stage and message, one hint, the command to replay, what failed, the log."""
+    """A failure for people: stage and message, evidence, a hint, how to replay it, what failed, the log."""
     yield f"{failure.stage}: {failure.message}"
     yield from explained(
         hint=failure.hint, replay=failure.replay, command=failure.command, sandboxed=failure.sandboxed,
-        log=failure.log,
+        log=failure.log, evidence=failure.evidence,
     )  # fmt: skip
 
 
@@ -222,6 +224,10 @@ def _count(suite: ET.Element) -> None:
     suite.set("tests", str(len(suite.findall("testcase"))))
 
 
+def _told(failure: Failure) -> str:
+    return "\n".join((failure.hint or "", *failure.evidence)).strip()
+
+
 def _problem(case: ET.Element, kind: str, message: str, text: str) -> None:
     ET.SubElement(case, kind, message=_xml_text(message)).text = _xml_text(text)
 
@@ -238,5 +244,5 @@ def _check(data: dict[str, Any]) -> Check:
 def _failure(data: dict[str, Any] | None) -> Failure | None:
     if data is None:
         return None
-    argvs = {name: tuple(data[name]) for name in ("command", "replay") if data.get(name)}
-    return Failure(**{**data, **argvs})
+    argvs = {name: tuple(data[name]) for name in ("command", "replay", "evidence") if data.get(name)}
+    return Failure(**{**data, "evidence": (), **argvs})

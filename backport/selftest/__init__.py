@@ -137,6 +137,7 @@ def passed(signed: SignedRpms, examination: Examination) -> TestedRpms:
             f"self-test failed: {', '.join(check.id for check in failed)}: {first.title}: "
             f"expected {first.expected}, found {first.found}",
             hint=first.advice,
+            evidence=first.evidence.splitlines(),
         )
     return TestedRpms(
         signed=signed, checks=examination.checks, headline=examination.headline, stock=examination.stock

@@ -87,7 +87,7 @@ class Examiner:
             "update.installed",
             expected="dnf updates from the candidate repository",
             bars=("policy.", "after.", "library.", "transport.", "certificate.", "mail.", "command."),
-            advice="Read dnf's log: it tells which package could not be updated, or verified, and why.",
+            advice="Mend what dnf names: a server would fail in the same way.",
         ):
             names = {nevra.name for nevra in candidates}
             self.stock += [nevra for nevra in self.root.installed() if nevra.name in names]

@@ -167,7 +167,7 @@ def _judge_delivery(ledger: Ledger, transfer: Transfer, expected: Handshake) -> 
             ]
         ),
         evidence=_lines_of(transfer, message_id),
-        advice="Read the log line: it tells what Exim and the server agreed on, or why they did not.",
+        advice="Check tls_require_ciphers and hosts_require_tls of the transport against the log line's X=.",
     )
 
 

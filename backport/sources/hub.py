@@ -16,8 +16,9 @@ from xml.parsers.expat import ExpatError
 from pydantic import TypeAdapter, ValidationError
 
 from backport.errors import FetchError
+from backport.printable import printable
 from backport.site import Koji
-from backport.sources.net import network_reason, pieces, printable
+from backport.sources.net import network_reason, pieces
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes in one answer of a hub; all dependencies of the largest packages are a few million."""

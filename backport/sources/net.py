@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from backport.printable import printable
+
 if TYPE_CHECKING:
     import requests
 
@@ -31,12 +33,3 @@ def network_reason(problem: BaseException) -> str:
     while (deeper := problem.__cause__ or problem.__context__) is not None:
         problem = deeper
     return printable(str(getattr(problem, "strerror", None) or problem))
-
-
-def printable(text: str, limit: int = 300) -> str:
-    r"""A server's text for a message: one line, bounded, without control characters.
-
-    >>> printable("no\x1b[31m such\nbuild")
-    'no [31m such build'
-    """
-    return "".join(character if character.isprintable() else " " for character in text[:limit]).strip()

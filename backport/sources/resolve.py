@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from backport.artifacts import Nevra
 from backport.errors import FetchError
+from backport.printable import printable
 from backport.settings import did_you_mean
 from backport.site import Koji
 from backport.sources.hub import Call, Fault, Hub
-from backport.sources.net import printable
 
 MAX_PACKAGE = 16 * 1024**3
 """Bytes in one source package: more is no sane answer."""

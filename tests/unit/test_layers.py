@@ -36,7 +36,8 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("recipe target site settings",),
         ("artifacts", "progress"),
         ("run", "files", "gzipped", "bindings"),
-        ("errors",),
+        ("causes",),
+        ("errors", "printable"),
     )
 )
 

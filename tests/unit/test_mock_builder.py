@@ -138,7 +138,7 @@ def test_every_exit_code_has_its_meaning(
     results.mkdir()
     (results / "build.log").write_text("+ make\n" if reached else "")
     completed = Completed(argv=("mock", "--rebuild"), exit_code=exit_code, output=b"", seconds=1.0)
-    problem = _failure("tiny", completed, results, tmp_path)
+    problem = _failure("tiny", completed, results, tmp_path, spec=tmp_path / "tiny.spec")
     assert type(problem) is kind
     assert problem.message.startswith("tiny: ")
     assert problem.hint
