@@ -19,6 +19,8 @@ MOST_LINES = 100
 """How many lines of evidence are kept."""
 _LINE = 400
 _READ = 1024 * 1024
+_MOST_READ = 20_000
+"""How many lines at the end of a log are looked at."""
 _BEFORE = 6
 """Lines before the end that are quoted beside what the table finds."""
 _FOLLOWING = 40
@@ -124,7 +126,8 @@ def causes_in(text: str, spec: str = "") -> Causes:
     >>> causes_in("Error:\n Problem: conflicting requests\n  - nothing provides x needed by y-1-1").summary
     'nothing provides x needed by y-1-1'
     """
-    lines = [_cleaned(line) for line in text.splitlines() if not _DISTURBING.match(line)]
+    last = text.splitlines()[-_MOST_READ:]
+    lines = [_cleaned(line) for line in last if not _DISTURBING.match(line)]
     section, scope = _failed_section(lines)
     found = {rule: list(_found(rule, scope)) for rule in _RULES}
     rule = next((rule for rule in _RULES if found[rule]), None)
