@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from backport.errors import BackportError
 
@@ -72,6 +75,29 @@ def digests_of(paths: Sequence[Path]) -> dict[Path, str]:
         return {path: digest for found in pool.map(digest_all, batches) for path, digest in found}
 
 
+def read_regular(path: Path, *, limit: int) -> bytes:
+    """The content of a plain file of at most ``limit`` bytes, in a folder that others may write to.
+
+    Never waits, and follows no link at the path's end. Raises OSError, also for what is no plain file or
+    larger.
+    """
+    with opened_regular(path) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content
+
+
+@contextlib.contextmanager
+def opened_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[BinaryIO]:
+    """A plain file, opened as `read_regular` does. Raises OSError."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "r+b") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no plain file", str(path))
+        yield stream
+
+
 @contextlib.contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
     """The descriptor of a folder while the block lasts. Raises OSError."""
@@ -99,7 +125,7 @@ def locked(path: Path, *, timeout: float, error: type[BackportError], what: str)
     ``error`` with ``what`` and the holder's process id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as stream:
+    with opened_regular(path, os.O_RDWR | os.O_CREAT) as stream:
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -107,16 +133,14 @@ def locked(path: Path, *, timeout: float, error: type[BackportError], what: str)
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    stream.seek(0)
-                    holder = stream.read(32).strip() or "unknown"
+                    holder = stream.read(32).decode("ascii", "replace").strip() or "unknown"
                     raise error(
                         f"{what}: another process (pid {holder}) holds {path}",
                         hint="wait until it has finished, then run the same command again",
                     ) from None
                 time.sleep(0.1)
-        stream.seek(0)
-        stream.truncate()
-        stream.write(f"{os.getpid()}\n")
+        stream.truncate(0)
+        stream.write(f"{os.getpid()}\n".encode())
         stream.flush()
         yield
 

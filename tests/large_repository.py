@@ -135,7 +135,7 @@ class Shelf:
         """Seconds that it takes to lead readers of the last copy back."""
         started = time.perf_counter()
         folder = TargetFolder.of(self.folder / "copy", "f28")
-        lead_back(folder, None, target=self.target, base_url=URL)
+        lead_back(folder, None, target=self.target, base_url=URL, signing=self.signing)
         return time.perf_counter() - started
 
     def verification(self) -> tuple[float, float]:

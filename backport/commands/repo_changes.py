@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backport.commands.options import ChannelOption, ConfigOption, JsonOption, TargetOption, print_json
 from backport.commands.published import place_of
+
+if TYPE_CHECKING:
+    from backport.repository.generations import TargetFolder
 
 app = typer.Typer()
 
@@ -39,11 +42,14 @@ def rollback(
     from backport.repository.changes import lead_back
 
     place = place_of(target, channel, config)
-    moved = lead_back(place.folder, generation, target=place.target, base_url=place.site.url)
+    moved = lead_back(
+        place.folder, generation, target=place.target, base_url=place.site.url, signing=place.site.signing
+    )
     if as_json:
         print_json(asdict(moved))
         return
     typer.echo(f"readers of {moved.folder} see {moved.generation} now, before: {moved.before or 'nothing'}")
+    _tell_unknown(place.folder)
     for name in moved.held:
         typer.echo(f"{name} is not published again until its inputs change, or with --force")
 
@@ -101,8 +107,11 @@ def prune(
     from backport.repository.changes import prune as prune_generations
 
     place = place_of(target, channel, config)
-    gone = prune_generations(place.folder, keep, target=place.target, base_url=place.site.url)
+    gone = prune_generations(
+        place.folder, keep, target=place.target, base_url=place.site.url, signing=place.site.signing
+    )
     _tell_removed(gone, as_json=as_json)
+    _tell_unknown(place.folder)
 
 
 @app.command()
@@ -121,8 +130,46 @@ def gc(
     from backport.repository.changes import collect_garbage
 
     place = place_of(target, channel, config)
-    gone = collect_garbage(place.folder, target=place.target, base_url=place.site.url)
+    gone = collect_garbage(
+        place.folder, target=place.target, base_url=place.site.url, signing=place.site.signing
+    )
     _tell_removed(gone, as_json=as_json)
+    _tell_unknown(place.folder)
+
+
+@app.command()
+def anchor(
+    target: TargetOption,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Record the generations as they are now, where the record is lost, damaged or older than the folder.
+
+    Look at `backport repo verify` first. From then on the record vouches for what is there; what was rolled
+    back, and which generations a client installed, it knows only as far as it can still be read.
+
+    \b
+    Example:
+        backport repo anchor --target f28
+    """
+    from backport.repository.changes import accept_folder
+
+    place = place_of(target, channel, config)
+    known = accept_folder(place.folder, signing=place.site.signing)
+    if as_json:
+        print_json(list(known))
+        return
+    for name in known:
+        typer.echo(f"recorded {name}")
+
+
+def _tell_unknown(folder: TargetFolder) -> None:
+    for name in folder.unknown():
+        typer.echo(
+            f"{name}: kept; the record does not know it: see `backport repo verify`",
+            err=True,
+        )
 
 
 def _tell_removed(names: tuple[str, ...], *, as_json: bool) -> None:

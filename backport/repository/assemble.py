@@ -161,6 +161,7 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
         record = _made(publication, scratch, signing)
         _read_back(publication, scratch)
         _bring_to_disk(scratch, publication.linked)
+        folder.remember("make", record.id, signing)
         scratch.rename(folder.folder_of(record.id))
         sync(folder.generations)
     if publication.copied:
@@ -193,8 +194,12 @@ def _completed(publication: Publication, scratch: Path) -> Generation:
         raise _not_whole("its metadata is not that of the generation to promote")
     superseded = _keep_superseded(publication, scratch)
     told = builds.digest_over(scratch)
-    record = replace(publication.record, metadata=metadata, superseded=superseded, builds=told)
-    taken = publication.folder.generations
+    folder = publication.folder
+    record = replace(
+        publication.record, metadata=metadata, superseded=superseded, builds=told,
+        target=publication.target.name, channel=folder.channel, history=folder.read_history().digest,
+    )  # fmt: skip
+    taken = folder.generations
     return replace(record, id=generation_id(record.time, content_digest(record), taken))
 
 

@@ -22,7 +22,7 @@ from backport.repodata import FOLDER, REPOMD
 from backport.repository.assemble import Publication, make_generation
 from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
 from backport.repository.contents import PublishedRpm, content_of, packages_of
-from backport.repository.generations import Generation, TargetFolder
+from backport.repository.generations import Generation, TargetFolder, last_switch
 from backport.repository.overview import write_page
 from backport.repository.publish import LOCK_TIMEOUT
 from backport.signing.key import KeyInfo
@@ -100,6 +100,7 @@ def lead_back(
     *,
     target: Target,
     base_url: str,
+    signing: Signing,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> Moved:
     """Let readers see a generation again (default: the one from which the present one was made).
@@ -114,7 +115,7 @@ def lead_back(
     """
     _require(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
-        folder.remove_leftovers()
+        folder.remove_leftovers(signing)
         now = folder.current_generation()
         wanted = folder.load(generation or _previous(folder, now))
         if now and wanted.id == now.id:
@@ -124,7 +125,7 @@ def lead_back(
         held = {name: digest for name, digest in left.items() if wanted.inputs.get(name) != digest}
         later = now is None or now.time < wanted.time
         folder.switch(
-            wanted.id, action="rollback", hold=() if later else held.values(),
+            wanted.id, action="rollback", signing=signing, hold=() if later else held.values(),
             release=tuple(wanted.inputs.values()),
         )  # fmt: skip
         write_page(folder, target, channel_url(base_url, folder.channel))
@@ -161,8 +162,8 @@ def promote(
         destination.create()
         for folder in sorted((source, destination), key=lambda one: str(one.path)):
             held.enter_context(folder.locked(timeout=lock_timeout))
-        source.remove_leftovers()
-        destination.remove_leftovers()
+        source.remove_leftovers(signing)
+        destination.remove_leftovers(signing)
         wanted, before = source.current_generation(), destination.current_generation()
         if wanted is None:
             raise PublishError(f"{source.path}: nothing is published there")
@@ -179,33 +180,42 @@ def promote(
             destination, signer=key, others=others, needed=record, before=before, target=target, base_url=url
         )
         release = tuple(record.inputs.values()) if force else ()
-        destination.switch(record.id, action="promote", release=release)
+        destination.switch(record.id, action="promote", signing=signing, release=release)
         if source.is_proven(wanted.id):
-            destination.mark_proven(record.id)
+            destination.mark_proven(record.id, signing)
         write_page(destination, target, url)
     return Moved(folder=str(destination.path), generation=record.id, before=before.id if before else None)
 
 
 def prune(
-    folder: TargetFolder, keep: int, *, target: Target, base_url: str, lock_timeout: float = LOCK_TIMEOUT
+    folder: TargetFolder,
+    keep: int,
+    *,
+    target: Target,
+    base_url: str,
+    signing: Signing,
+    lock_timeout: float = LOCK_TIMEOUT,
 ) -> tuple[str, ...]:
     """Remove all but the newest ``keep`` generations; gives the ids of those that went.
 
     What readers see stays, and so does every generation without which the newest build of a package
-    would be lost. ``base_url`` is the URL of the repository folder. Raises PublishError for fewer than one,
-    or when a generation is damaged.
+    would be lost, and every one that the record does not know. ``base_url`` is the URL of the repository
+    folder. Raises PublishError for fewer than one, or when a generation is damaged.
     """
     if keep < 1:
         raise PublishError("at least one generation is kept", hint="give --keep a number above 0")
     _require(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
-        folder.remove_leftovers()
+        folder.remove_leftovers(signing)
         records = [folder.load(one) for one in folder.ids()]
         records.sort(key=lambda one: (one.time, one.id), reverse=True)
-        kept = {one.id for one in records[:keep]} | {folder.current_id()}
+        kept = {one.id for one in records[:keep]} | {folder.current_id(), last_switch(folder.history())}
+        kept |= set(folder.unknown())
         held = [(one.id, packages_of(folder, one).values()) for one in records]
         kept |= _only_with_newest(held, kept)
         gone = tuple(one.id for one in reversed(records) if one.id not in kept)
+        if gone:
+            folder.remember("prune", None, signing, generations=gone)
         for one in gone:
             folder.remove(one)
         write_page(folder, target, channel_url(base_url, folder.channel))
@@ -213,15 +223,29 @@ def prune(
 
 
 def collect_garbage(
-    folder: TargetFolder, *, target: Target, base_url: str, lock_timeout: float = LOCK_TIMEOUT
+    folder: TargetFolder,
+    *,
+    target: Target,
+    base_url: str,
+    signing: Signing,
+    lock_timeout: float = LOCK_TIMEOUT,
 ) -> tuple[str, ...]:
-    """Remove what killed processes left, and give its names; what they did not come to do for the page is
-    done. ``base_url`` is the URL of the repository folder. Raises PublishError."""
+    """Remove what killed processes left half made, and give its names; what they did not come to do for the
+    page is done. ``base_url`` is the URL of the repository folder. Raises PublishError."""
     _require(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
-        gone = folder.remove_leftovers()
+        gone = folder.remove_leftovers(signing)
         write_page(folder, target, channel_url(base_url, folder.channel))
     return gone
+
+
+def accept_folder(
+    folder: TargetFolder, *, signing: Signing, lock_timeout: float = LOCK_TIMEOUT
+) -> tuple[str, ...]:
+    """Begin the record anew from what is in the folder; gives its generations. Raises PublishError."""
+    _require(folder)
+    with reported(folder), folder.locked(timeout=lock_timeout):
+        return folder.anchor(signing)
 
 
 def _require(folder: TargetFolder) -> None:

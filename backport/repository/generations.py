@@ -7,7 +7,7 @@
         generations/<id>/               never changed once its name is there
             <basearch>/  debug/<basearch>/  source/
             generation.json  generation.json.asc
-        history.jsonl                   every switch and every proof, in order
+        history.jsonl                   every switch and every proof, in order, signed
         backport.repo  RPM-GPG-KEY-backport
 
 That is the channel ``stable``. Every other channel has a repository folder of its own inside of the
@@ -23,19 +23,25 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from backport.errors import PublishError
-from backport.files import locked, remove_tree, sync, write_atomically
+from backport.files import locked, remove_tree, sync
+from backport.repository import history
+from backport.repository.history import SWITCHES, Action, Event, History
+from backport.signing.key import open_key
+from backport.site import Signing
 
 RECORD = "generation.json"
 STABLE = "stable"
 """The channel that lies in the repository folder itself; the others have folders of their own in it."""
-Action = Literal["publish", "proof", "rollback", "promote"]
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}(\.\d+)?")
+_BESIDE = re.compile(
+    r"\.(current|history\.jsonl|backport\.repo|mirrorlist[^.]*|index\.html|RPM-GPG-KEY-backport[^.]*)\."
+)
 _LISTED = "`backport repo list` names those that are there"
 _DAMAGED = "restore it from a copy, or point `current` at an earlier generation"
 
@@ -67,6 +73,11 @@ class Generation:
     """Metadata files of earlier generations that are still here, and since when nothing names them."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """For each of its repositories, the SHA-256 digest of ``repomd.xml``."""
+    target: str = ""
+    channel: str = ""
+    history: str = ""
+    """The digest over the record of its folder (see `backport.repository.history`) when it was made; empty
+    for one that an earlier version made."""
     builds: str = ""
     """The digest over what its page tells of its builds; see `backport.repository.builds`."""
 
@@ -88,20 +99,6 @@ class Generation:
             name: datetime.fromisoformat(since) for name, since in data["superseded"].items()
         }
         return cls(**data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """One change of what readers see, or the proof of what they see."""
-
-    time: datetime
-    action: Action
-    generation: str | None
-    """What readers see since; None when nothing was left to see."""
-    before: str | None = None
-    held: tuple[str, ...] = ()
-    """The inputs (see `Generation.inputs`) whose packages were rolled back, so that since this event they
-    are not published again until somebody wants it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +144,8 @@ class TargetFolder:
         return self.path / "RPM-GPG-KEY-backport"
 
     @property
-    def _history_file(self) -> Path:
+    def history_file(self) -> Path:
+        """The record of every switch and proof; see `backport.repository.history`."""
         return self.path / "history.jsonl"
 
     def create(self) -> None:
@@ -211,15 +209,16 @@ class TargetFolder:
         generation: str | None,
         *,
         action: Action,
+        signing: Signing,
         hold: Collection[str] = (),
         release: Collection[str] = (),
     ) -> None:
         """Let readers see a generation from now on, by one rename; None: nothing.
 
         What they saw before stands until then, and stays in its folder. The inputs ``hold`` are held back
-        from now on, those in ``release`` no more. Raises PublishError, OSError.
+        from now on, those in ``release`` no more. Raises PublishError, SignError, OSError.
         """
-        held = tuple(sorted((self.held() | set(hold)) - set(release)))
+        held = (self.held() | set(hold)) - set(release)
         before = self.current_id()
         if generation is None:
             self.current.unlink(missing_ok=True)
@@ -229,19 +228,16 @@ class TargetFolder:
             beside.symlink_to(Path("generations", generation))
             beside.replace(self.current)
         sync(self.path)
-        self._remember(
-            Event(time=datetime.now(UTC), action=action, generation=generation, before=before, held=held)
-        )
+        self.remember(action, generation, signing, before=before, held=held)
 
-    def mark_proven(self, generation: str) -> None:
-        """Remember that a client could install from a generation. Raises OSError."""
-        held = tuple(sorted(self.held()))
-        self._remember(Event(time=datetime.now(UTC), action="proof", generation=generation, held=held))
+    def mark_proven(self, generation: str, signing: Signing) -> None:
+        """Remember that a client could install from a generation. Raises PublishError, SignError, OSError."""
+        self.remember("proof", generation, signing)
 
     def held(self) -> frozenset[str]:
         """The inputs that were rolled back and are not to be published again. Raises PublishError."""
-        history = self.history()
-        return frozenset(history[-1].held) if history else frozenset()
+        events = self.history()
+        return frozenset(events[-1].held) if events else frozenset()
 
     def ids(self) -> tuple[str, ...]:
         """The ids of all generations that are there, the oldest first. Raises OSError."""
@@ -249,34 +245,80 @@ class TargetFolder:
             return ()
         return tuple(sorted(path.name for path in self.generations.iterdir() if _ID.fullmatch(path.name)))
 
+    def unknown(self) -> tuple[str, ...]:
+        """The ids of generations that the record does not name: it was cut, or is older than the folder.
+
+        Raises PublishError, OSError."""
+        named = {name for one in self.history() for name in (one.generation, one.before, *one.generations)}
+        return tuple(one for one in self.ids() if one not in named)
+
     def is_proven(self, generation: str) -> bool:
-        """Whether a client could install from a generation. Raises PublishError."""
-        return any(event.action == "proof" and event.generation == generation for event in self.history())
+        """Whether a client could install from a generation. Raises PublishError.
+
+        A line that nobody signed says so of generations of an earlier version alone.
+        """
+        proofs = [one for one in self.history() if one.action == "proof" and one.generation == generation]
+        return any(one.key for one in proofs) or bool(proofs and not self.load(generation).history)
 
     def history(self) -> tuple[Event, ...]:
         """Every switch and proof, the oldest first. Raises PublishError when the file is damaged."""
-        path = self._history_file
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            entries = [json.loads(line) for line in lines]
-            return tuple(_event(entry) for entry in entries)
-        except (ValueError, KeyError, TypeError) as problem:
-            raise PublishError(f"{path}: is damaged: {problem}", hint="restore it from a copy") from None
+        return self.read_history().events
 
-    def remove_leftovers(self) -> tuple[str, ...]:
-        """Remove what killed processes left: generations that are half made or half removed, and whole
-        ones that no reader ever saw. For the lock's holder alone. Gives what was removed, relative to this
-        folder. Raises PublishError, OSError."""
+    def read_history(self) -> History:
+        """The record of this folder; see `backport.repository.history`. Raises PublishError."""
+        return history.read(self.history_file, self._place)
+
+    def remember(
+        self,
+        action: Action,
+        generation: str | None,
+        signing: Signing,
+        *,
+        before: str | None = None,
+        held: Collection[str] | None = None,
+        generations: Collection[str] = (),
+    ) -> None:
+        """Add a line to the record; what is held stays so unless ``held`` says otherwise.
+
+        For the lock's holder alone. Raises PublishError when what was recorded before is damaged or not
+        signed by a key of this site, SignError, OSError.
+        """
+        known = self.read_history()
+        if held is None:
+            held = known.events[-1].held if known.events else ()
+        event = Event(
+            time=datetime.now(UTC), action=action, generation=generation, before=before,
+            held=tuple(sorted(held)), generations=tuple(generations),
+        )  # fmt: skip
+        with open_key(signing) as signer:
+            history.append(known, event, self._place, signer)
+
+    def anchor(self, signing: Signing) -> tuple[str, ...]:
+        """Record the folder as it is, whatever the record says: somebody looked at it. What was held and can
+        still be read stays so. Gives the ids of the generations. Raises PublishError, SignError, OSError."""
+        ids = self.ids()
+        with open_key(signing) as signer:
+            known = history.salvage(self.history_file, self._place)
+            event = Event(
+                time=datetime.now(UTC), action="anchor", generation=self.current_id(), generations=ids,
+                held=known.events[-1].held if known.events else (),
+            )  # fmt: skip
+            history.write_line(known, event, self._place, signer)
+        return ids
+
+    def remove_leftovers(self, signing: Signing) -> tuple[str, ...]:
+        """Remove what killed processes left half made or half removed. For the lock's holder alone.
+
+        A whole generation is never removed here, also when the record does not know it: the record may have
+        come from a backup. Gives what was removed, relative to this folder. Raises PublishError, SignError,
+        OSError.
+        """
         removed = [file for file in self.path.glob(".*") if _is_leftover(file)]
-        removed += self.generations.glob(".*")
-        if not self._history_file.exists() and not self.ids():
-            write_atomically(self._history_file, "")
-        history = self.history()
+        removed += [path for path in self.generations.glob(".*") if path.name.startswith((".new-", ".old-"))]
+        known = self.history()
         current = self.current_id()
-        if current and current != _seen_last(history):
-            self._remember_lost_switch(current, history)
-        if self._history_file.exists():
-            removed += self._unseen(history)
+        if current and current != last_switch(known):
+            self._remember_lost_switch(current, known, signing)
         for path in removed:
             remove_tree(path)
         return tuple(sorted(path.relative_to(self.path).as_posix() for path in removed))
@@ -291,31 +333,19 @@ class TargetFolder:
         sync(self.generations)
         remove_tree(aside)
 
-    def _remember_lost_switch(self, current: str, history: tuple[Event, ...]) -> None:
+    def _remember_lost_switch(self, current: str, known: tuple[Event, ...], signing: Signing) -> None:
         """A process was killed between its switch and its note of that. Where readers were led back from a
         generation that had passed its proof, somebody wanted that: its inputs are held."""
-        before, held = _seen_last(history), self.held()
-        known = current in {event.generation for event in history}
-        if known and before in self.ids() and self.is_proven(before):
+        before, held = last_switch(known), self.held()
+        seen = current in {event.generation for event in known if event.action in SWITCHES}
+        if seen and before in self.ids() and self.is_proven(before):
             held |= set(self.load(before).inputs.values()) - set(self.load(current).inputs.values())
-        self._remember(
-            Event(
-                time=datetime.now(UTC), action="rollback" if known else "publish", generation=current,
-                before=before, held=tuple(sorted(held)),
-            )
-        )  # fmt: skip
+        self.remember("rollback" if seen else "publish", current, signing, before=before, held=held)
 
-    def _unseen(self, history: tuple[Event, ...]) -> list[Path]:
-        """Only what is younger than the last switch can be the work of a process that was killed."""
-        seen = {event.generation for event in history} | {self.current_id()}
-        last = history[-1].time.replace(microsecond=0) if history else datetime.min.replace(tzinfo=UTC)
-        return [self.folder_of(one) for one in self.ids() if one not in seen and _time_of(one) >= last]
-
-    def _remember(self, event: Event) -> None:
-        path = self._history_file
-        old = path.read_bytes() if path.exists() else b""
-        line = json.dumps(asdict(event), sort_keys=True, default=datetime.isoformat)
-        write_atomically(path, old + line.encode() + b"\n")
+    @property
+    def _place(self) -> str:
+        """Whose record this folder's is: one that was put here from elsewhere does not fit."""
+        return f"{self.channel}/{self.path.name}"
 
 
 def generation_id(time: datetime, content: str, taken: Path) -> str:
@@ -336,18 +366,10 @@ def _plain(value: datetime | Mapping[str, object]) -> object:
 
 
 def _is_leftover(file: Path) -> bool:
-    return file.is_symlink() or (file.is_file() and file.name != ".lock")
+    """Whether a process that was killed left it: what is to be renamed begins with its later name."""
+    return (file.is_symlink() or file.is_file()) and bool(_BESIDE.match(file.name))
 
 
-def _event(entry: dict[str, Any]) -> Event:
-    time, held = datetime.fromisoformat(entry["time"]), tuple(entry.get("held", ()))
-    return Event(**{**entry, "time": time, "held": held})
-
-
-def _seen_last(history: tuple[Event, ...]) -> str | None:
-    """What the last switch led readers to."""
-    return next((event.generation for event in reversed(history) if event.action != "proof"), None)
-
-
-def _time_of(generation: str) -> datetime:
-    return datetime.strptime(generation.split("-", maxsplit=1)[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+def last_switch(known: tuple[Event, ...]) -> str | None:
+    """What the last switch led readers to, as the record tells."""
+    return next((event.generation for event in reversed(known) if event.action in SWITCHES), None)

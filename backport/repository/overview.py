@@ -15,6 +15,7 @@ from backport.repository.advisories import read_advisories
 from backport.repository.builds import Rows, read_rows
 from backport.repository.contents import basearch
 from backport.repository.generations import Generation, TargetFolder
+from backport.repository.history import SWITCHES
 from backport.repository.page import Event, Page, render_page
 from backport.target import Target
 
@@ -97,7 +98,7 @@ def _check(data: Mapping[str, Any]) -> Check:
 
 
 def _history(folder: TargetFolder) -> tuple[Event, ...]:
-    switches = [event for event in folder.history() if event.action != "proof"]
+    switches = [event for event in folder.history() if event.action in SWITCHES]
     there = set(folder.ids())
     return tuple(
         Event(

@@ -72,7 +72,7 @@ def publish(
     with reported(folder):
         folder.create()
         with folder.locked(timeout=lock_timeout):
-            folder.remove_leftovers()
+            folder.remove_leftovers(signing)
             arrival = _arrival(tested, folder, target)
             before = arrival.before
             if before and not arrival.added and _is_as_wanted(before, tested.signed, target, inputs or {}):
@@ -89,7 +89,7 @@ def publish(
                 needed=now, before=before, target=target, base_url=base_url,
             )  # fmt: skip
             if before is None or now.id != before.id:
-                folder.switch(now.id, action="publish", release=released)
+                folder.switch(now.id, action="publish", signing=signing, release=released)
             write_page(folder, target, base_url)
             published = PublishedRepo(
                 gated=gated, folder=folder.path, generation=now.id, repo_file=folder.repo_file,
@@ -98,7 +98,7 @@ def publish(
             if prove is None:
                 return published
             try:
-                return _proven(published, prove, folder, before)
+                return _proven(published, prove, folder, before, signing)
             except BaseException:
                 with suppress(BackportError, OSError):
                     write_page(folder, target, base_url)
@@ -135,7 +135,11 @@ def is_proven(repository: Path, target: Target, channel: str = STABLE) -> bool:
 
 
 def _proven(
-    published: PublishedRepo, prove: Prover, folder: TargetFolder, before: Generation | None
+    published: PublishedRepo,
+    prove: Prover,
+    folder: TargetFolder,
+    before: Generation | None,
+    signing: Signing,
 ) -> PublishedRepo:
     """The publication with its checks; unless all pass, readers see the generation before again."""
     previous = before.id if before else None
@@ -149,10 +153,10 @@ def _proven(
             )
     except BaseException:
         if previous != published.generation:
-            folder.switch(previous, action="rollback")
+            folder.switch(previous, action="rollback", signing=signing)
         raise
     if not folder.is_proven(published.generation):
-        folder.mark_proven(published.generation)
+        folder.mark_proven(published.generation, signing)
     return replace(published, checks=checks)
 
 

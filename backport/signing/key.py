@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backport.errors import BackportError, SignError
-from backport.files import scratch_folder, write_atomically
+from backport.files import read_regular, scratch_folder, write_atomically
 from backport.run import Completed, run
-from backport.settings import Fingerprint
+from backport.settings import Fingerprint, Key
 from backport.site import Signing
 
 Digest = str
@@ -32,6 +32,8 @@ STATE_FILE = "backport-signing-key"
 the others those of the keys that clients are to know besides."""
 _GPG_TIMEOUT = 60.0
 _STATUS_LIMIT = 64 * 1024
+_CONTENT_LIMIT = 256 * 1024 * 1024
+"""Bytes of the largest file with a detached signature; that of evidence is the largest there is."""
 _KEY_TIMEOUT = 600.0
 _HOME_LIMIT = 80
 """gpg's agent puts a socket of up to 20 characters into its home; a socket's path has at most 107."""
@@ -112,6 +114,12 @@ class Signer:
             raise SignError(f"the key {self.key.fingerprint} cannot sign: {reason}", hint=hint)
         return completed.output
 
+    def has_signed(self, content: bytes, signature: bytes) -> bool:
+        """Whether a detached signature (without armor) is a good one by any key of the GNUPGHOME, where those
+        that signed before the present one stay."""
+        with scratch_folder(Path(tempfile.gettempdir()), "backport-keyring-") as scratch:
+            return bool(_good_signer(content, signature, self.signing.gnupghome, scratch, error=SignError))
+
     def arguments(self) -> tuple[str, ...]:
         """The arguments that gpg gets for every signature by this key."""
         return (*_passphrase_arguments(self.signing), "--digest-algo", self.digest)
@@ -172,7 +180,8 @@ def other_keys(signing: Signing) -> tuple[KeyInfo, ...]:
 def _make_key(signing: Signing, packager: str) -> None:
     _gpg(
         signing, *_passphrase_arguments(signing, new=True), "--cert-digest-algo", "sha256",
-        "--default-preference-list", _PREFERENCES, "--quick-generate-key", "--", packager,
+        # By --yes gpg makes a key although there is one of the same name, as at a change of the key.
+        "--yes", "--default-preference-list", _PREFERENCES, "--quick-generate-key", "--", packager,
         "rsa4096", "sign", "never", timeout=_KEY_TIMEOUT, accept=(0,), what="no key could be made",
     )  # fmt: skip
 
@@ -208,38 +217,79 @@ def verify_file(
 ) -> None:
     """Check ``<path>.asc`` against the file: made by this very key, and good.
 
-    Raises ``error`` when signature or key is missing, or the signature is by another key or not over
-    this content.
+    Raises ``error`` when signature or key is missing or no plain file, the key is revoked or expired, or the
+    signature is by another key or not over this content.
     """
-    signature = path.with_name(f"{path.name}.asc")
-    if not signature.is_file():
-        raise error(f"{path}: is not signed", hint=f"{signature.name} must lie beside it")
+    beside = path.with_name(f"{path.name}.asc")
+    try:
+        signature = dearmored(read_regular(beside, limit=_STATUS_LIMIT))
+        content = read_regular(path, limit=_CONTENT_LIMIT)
+    except FileNotFoundError as problem:
+        if problem.filename != str(beside):
+            raise error(f"{path}: is missing") from None
+        raise error(f"{path}: is not signed", hint=f"{beside.name} must lie beside it") from None
+    except OSError as problem:
+        raise error(f"{problem.filename}: cannot be read: {problem.strerror}") from None
+    except ValueError:
+        raise error(f"{beside}: is no armored signature") from None
+    key = Key(fingerprint=fingerprint, file=public_key)
+    if signer_of(content, signature, [key], error=error) != fingerprint:
+        raise error(f"{path}: its signature is not a good one by the key {fingerprint}")
+
+
+def signer_of(
+    content: bytes, signature: bytes, keys: Sequence[Key], *, error: type[BackportError] = SignError
+) -> str:
+    """The fingerprint of that one of ``keys`` by which a detached signature (without armor) over ``content``
+    was made; empty when none made it, it is not good, or that key is revoked or expired.
+
+    Raises ``error`` when a key cannot be read.
+    """
     with scratch_folder(Path(tempfile.gettempdir()), "backport-keyring-") as scratch:
-        keyring = scratch / "key.gpg"
-        try:
-            keyring.write_bytes(_without_armor(public_key.read_text("ascii")))
-        except (OSError, ValueError) as problem:
-            raise error(f"{public_key}: cannot be read as an armored key: {problem}") from None
-        completed = run(
-            [
-                "gpg", "--batch", "--quiet", "--no-autostart", "--status-fd", "1", "--no-default-keyring",
-                "--keyring", keyring, "--trust-model", "always", "--verify", signature, path,
-            ],
-            timeout=_GPG_TIMEOUT, error=error, env={"GNUPGHOME": str(scratch)}, accept=None,
-            what=f"verifying {path}",
-        )  # fmt: skip
-    valid = [
-        line.split()[-1] for line in completed.text.splitlines() if line.startswith("[GNUPG:] VALIDSIG ")
-    ]
-    if completed.exit_code != 0 or valid != [fingerprint]:
-        raise error(
-            f"{path}: its signature is not a good one by the key {fingerprint}", command=completed.argv
-        )
+        rings: list[str | Path] = []
+        for number, key in enumerate(keys):
+            ring = scratch / f"{number}.gpg"
+            try:
+                ring.write_bytes(dearmored(read_regular(key.file, limit=_STATUS_LIMIT)))
+            except (OSError, ValueError) as problem:
+                raise error(f"{key.file}: cannot be read as an armored key: {problem}") from None
+            rings += ["--keyring", ring]
+        found = _good_signer(content, signature, scratch, scratch, *rings, error=error)
+    return found if found in {key.fingerprint for key in keys} else ""
 
 
-def _without_armor(text: str) -> bytes:
-    """The packets of an armored key (RFC 4880, section 6.2): what lies between blank line and checksum."""
-    lines = [line.strip() for line in text.splitlines()]
+def _good_signer(
+    content: bytes,
+    signature: bytes,
+    home: Path,
+    scratch: Path,
+    *keyrings: str | Path,
+    error: type[BackportError],
+) -> str:
+    """Whose a signature is, by gpg's status lines: GOODSIG is there for no key that is revoked or expired."""
+    file = scratch / "signature"
+    file.write_bytes(signature)
+    completed = run(
+        [
+            "gpg", "--batch", "--quiet", "--no-autostart", "--status-fd", "1",
+            *(("--no-default-keyring", *keyrings) if keyrings else ()),
+            "--trust-model", "always", "--verify", file, "-",
+        ],
+        timeout=_GPG_TIMEOUT, error=error, env={"GNUPGHOME": str(home)}, accept=None, stdin=content,
+        what="verifying a signature",
+    )  # fmt: skip
+    said = [line.split() for line in completed.text.splitlines()]
+    good = [line for line in said if line[1:2] == ["GOODSIG"]]
+    valid = [line[-1] for line in said if line[1:2] == ["VALIDSIG"]]
+    return valid[0] if completed.exit_code == 0 and len(good) == len(valid) == 1 else ""
+
+
+def dearmored(armor: bytes) -> bytes:
+    """The packets in armor (RFC 4880, section 6.2): what lies between blank line and checksum.
+
+    Raises ValueError when there is none.
+    """
+    lines = [line.strip() for line in armor.decode("ascii").splitlines()]
     body = lines[lines.index("") + 1 :]
     return base64.b64decode("".join(line for line in body if not line.startswith(("=", "-----"))))
 

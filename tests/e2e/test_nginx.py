@@ -68,7 +68,9 @@ def test_dnf_installs_updates_and_is_led_back(
             install("first-2-1.fc28.bp1.noarch")
             installed = {header["name"]: header["version"] for header in root.headers()}
             assert installed["first"] == "2"
-            lead_back(publisher.folder, None, target=publisher.target, base_url=URL)
+            lead_back(
+                publisher.folder, None, target=publisher.target, base_url=URL, signing=publisher.signing
+            )
             with pytest.raises(PublishError):
                 install("first-3-1.fc28.bp1.noarch")
         names = repodata.metadata_files(publisher.folder.current / "x86_64")

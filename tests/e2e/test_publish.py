@@ -23,6 +23,7 @@ from backport.errors import PublishError, SignError
 from backport.files import digest_of
 from backport.repository.assemble import GRACE
 from backport.repository.generations import RECORD, Generation
+from backport.repository.history import SWITCHES
 from backport.repository.overview import PAGE
 from backport.repository.publish import publish, published_state
 from backport.settings import Key
@@ -183,6 +184,10 @@ def test_a_package_signed_by_a_new_key_takes_the_place_of_the_old(
     anew = tiny.tested(signed)
     with pytest.raises(PublishError, match="the packages are signed by"):
         publisher.publish(anew)
+    with pytest.raises(PublishError, match="last line is not signed by a key of this site") as told:
+        replace(publisher, signing=other).publish(anew)
+    assert "repo anchor" in (told.value.hint or "")
+    publisher.folder.anchor(other)
     replace(publisher, signing=other).publish(anew)
     assert len(seen_by_reader(publisher, anew)) == 2
     state = published_state(publisher.repository, publisher.target)
@@ -397,7 +402,11 @@ def test_what_no_client_can_install_is_taken_back_and_that_is_recorded(
     with pytest.raises(PublishError, match="It installs: not so"):
         publisher.publish(shelf("third"), prove=refuse)
     assert len(seen_by_reader(publisher, shelf("second"))) == 2
-    history = [(event.action, event.generation, event.before) for event in publisher.folder.history()]
+    history = [
+        (event.action, event.generation, event.before)
+        for event in publisher.folder.history()
+        if event.action in SWITCHES
+    ]
     assert history == [
         ("publish", seen[0], None),
         ("rollback", None, seen[0]),
@@ -451,7 +460,9 @@ def test_the_next_publisher_cleans_up(
         reader = replace(publisher, repository=repository)
         reader.publish(shelf("second"))
         assert len(seen_by_reader(reader, shelf("second"))) == 4
-        assert len(list(reader.folder.generations.iterdir())) == 2
+        # One that nobody was led to may be left, whole: it is known, and nothing whole is removed by itself.
+        assert len(list(reader.folder.generations.iterdir())) in (2, 3)
+        assert reader.folder.unknown() == ()
         assert {path.name for path in reader.folder.path.glob(".*")} == {".lock"}
         assert [event.generation for event in reader.folder.history()][-1] == reader.folder.current_id()
 

@@ -14,7 +14,7 @@ import pytest
 from backport.artifacts import Check, GatedRpms, Nevra, PublishedRepo, Rpm, SignedRpms, TestedRpms, Verdict
 from backport.errors import PublishError
 from backport.files import digest_of
-from backport.repository import assemble, publish
+from backport.repository import assemble, generations, publish
 from backport.repository.generations import Generation, TargetFolder, generation_id
 from backport.signing.key import KeyInfo
 from backport.site import Signing
@@ -42,7 +42,7 @@ RECORD = Generation(
 def folder(tmp_path: Path) -> TargetFolder:
     folder = TargetFolder(path=tmp_path / "repository/f28")
     folder.create()
-    folder.remove_leftovers()
+    folder.remove_leftovers(Signing())
     return folder
 
 
@@ -64,13 +64,13 @@ def test_nothing_published_is_no_generation(folder: TargetFolder) -> None:
 
 def test_a_switch_is_seen_and_remembered(folder: TargetFolder) -> None:
     record = put(folder)
-    folder.switch(record.id, action="publish")
+    folder.switch(record.id, action="publish", signing=Signing())
     assert folder.current_generation() == record
     assert os.readlink(folder.current) == f"generations/{record.id}"  # noqa: PTH115  # the link's own text
     assert not folder.is_proven(record.id)
-    folder.mark_proven(record.id)
+    folder.mark_proven(record.id, Signing())
     assert folder.is_proven(record.id)
-    folder.switch(None, action="rollback")
+    folder.switch(None, action="rollback", signing=Signing())
     assert folder.current_id() is None
     assert [(event.action, event.generation, event.before) for event in folder.history()] == [
         ("publish", record.id, None),
@@ -106,39 +106,46 @@ def test_a_link_that_leads_elsewhere_is_refused(folder: TargetFolder, place: str
 def test_leftovers_go_and_everything_that_readers_saw_stays(folder: TargetFolder) -> None:
     old = put(folder, replace(RECORD, id="20250102T030405Z-abababababab"))
     seen, current = put(folder), put(folder, replace(RECORD, id="20260102T030406Z-abababababab"))
-    folder.switch(seen.id, action="publish")
-    folder.switch(current.id, action="publish")
+    folder.switch(seen.id, action="publish", signing=Signing())
+    folder.switch(current.id, action="publish", signing=Signing())
     later = datetime.now(UTC) + timedelta(seconds=10)
     unseen = put(folder, replace(RECORD, id=generation_id(later, "cd" * 32, folder.generations)))
     (folder.generations / ".new-123").mkdir()
     (folder.path / ".backport.repo.123").write_text("")
     (folder.path / ".current.1").symlink_to("x")
-    (folder.generations / "README").write_text("somebody's own")
-    folder.remove_leftovers()
-    assert {path.name for path in folder.generations.iterdir()} == {old.id, seen.id, current.id, "README"}
-    assert {path.name for path in folder.path.iterdir()} == {"current", "generations", "history.jsonl"}
-    assert unseen.id not in {event.generation for event in folder.history()}
+    for foreign in (
+        folder.generations / "README",
+        folder.generations / ".htaccess",
+        folder.path / ".htaccess",
+    ):
+        foreign.write_text("somebody's own")
+    folder.remove_leftovers(Signing())
+    ids = {old.id, seen.id, current.id, unseen.id}
+    assert {path.name for path in folder.generations.iterdir()} == {*ids, "README", ".htaccess"}
+    assert {path.name for path in folder.path.iterdir()} == {
+        "current", "generations", "history.jsonl", ".htaccess"
+    }  # fmt: skip
+    assert folder.unknown() == (old.id, unseen.id)
 
 
 def test_a_switch_that_was_not_remembered_is_remembered_later(folder: TargetFolder) -> None:
     record = put(folder)
     folder.current.symlink_to(f"generations/{record.id}")
-    folder.remove_leftovers()
+    folder.remove_leftovers(Signing())
     assert [event.generation for event in folder.history()] == [record.id]
     assert folder.current_generation() == record
 
 
 def test_without_its_history_no_generation_is_removed(folder: TargetFolder) -> None:
     put(folder)
-    (folder.path / "history.jsonl").unlink()
-    folder.remove_leftovers()
+    folder.remove_leftovers(Signing())
     assert folder.load(RECORD.id) == RECORD
 
 
 def test_a_damaged_history_is_told(folder: TargetFolder) -> None:
     (folder.path / "history.jsonl").write_text("{}\n")
     with pytest.raises(PublishError, match=r"history\.jsonl: is damaged"):
-        folder.remove_leftovers()
+        folder.remove_leftovers(Signing())
 
 
 def test_an_id_is_never_taken_twice(folder: TargetFolder) -> None:
@@ -157,6 +164,12 @@ class NoSigner:
         signature.write_text("signature")
         return signature
 
+    def signature(self, content: bytes) -> bytes:
+        return b"-----BEGIN PGP SIGNATURE-----\n\nAQID\n=abcd\n-----END PGP SIGNATURE-----\n"
+
+    def has_signed(self, content: bytes, signature: bytes) -> bool:
+        return signature == b"\1\2\3"
+
 
 @pytest.fixture
 def f28() -> Target:
@@ -166,11 +179,12 @@ def f28() -> Target:
 @pytest.fixture(autouse=True)
 def _unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
-    def open_key(_signing: Signing, *, digest: str) -> Iterator[NoSigner]:
+    def open_key(_signing: Signing, *, digest: str = "sha256") -> Iterator[NoSigner]:
         assert digest == "sha256"
         yield NoSigner()
 
     monkeypatch.setattr(assemble, "open_key", open_key)
+    monkeypatch.setattr(generations, "open_key", open_key)
     monkeypatch.setattr(assemble, "verify_file", lambda *_arguments, **_options: None)
 
 
@@ -225,7 +239,9 @@ def test_a_proof_is_remembered_once(tmp_path: Path, f28: Target) -> None:
     passes = (Check(id="p", title="P", verdict=Verdict.PASS),)
     for _ in range(2):
         assert publish_it(what, repository, f28, prove=lambda _published: passes).checks == passes
-    assert [event.action for event in TargetFolder(path=repository / "f28").history()] == ["publish", "proof"]
+    assert [event.action for event in TargetFolder(path=repository / "f28").history()] == [
+        "make", "publish", "proof"
+    ]  # fmt: skip
     assert publish.is_proven(repository, f28)
 
 
