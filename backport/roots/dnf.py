@@ -8,14 +8,15 @@ Scriptlets of the packages run while dnf does: rpm enters the root by chroot(2) 
 alone would leave within a scriptlet's reach, the sandbox takes away: it sees the root, the download
 cache and dnf's own programs, the latter read-only; of ``/etc`` only what name resolution and
 certificates need; no home, no key, no other root, no process of the host. A scriptlet cannot mount,
-load or trace anything, and has no network: where repositories are not on this host, everything is
-downloaded by a first run of dnf that installs nothing. A process that a scriptlet leaves behind ends
-with dnf. What remains is that packages with scriptlets are trusted with the root itself, and with
-the download cache, whose packages are verified whenever they are installed.
+load or trace anything, and has no network: everything is downloaded by a first run of dnf that installs
+nothing. A process that a scriptlet leaves behind ends with dnf. The downloads are shared by all roots, so
+the run with scriptlets has a copy of the metadata and can only read the packages. What remains is that
+packages with scriptlets are trusted with the root itself.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ from urllib.parse import unquote, urlsplit
 import jinja2
 
 from backport.errors import BackportError
-from backport.files import locked, write_atomically
+from backport.files import digest_of, locked, write_atomically
 from backport.roots.sandbox import Sandbox
-from backport.run import network_environment
+from backport.roots.scratch import remove
+from backport.run import Completed, network_environment, run
 from backport.settings import Key
 from backport.target import Target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
@@ -48,6 +50,9 @@ _POLICY = "sha1-self-signature.toml"
 _TARGET = "/target"
 _REPOSITORIES = "/repositories"
 _CACHE = "/var/cache/dnf"
+_PACKAGES = "packages"
+"""Where in a repository's part of its cache dnf keeps packages."""
+_REPOMD = "repodata/repomd.xml"
 _REFRESH = "--refresh"
 """Ask for metadata again, however new it is: metadata_expire=0 lets dnf 4 take what is of the same second."""
 # What rpm needs to put files and scriptlets in place, and no more.
@@ -135,18 +140,17 @@ class Dnf:
         """
         repositories = self._configure(extra, error)
         names = [_checked(package, error) for package in packages]
-        if any(repository.folder is None for repository in repositories):
-            runs = [
-                (True, (_REFRESH, action, "--downloadonly", *names)),
-                (False, ("--cacheonly", action, *names)),
-            ]
-        else:
-            runs = [(False, (_REFRESH, action, *names))]
+        dnf = functools.partial(self._run, repositories, error=error, log=log, what=what, hint=hint)
+        is_here = all(repository.folder for repository in repositories)
         with self._locked(error):
-            for network, arguments in runs:
-                self._sandbox(repositories, network=network).run(
-                    self._command(*arguments), timeout=TIMEOUT, error=error, log=log, what=what, hint=hint
-                )
+            try:
+                if not is_here:
+                    dnf(_REFRESH, action, "--downloadonly", *names, network=True)
+                elif not self._has_metadata(repositories):
+                    dnf(_REFRESH, "makecache")
+            finally:
+                self._copy_downloads(error)
+        dnf(_REFRESH if is_here else "--cacheonly", action, *names, own=True)
 
     def without_provider(
         self, capabilities: Sequence[str], *, extra: Sequence[ExtraRepository], error: type[BackportError]
@@ -157,15 +161,58 @@ class Dnf:
         a run of dnf for each capability.
         """
         repositories = self._configure(extra, error)
-        sandbox = self._sandbox(repositories, network=False)
-        missing = []
-        with self._locked(error):
-            for capability in capabilities:
-                command = self._command("--cacheonly", "--quiet", "repoquery", "--whatprovides", capability)
-                found = sandbox.run(command, timeout=TIMEOUT, error=error, what="asking dnf for providers")
-                if not found.output.strip():
-                    missing.append(capability)
-        return tuple(missing)
+        query = ("--cacheonly", "--quiet", "repoquery", "--whatprovides")
+        ask = functools.partial(
+            self._run, repositories, *query, error=error, what="asking dnf for providers", own=True
+        )
+        return tuple(capability for capability in capabilities if not ask(capability).output.strip())
+
+    def _run(
+        self,
+        repositories: Sequence[Repository],
+        *arguments: str,
+        error: type[BackportError],
+        what: str,
+        log: Path | None = None,
+        hint: str | None = None,
+        network: bool = False,
+        own: bool = False,
+    ) -> Completed:
+        """Run dnf in a sandbox, with the shared downloads or, ``own``, with this root's copy of them."""
+        sandbox = self._sandbox(repositories, network=network, own=own)
+        return sandbox.run(
+            self._command(*arguments), timeout=TIMEOUT, error=error, log=log, what=what, hint=hint
+        )
+
+    @property
+    def _copy(self) -> Path:
+        """Where this root has its copy of the downloaded metadata."""
+        return self.control.with_name("metadata")
+
+    def _has_metadata(self, repositories: Sequence[Repository]) -> bool:
+        """Whether the downloads hold the present metadata of the target's repositories on this host."""
+        own = {repository.id for repository in self.target.repositories}
+        for repository in repositories:
+            if repository.folder and repository.id in own:
+                here = repository.folder / _REPOMD
+                known = self.cache.glob(f"{repository.id}-*/{_REPOMD}")
+                if not here.is_file() or digest_of(here) not in map(digest_of, known):
+                    return False
+        return True
+
+    def _copy_downloads(self, error: type[BackportError]) -> None:
+        remove(self._copy)
+        self._copy.mkdir()
+        names = [
+            path.relative_to(self.cache)
+            for path in (*self.cache.glob("*/*"), *(path for path in self.cache.glob("*") if path.is_file()))
+            if path.name != _PACKAGES
+        ]
+        if names:
+            run(
+                ["cp", "-a", "--reflink=auto", "--parents", "-t", self._copy, "--", *names],
+                timeout=TIMEOUT, error=error, cwd=self.cache, what="copying dnf's metadata",
+            )  # fmt: skip
 
     def _locked(self, error: type[BackportError]) -> AbstractContextManager[None]:
         # dnf's own locks go by process ids, which mean nothing across pid namespaces.
@@ -219,17 +266,22 @@ class Dnf:
             copy = checked_key(key, keys, error=error)
         return f"file://{_CONTROL}/keys/{copy.name}"
 
-    def _sandbox(self, repositories: Sequence[Repository], *, network: bool) -> Sandbox:
+    def _sandbox(self, repositories: Sequence[Repository], *, network: bool, own: bool) -> Sandbox:
         self.cache.mkdir(parents=True, exist_ok=True)
         temporary = ("--tmpfs", "/tmp", "--dir", "/var/tmp")  # noqa: S108  # inside the sandbox
         environment = {"HOME": _CONTROL, **(network_environment() if network else {})}
         if (self.control / _POLICY).exists():
             environment[SHA1_POLICY_VARIABLE] = f"{_CONTROL}/{_POLICY}"
+        packages = sorted(self.cache.glob(f"*/{_PACKAGES}")) if own else []
         # dnf 4 takes its cache folder from inside the root, dnf 5 from outside.
         caches = [
             word
             for place in (f"{_TARGET}{_CACHE}", _CACHE)
-            for word in ("--bind", str(self.cache), place, "--tmpfs", f"{place}/log")
+            for words in (
+                ("--bind", str(self._copy if own else self.cache), place, "--tmpfs", f"{place}/log"),
+                *(("--ro-bind", str(path), f"{place}/{path.relative_to(self.cache)}") for path in packages),
+            )
+            for word in words
         ]
         folders = [
             word

@@ -1,7 +1,8 @@
 """Clean roots of a target: made by the host's dnf, used through bubblewrap, gone afterwards.
 
-A base root is made once for a target, a list of packages and a state of the repositories. One with more
-than the target's own base packages begins as a copy of theirs, and every clean root is a copy of one.
+A base root is made once for a target, a list of packages and a state of the repositories, and sealed. One
+with more than the target's own base packages begins as a copy of theirs, and every clean root is a copy of
+one whose seal fits: nothing that ran in a root is ever part of another.
 Nothing is ever mounted on the host. Roots lie in a folder that only root can enter, because they hold
 set-user-id programs. What a process that was killed left behind is removed by the next one that makes a
 root.
@@ -33,6 +34,7 @@ from backport.roots.dnf import Action, Dnf, ExtraRepository, expand_url, folder_
 from backport.roots.sandbox import Bind, Daemon, Sandbox
 from backport.roots.scratch import live_folder, remove
 from backport.run import Completed, network_environment, run
+from backport.seals import digest_of_tree, open_sealer, require_own
 from backport.target import Target
 from backport.trust import nevra_of
 
@@ -45,10 +47,14 @@ BUILDER_NAME, BUILDER_GROUP = "mockbuild", "mock"
 HOME = "/builddir"
 KEPT_BASE_ROOTS = 4
 LOCK_TIMEOUT = 3600.0
+KEY = Path("/run/backport-cache-key")
+"""The key of the base roots' seals. It goes when the host is restarted, as they do."""
 DATABASE = "/var/lib/rpm"
 """Where the target's releases keep the rpm database."""
 _MOST_LINKS = 40
 _NAMED_PACKAGES = 5
+
+_KIND = "base root"
 
 User = Literal["builder", "root"]
 
@@ -272,11 +278,14 @@ def clean_root(
 
     ``cache`` is the folder for long-lived things; the root itself lies there too, so that one that a
     killed process left behind is found and removed. ``workspace/root.log`` tells what dnf did.
-    Raises ``error`` when the root cannot be made, HostError when this host cannot make such roots.
+    Raises ``error`` when the root cannot be made, HostError when this host cannot make such roots or others
+    can write to the cache.
     """
     _check_host(target)
     log = workspace / "root.log"
     roots = cache / "roots"
+    for folder in (cache, roots, cache / "dnf"):
+        require_own(folder)
     if not roots.is_dir():
         roots.mkdir(parents=True, exist_ok=True)
         _spread(roots)
@@ -304,6 +313,8 @@ def _base_root(
     roots = cache / "roots"
     base = roots / f"base-{_base_key(target, (*target.buildroot, *more), error)}"
     if not _is_intact(base):
+        if base.exists():
+            _tell(log, f"{base}: is not as it was sealed; it is made anew")
         remove(base)
         below = _base_root(target, frozenset(), cache, log, error) if more else None
         with live_folder(roots) as folder:
@@ -312,11 +323,17 @@ def _base_root(
                 _copy(below / "root", new.path, error)
             new.install(sorted(more) or target.buildroot, error=error)
             _add_builder(new.path)
-            write_atomically(folder / "seal", _seal_of(new.path))
+            write_atomically(folder / "seal", _seal(new.path, base))
             folder.rename(base)
         _forget_old_bases(roots, keep=base)
     os.utime(base)
     return base
+
+
+def _tell(log: Path, line: str) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as stream:
+        stream.write(f"{line}\n")
 
 
 def _spread(roots: Path) -> None:
@@ -342,36 +359,26 @@ def _new_root(target: Target, folder: Path, cache: Path, log: Path) -> Root:
 
 
 def _copy(base: Path, path: Path, error: type[BackportError]) -> None:
-    """Copy a base root; what is below /usr, nine tenths of it, is shared by hard links.
-
-    rpm puts a changed file in the place of the old one, and the builder can write none of these. A
-    scriptlet that writes into one in place breaks the base root's seal, and it is not used again.
-    """
-    others = [entry for entry in base.iterdir() if entry.name not in ("usr", "dev", "proc")]
-    steps: tuple[tuple[str | Path, ...], ...] = (("--link", base / "usr"), ("--reflink=auto", *others))
-    for words in steps:
-        run(
-            ["cp", "-a", "-t", path, *words],
-            timeout=_COPY_TIMEOUT, error=error, what="copying a root",
-        )  # fmt: skip
+    """Copy a base root whole: no root shares an inode with another, so that what is written into one in
+    place, as a scriptlet may, is in no other."""
+    entries = [entry for entry in base.iterdir() if entry.name not in ("dev", "proc")]
+    run(
+        ["cp", "-a", "--reflink=auto", "-t", path, *entries],
+        timeout=_COPY_TIMEOUT, error=error, what="copying a root",
+    )  # fmt: skip
 
 
-def _seal_of(path: Path) -> str:
-    """Digest over owner, mode, size and time of every file below /usr."""
-    digest = hashlib.sha256()
-    for folder, folders, files in os.walk(path / "usr"):
-        folders.sort()
-        for name in sorted(files):
-            place = Path(folder, name)
-            state = place.lstat()
-            facts = (state.st_mode, state.st_uid, state.st_gid, state.st_size, state.st_mtime_ns)
-            digest.update(f"{place.relative_to(path)}\0{facts}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+def _seal(path: Path, base: Path) -> str:
+    """The seal of what lies in ``path`` as the base root ``base``."""
+    return open_sealer(KEY).seal(_KIND, base.name, digest_of_tree(path))
 
 
 def _is_intact(base: Path) -> bool:
-    seal = base / "seal"
-    return seal.is_file() and seal.read_text() == _seal_of(base / "root")
+    try:
+        seal = (base / "seal").read_text("ascii", "replace")
+        return open_sealer(KEY).holds(seal, _KIND, base.name, digest_of_tree(base / "root"))
+    except OSError:
+        return False
 
 
 def _add_builder(path: Path) -> None:

@@ -240,7 +240,7 @@ def test_unsigned_packages_are_refused_where_keys_are_named(
         root.install(["tiny"], extra=[repository])
 
 
-SCRIPTLET = """\
+SCRIPTED = """\
 Name: scripted
 Version: 1
 Release: 1
@@ -250,35 +250,65 @@ BuildArch: noarch
 %description
 It tells what its scriptlet could do.
 %post -p /bin/bash
+"""
+NOSY = """\
 (echo > /dev/tcp/127.0.0.1/PORT) 2>/dev/null && echo network >> /could
 mount -t tmpfs none /mnt 2>/dev/null && echo mount >> /could
 echo nothing > /dev/null
 test -c /dev/null || echo "no devices" >> /could
 ls -d /proc/[0-9]* | wc -l > /processes
 setsid sleep MARKER > /dev/null 2>&1 &
-%files
 """
+POISON = """\
+for file in FILES; do
+    real=$(readlink -f $file)
+    touch -r $real /tmp/time
+    printf X | dd of=$real bs=1 conv=notrunc 2>/dev/null
+    touch -r /tmp/time $real
+done
+"""
+
+
+def scripted(folder: Path, scriptlet: str) -> ExtraRepository:
+    """A repository with the package ``scripted``, whose %post is the given shell script."""
+    spec, repository = folder / "scripted.spec", folder / "repository"
+    folder.mkdir(parents=True, exist_ok=True)
+    spec.write_text(SCRIPTED + scriptlet + "\n%files\n")
+    subprocess.run(
+        ["rpmbuild", "-bb", "--quiet", "--define", f"_topdir {folder}/top", "--define",
+         f"_rpmdir {repository}", spec],
+        check=True, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+    )  # fmt: skip
+    write_repodata(repository, compression="gz")
+    return ExtraRepository.of_folder("scripted", repository)
 
 
 def test_scriptlets_reach_nothing_but_the_root(
     f28: Target, root_cache: Path, tmp_path: Path, marker: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        spec = tmp_path / "scripted.spec"
-        spec.write_text(SCRIPTLET.replace("PORT", str(server.getsockname()[1])).replace("MARKER", marker))
-        repository = tmp_path / "repository"
-        subprocess.run(
-            ["rpmbuild", "-bb", "--quiet", "--define", f"_topdir {tmp_path}/top", "--define",
-             f"_rpmdir {repository}", spec],
-            check=True, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-        )  # fmt: skip
-        write_repodata(repository, compression="gz")
-        extra = [ExtraRepository.of_folder("scripted", repository)]
+        port = str(server.getsockname()[1])
+        extra = [scripted(tmp_path, NOSY.replace("PORT", port).replace("MARKER", marker))]
         with clean_root(f28, cache=root_cache, workspace=tmp_path) as root:
             root.install(["scripted"], extra=extra)
             assert not root.locate("/could").exists()
             assert int(root.locate("/processes").read_text()) < 20
     assert not is_running(marker)
+
+
+def test_what_a_scriptlet_writes_in_place_is_in_no_later_root(
+    f28: Target, root_cache: Path, tmp_path: Path, shared: Root
+) -> None:
+    files = ["/usr/include/stdio.h", "/etc/passwd", "/usr/bin/gcc"]
+    before = {file: shared.locate(file).read_bytes() for file in files}
+    with clean_root(f28, cache=root_cache, workspace=tmp_path) as root:
+        extra = [scripted(tmp_path, POISON.replace("FILES", " ".join(files)))]
+        root.install(["scripted"], extra=extra)
+        assert all(root.locate(file).read_bytes() != before[file] for file in files)
+        assert root.locate(files[0]).stat().st_mtime_ns == shared.locate(files[0]).stat().st_mtime_ns
+    with clean_root(f28, cache=root_cache, workspace=tmp_path / "next") as root:
+        assert {file: root.locate(file).read_bytes() for file in files} == before
+    assert not (tmp_path / "next" / "root.log").exists()
 
 
 def test_what_cannot_be_installed_is_an_error_with_its_log(

@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("roots", "srpm", "repodata"),
         ("trust openpgp", "spec", "diffs"),
         ("recipe target site settings",),
-        ("artifacts", "progress"),
+        ("artifacts", "progress", "seals"),
         ("run", "files", "gzipped", "bindings"),
         ("causes",),
         ("errors", "printable"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,15 +133,52 @@ def test_the_builder_is_added_once_and_owns_its_home(tmp_path: Path, monkeypatch
     assert (tmp_path / "tmp").stat().st_mode & 0o7777 == 0o1777
 
 
-def test_a_changed_file_breaks_the_seal(root: Root) -> None:
-    file = root.path / "usr/bin/tool"
-    file.write_text("#!/bin/sh\n")
-    sealed = root_module._seal_of(root.path)
-    assert root_module._seal_of(root.path) == sealed
-    file.chmod(0o755)
-    changed_mode = root_module._seal_of(root.path)
-    file.write_text("#!/bin/sh\necho changed\n")
-    assert len({sealed, changed_mode, root_module._seal_of(root.path)}) == 3
+def test_a_base_root_is_intact_only_with_its_own_seal(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(root_module, "KEY", tmp_path / "keys" / "key")
+    base = tmp_path / "base-1"
+    base.mkdir()
+    root.path.rename(base / "root")
+    assert not root_module._is_intact(base)
+    (base / "seal").write_text(root_module._seal(base / "root", base))
+    assert root_module._is_intact(base)
+    assert not root_module._is_intact(base.rename(tmp_path / "base-2"))
+    (tmp_path / "base-2").rename(base)
+    file = base / "root" / "usr" / "bin" / "tool"
+    file.touch()
+    assert not root_module._is_intact(base)
+    file.unlink()
+    assert root_module._is_intact(base)
+    (tmp_path / "keys" / "key").unlink()
+    assert not root_module._is_intact(base)
+
+
+def test_roots_are_not_made_where_others_can_write(target: Target, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    if os.geteuid() == 0:
+        with (
+            pytest.raises(HostError, match=f"^{cache}: others can write"),
+            clean_root(target, cache=cache, workspace=tmp_path),
+        ):
+            pass
+        assert not list(cache.iterdir())
+
+
+def test_metadata_is_known_only_where_it_is_the_present_one(root: Root, target: Target) -> None:
+    folder = root.path.parent / "mirror"
+    repository = Repository(id="fedora", baseurl="", folder=folder)
+    (folder / "repodata").mkdir(parents=True)
+    (folder / "repodata" / "repomd.xml").write_text("new")
+    assert not root.dnf._has_metadata([repository])
+    known = root.dnf.cache / "fedora-0123" / "repodata" / "repomd.xml"
+    known.parent.mkdir(parents=True)
+    known.write_text("old")
+    assert not root.dnf._has_metadata([repository])
+    known.write_text("new")
+    assert root.dnf._has_metadata([repository, replace(repository, id="candidates", folder=Path("/no"))])
 
 
 def test_a_base_root_depends_on_what_it_is_made_from(target: Target, tmp_path: Path) -> None:
