@@ -246,7 +246,8 @@ def _account(run: _Run, gated: GatedRpms, resolved: Resolved) -> Account:
     """What is told of the run's packages to those who take them."""
     job, tested, now = run.job, gated.tested, datetime.now(UTC)
     origin = Origin(
-        run=run.record.id, recipe=job.name, target=job.target.name, started=run.record.started, finished=now,
+        run=run.record.id, recipe=job.name, target=job.target.name, vendor=job.target.namespace,
+        started=run.record.started, finished=now,
         parameters=job.recipe.model_dump(mode="json", by_alias=True),
         inputs=resolved.inputs, patches=_patch_digests(job, tested), gates=gated.checks,
         transcript=(run.workspace("self-test") / "transcript.txt").read_text(encoding="utf-8"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,8 +36,11 @@ class Target(SettingsFile):
     """The release's full name."""
     releasever: Name
     """The value of dnf's ``$releasever``, such as ``28``."""
-    dist: Annotated[str, StringConstraints(pattern=r"^\.[a-z0-9]+$")]
-    """The value of %dist, such as ``.fc28``."""
+    dist: Annotated[str, StringConstraints(pattern=r"^\.[a-z]+[0-9]+([._+]?[a-z0-9]+)*$")]
+    """The value of %dist, such as ``.fc28`` or ``.el9_4``: set for builds, and part of every release."""
+    vendor: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")] | None = None
+    """The namespace of package URLs, such as ``almalinux``. Default: what %dist says, ``fedora`` for
+    ``.fc28``, ``redhat`` for ``.el9``, else its letters."""
     arch: Literal["x86_64", "aarch64", "ppc64le", "s390x"]
     """The architecture that is built for, as rpm and the host's kernel name it."""
     repositories: tuple[Repository, ...] = Field(min_length=1)
@@ -48,6 +52,11 @@ class Target(SettingsFile):
     signature_digest: Literal["sha256", "sha512"] = "sha256"
     """Digest of the signatures on packages and metadata that the target's rpm and gpg can verify."""
 
+    @property
+    def namespace(self) -> str:
+        """The namespace of its packages' URLs."""
+        return self.vendor or vendor_of(self.dist)
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Target:
         ids = [repository.id for repository in self.repositories]
@@ -58,6 +67,17 @@ class Target(SettingsFile):
                 if key not in self.keys:
                     raise ValueError(f"repository {repository.id}: key {key!r} is not among the keys")
         return self
+
+
+def vendor_of(dist: str) -> str:
+    """Whose packages have such a %dist, as package URLs name them.
+
+    >>> vendor_of(".fc28"), vendor_of(".el9_4"), vendor_of(".amzn2023")
+    ('fedora', 'redhat', 'amzn')
+    """
+    letters = re.match("[a-z]*", dist.removeprefix("."))
+    name = letters[0] if letters else ""
+    return {"fc": "fedora", "el": "redhat"}.get(name, name)
 
 
 def load_target(folder: Path, name: str) -> Target:

@@ -19,11 +19,12 @@ import rpm
 
 from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import (
-    BUILD_MACROS,
     MEND_HINT,
     beside_target,
+    build_macros,
     collect,
     lay_out,
+    require_dist,
     require_room,
     take_packages,
 )
@@ -33,7 +34,7 @@ from backport.files import remove_tree, scratch_folder
 from backport.roots.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
 from backport.run import Completed, describe_exit
 from backport.target import Target
-from backport.trust import read_header
+from backport.trust import nevra_of, read_header
 
 PACK_TIMEOUT = 900.0
 """Deadline in seconds for packing a source package."""
@@ -117,7 +118,12 @@ class _Build:
         self.results.mkdir()
         for place in (self.results, top, *top.rglob("*")):
             os.chown(place, BUILDER_UID, BUILDER_UID)
-        macros = {**BUILD_MACROS, "%_topdir": _TOP, "%_rpmdir": _RESULTS, "%_srcrpmdir": _RESULTS}
+        macros = {
+            **build_macros(self.root.target),
+            "%_topdir": _TOP,
+            "%_rpmdir": _RESULTS,
+            "%_srcrpmdir": _RESULTS,
+        }
         text = "".join(f"{name} {value}\n" for name, value in macros.items())
         self.root.locate("/builddir/.rpmmacros").write_text(text)
 
@@ -157,7 +163,9 @@ class _Build:
         for path in self.results.iterdir():
             remove_tree(path)
         self._judge(self._rpmbuild(["-bs"], timeout=PACK_TIMEOUT), "the source package cannot be packed")
-        return self._only_header(".rpm")
+        header = self._only_header(".rpm")
+        require_dist(nevra_of(header), self.root.target)
+        return header
 
     def _generated_requires(self) -> list[str]:
         """What the section %generate_buildrequires asks for, given what is installed now."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import rpm
 
-from backport.artifacts import BuiltRpms, PatchedSrpm, Rpm
+from backport.artifacts import BuiltRpms, Nevra, PatchedSrpm, Rpm
 from backport.errors import BuildError, BuildRootError
 from backport.files import digest_of, named
 from backport.roots.dnf import ExtraRepository
@@ -53,6 +53,14 @@ def beside_target(candidates: Path | None, published: ExtraRepository | None) ->
     own = ExtraRepository.of_folder("candidates", candidates) if candidates else None
     found = (replace(own, priority=_OWN_PRIORITY) if own else None, published)
     return tuple(repository for repository in found if repository)
+
+
+def build_macros(target: Target) -> dict[str, str]:
+    """The macros of every build for a target: `BUILD_MACROS`, and its %dist.
+
+    %dist is set, whatever package of the target defines it, so that releases are what the target says.
+    """
+    return {**BUILD_MACROS, "%dist": target.dist}
 
 
 def require_room(name: str, folders: Sequence[Path], *, log: Path) -> None:
@@ -148,9 +156,14 @@ def _source_package(rpms: Sequence[Rpm], patched: PatchedSrpm, target: Target) -
     nevra = found[0].nevra
     if (nevra.name, nevra.epoch, nevra.version) != (wanted.name, wanted.epoch, wanted.version):
         raise BuildError(f"{wanted.name}: the build gave {nevra}, which is another package than {wanted}")
+    require_dist(nevra, target)
+    return found[0]
+
+
+def require_dist(nevra: Nevra, target: Target) -> None:
+    """Raise BuildError when a package's release does not have the target's %dist."""
     if target.dist not in nevra.release:
         raise BuildError(
             f"{nevra}: its release does not have the target's %dist, {target.dist}",
-            hint="the package that defines %dist must be among the target's `buildroot`",
+            hint="the spec sets %dist itself, or its Release does not use it: edit it in the recipe",
         )
-    return found[0]

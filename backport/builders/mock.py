@@ -27,9 +27,9 @@ from pathlib import Path
 
 from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import (
-    BUILD_MACROS,
     MEND_HINT,
     beside_target,
+    build_macros,
     collect,
     lay_out,
     require_room,
@@ -287,7 +287,7 @@ def render_config(
     ]  # fmt: skip
     by_hand = keys is None and _sha1_keys(target)
     return render(
-        "mock.cfg.j2", target=target, root=_root_name(target), macros=BUILD_MACROS,
+        "mock.cfg.j2", target=target, root=_root_name(target), macros=build_macros(target),
         repositories=repositories, nspawn_args=list(nspawn_args), environment=environment or {},
         sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
     )  # fmt: skip

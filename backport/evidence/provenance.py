@@ -7,6 +7,7 @@ than the run's own logs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from backport.evidence.intoto import (
     TestStatement,
 )
 from backport.files import digest_of
+from backport.target import vendor_of
 
 BUILD_TYPE = "pkg:generic/backport?build-type=rebuild-v1#docs/provenance.md"
 """A package URL with the place of the description in backport's own source."""
@@ -58,6 +60,8 @@ class Origin:
     run: str
     recipe: str
     target: str
+    vendor: str = "fedora"
+    """The namespace of the target's package URLs; see `backport.target.Target.namespace`."""
     started: datetime
     finished: datetime
     parameters: Mapping[str, Any]
@@ -155,15 +159,21 @@ def test_statement(tested: TestedRpms, origin: Origin, files: Sequence[Published
     )  # fmt: skip
 
 
-def purl(nevra: Nevra) -> str:
-    """The package URL of an RPM (purl specification, type ``rpm``), Fedora's namespace.
+def purl(nevra: Nevra, vendor: str) -> str:
+    """The package URL of an RPM (purl specification, type ``rpm``) in its vendor's namespace.
 
-    >>> purl(Nevra(name="openssl-libs", epoch=1, version="1.1.1a", release="1.fc29", arch="x86_64"))
+    >>> purl(Nevra(name="openssl-libs", epoch=1, version="1.1.1a", release="1.fc29", arch="x86_64"), "fedora")
     'pkg:rpm/fedora/openssl-libs@1.1.1a-1.fc29?arch=x86_64&epoch=1'
     """
     epoch = f"&epoch={nevra.epoch}" if nevra.epoch else ""
     version = f"{nevra.version}-{nevra.release}".replace("+", "%2B").replace("^", "%5E")
-    return f"pkg:rpm/fedora/{nevra.name.replace('+', '%2B')}@{version}?arch={nevra.arch}{epoch}"
+    return f"pkg:rpm/{vendor}/{nevra.name.replace('+', '%2B')}@{version}?arch={nevra.arch}{epoch}"
+
+
+def source_purl(nevra: Nevra) -> str:
+    """The package URL of a source package that was carried over: its vendor's is told by its release."""
+    dist = re.search(r"\.(fc|el|amzn)[0-9]", nevra.release)
+    return purl(nevra, vendor_of(dist[0]) if dist else "fedora")
 
 
 def _name(built: BuiltRpms) -> str:
@@ -174,7 +184,7 @@ def _dependencies(built: BuiltRpms, origin: Origin) -> Iterator[Resource]:
     source = built.patched.source
     yield Resource(
         name=source.rpm.nevra.filename,
-        uri=purl(source.rpm.nevra),
+        uri=source_purl(source.rpm.nevra),
         digest={"sha256": source.rpm.sha256},
         download_location=source.url,
         media_type=RPM_MEDIA_TYPE,

@@ -36,21 +36,26 @@ from packageurl import PackageURL
 from backport import __version__
 from backport.artifacts import BuiltRpms, Nevra, Rpm, TestedRpms
 from backport.errors import PublishError
-from backport.evidence.provenance import PublishedFile, purl
+from backport.evidence.provenance import PublishedFile, purl, source_purl
 from backport.trust import read_header
 
 _VOID = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), "\N{REPLACEMENT CHARACTER}")
 
 
-def bill_of_materials(tested: TestedRpms, files: Sequence[PublishedFile], *, time: datetime) -> str:
+def bill_of_materials(
+    tested: TestedRpms, files: Sequence[PublishedFile], *, vendor: str, time: datetime
+) -> str:
     """The CycloneDX document, JSON text, for ``files``, which are among the packages of ``tested``.
+
+    ``vendor`` is the namespace of their package URLs.
 
     Raises PublishError when a header cannot be read.
     """
     packages = _packages(tested)
     headers = {file.nevra: read_header(packages[file.nevra][0].path, error=PublishError) for file in files}
     components = {
-        file.nevra: _component(*packages[file.nevra], headers[file.nevra], file=file) for file in files
+        file.nevra: _component(*packages[file.nevra], headers[file.nevra], file=file, vendor=vendor)
+        for file in files
     }
     identity = "\n".join(sorted(f"{file.sha256} {file.path}" for file in files))
     bom = Bom(
@@ -95,8 +100,7 @@ def _packages(tested: TestedRpms) -> dict[str, tuple[Rpm, BuiltRpms]]:
     }
 
 
-def _component(rpm: Rpm, built: BuiltRpms, header: Any, *, file: PublishedFile) -> Component:
-
+def _component(rpm: Rpm, built: BuiltRpms, header: Any, *, file: PublishedFile, vendor: str) -> Component:
     is_source = rpm.nevra.arch == "src"
     declared = _text(header[rpm_bindings.RPMTAG_LICENSE])
     return Component(
@@ -104,37 +108,45 @@ def _component(rpm: Rpm, built: BuiltRpms, header: Any, *, file: PublishedFile) 
         version=rpm.nevra.evr,
         type=ComponentType.FILE if is_source else ComponentType.LIBRARY,
         bom_ref=file.path,
-        purl=PackageURL.from_string(purl(rpm.nevra)),
+        purl=PackageURL.from_string(purl(rpm.nevra, vendor)),
         description=_text(header[rpm_bindings.RPMTAG_SUMMARY]),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)],
         # The tag's notation is that of Fedora at the time, which is not SPDX's.
         licenses=[DisjunctiveLicense(name=declared)] if declared else [],
-        pedigree=_source_pedigree(built) if is_source else Pedigree(ancestors=[_plain(built.srpm.nevra)]),
+        pedigree=_source_pedigree(built)
+        if is_source
+        else Pedigree(ancestors=[_plain(built.srpm.nevra, purl(built.srpm.nevra, vendor))]),
         properties=[Property(name="backport:file", value=file.path)],
     )
 
 
 def _source_pedigree(built: BuiltRpms) -> Pedigree:
-
     source = built.patched.source
     where = ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(source.url))
     content = base64.b64encode(built.patched.diff.encode()).decode("ascii")
     text = AttachedText(content=content, content_type="text/x-diff", encoding=Encoding.BASE_64)
     patch = Patch(type=PatchClassification.BACKPORT, diff=Diff(text=text))
     return Pedigree(
-        ancestors=[_plain(source.rpm.nevra, sha256=source.rpm.sha256, references=[where])],
+        ancestors=[
+            _plain(
+                source.rpm.nevra,
+                source_purl(source.rpm.nevra),
+                sha256=source.rpm.sha256,
+                references=[where],
+            )
+        ],
         patches=[patch] if built.patched.diff else [],
         notes=f"signed by {source.signing_key}; the change is to the spec and its sources",
     )
 
 
-def _plain(nevra: Nevra, *, sha256: str = "", references: Iterable[Any] = ()) -> Component:
+def _plain(nevra: Nevra, url: str, *, sha256: str = "", references: Iterable[Any] = ()) -> Component:
     """A package that is only referred to."""
     return Component(
         name=nevra.name,
         version=nevra.evr,
         type=ComponentType.FILE,
-        purl=PackageURL.from_string(purl(nevra)),
+        purl=PackageURL.from_string(url),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256)] if sha256 else [],
         external_references=references,
     )

@@ -90,7 +90,7 @@ def new_evidence(
             annotations={"role": "tests"},
         )
         texts[PROVENANCE] = provenance_statement(tested, origin, added, evidence=proof).to_json()
-        texts[SBOM] = bill_of_materials(tested, added, time=origin.finished)
+        texts[SBOM] = bill_of_materials(tested, added, vendor=origin.vendor, time=origin.finished)
     content = hashlib.sha256("".join(texts[end] for end in sorted(texts)).encode()).hexdigest()
     return Evidence(name=f"{origin.finished.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{content[:12]}", texts=texts)
 

@@ -18,7 +18,7 @@ from backport.errors import PublishError, UsageError
 from backport.evidence import store as evidence_module
 from backport.evidence.intoto import Resource, read_provenance, read_test_result
 from backport.evidence.intoto import TestStatement as Results
-from backport.evidence.provenance import INLINE_LIMIT, provenance_statement, purl
+from backport.evidence.provenance import INLINE_LIMIT, provenance_statement, purl, source_purl
 from backport.evidence.provenance import test_statement as results_statement
 from backport.evidence.store import (
     FOLDER,
@@ -201,7 +201,8 @@ def test_what_is_no_such_statement_is_told(run: SmallRun, change: dict[str, Any]
 
 def test_purls_say_the_epoch_and_escape() -> None:
     nevra = Nevra(name="gtk+", epoch=2, version="1^git", release="1.fc28", arch="noarch")
-    assert purl(nevra) == "pkg:rpm/fedora/gtk%2B@1%5Egit-1.fc28?arch=noarch&epoch=2"
+    assert purl(nevra, "amzn").startswith("pkg:rpm/amzn/gtk%2B@")
+    assert purl(nevra, "fedora") == "pkg:rpm/fedora/gtk%2B@1%5Egit-1.fc28?arch=noarch&epoch=2"
 
 
 def test_a_whole_generation_passes(made: Path, key: Path) -> None:
@@ -350,3 +351,12 @@ def test_why_says_that_a_change_is_too_large(tmp_path: Path) -> None:
     (one,) = why(folder, "tiny-1-1.src")
     assert one.diff is None
     assert "too large" in "\n".join(to_text(one))
+
+
+@pytest.mark.parametrize(
+    ("release", "vendor"),
+    [("1.fc29", "fedora"), ("4.el9_4.2", "redhat"), ("3.20250101gitel.amzn2023", "amzn"), ("7", "fedora")],
+)
+def test_a_source_is_its_own_vendors(release: str, vendor: str) -> None:
+    nevra = Nevra(name="a", version="1", release=release, arch="src")
+    assert source_purl(nevra) == f"pkg:rpm/{vendor}/a@1-{release}?arch=src"

@@ -21,12 +21,14 @@ def run(tmp_path: Path) -> SmallRun:
 
 
 def document(run: SmallRun) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(bill_of_materials(run.tested, run.files, time=FINISHED))
+    data: dict[str, Any] = json.loads(
+        bill_of_materials(run.tested, run.files, vendor="fedora", time=FINISHED)
+    )
     return data
 
 
 def test_the_schema_takes_it(run: SmallRun) -> None:
-    text = bill_of_materials(run.tested, run.files, time=FINISHED)
+    text = bill_of_materials(run.tested, run.files, vendor="fedora", time=FINISHED)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
 
 
@@ -37,7 +39,9 @@ def test_the_schema_is_a_check_that_can_fail(run: SmallRun) -> None:
 
 
 def test_the_same_packages_give_the_same_document(run: SmallRun) -> None:
-    first, second = (bill_of_materials(run.tested, run.files, time=FINISHED) for _ in range(2))
+    first, second = (
+        bill_of_materials(run.tested, run.files, vendor="fedora", time=FINISHED) for _ in range(2)
+    )
     assert first == second
 
 
@@ -47,6 +51,17 @@ def test_components_have_purl_digest_and_file(run: SmallRun) -> None:
     binary = components["x86_64/tiny-1-1.noarch.rpm"]
     assert binary["purl"] == "pkg:rpm/fedora/tiny@1-1?arch=noarch"
     assert binary["hashes"] == [{"alg": "SHA-256", "content": run.files[1].sha256}]
+
+
+def test_packages_are_their_targets_vendors_and_sources_fedoras(run: SmallRun) -> None:
+    text = bill_of_materials(run.tested, run.files, vendor="almalinux", time=FINISHED)
+    source, binary = (
+        {one["bom-ref"].partition("/")[0]: one for one in json.loads(text)["components"]}[place]
+        for place in ("source", "x86_64")
+    )
+    assert source["purl"] == "pkg:rpm/almalinux/tiny@1-1?arch=src"
+    assert binary["pedigree"]["ancestors"][0]["purl"] == source["purl"]
+    assert source["pedigree"]["ancestors"][0]["purl"] == "pkg:rpm/fedora/tiny@1-1.fc29?arch=src"
 
 
 def test_the_source_package_descends_from_fedoras_with_the_whole_change(run: SmallRun) -> None:

@@ -98,3 +98,25 @@ def test_unknown_target(tmp_path: Path) -> None:
     (tmp_path / "f28.toml").touch()
     with pytest.raises(UsageError, match=r"unknown target 'f82' \(did you mean f28\?\)"):
         load_target(tmp_path, "f82")
+
+
+@pytest.mark.parametrize(
+    ("dist", "namespace"),
+    [
+        (".fc28", "fedora"),
+        (".el9_4", "redhat"),
+        (".el8.1", "redhat"),
+        (".amzn2023", "amzn"),
+        (".oe2403", "oe"),
+    ],
+)
+def test_a_dist_tells_whose_packages_they_are(tmp_path: Path, dist: str, namespace: str) -> None:
+    assert load_text(tmp_path, WHOLE.replace(".fc28", dist)).namespace == namespace
+    named = WHOLE.replace('dist = ".fc28"', f'dist = "{dist}"\nvendor = "almalinux"')
+    assert load_text(tmp_path, named).namespace == "almalinux"
+
+
+@pytest.mark.parametrize("dist", ["fc28", ".", ".fc28-1", ".fc 28", ".fc28%x", ".fc28..", "._4", ".el9_"])
+def test_what_is_no_dist_is_refused(tmp_path: Path, dist: str) -> None:
+    with pytest.raises(UsageError, match="dist"):
+        load_text(tmp_path, WHOLE.replace(".fc28", dist))
