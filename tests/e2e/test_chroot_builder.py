@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_a_package_is_built_with_its_logs(builder: ChrootBuilder, workspace: Pat
     installed = (workspace / "installed_pkgs.log").read_text().splitlines()
     assert any(line.startswith("gcc-") and line.endswith(" installed") for line in installed)
     assert {path.name for path in workspace.iterdir()} == LOGS | {"rpms"}
+
+
+def test_the_targets_dist_is_set_and_looked_for_before_anything_is_built(
+    builder: ChrootBuilder, f28: Target, workspace: Path, tmp_path: Path
+) -> None:
+    target = f28.model_copy(update={"dist": ".el9_4"})
+    built = replace(builder, target=target).build(
+        hello.patched(tmp_path / "a"), candidates=None, workspace=workspace
+    )
+    assert {rpm.nevra.release for rpm in (built.srpm, *built.rpms)} == {"1.el9_4.bp1"}
+    own = hello.patched(tmp_path / "b", building="touch /builddir/results/built")
+    own.spec.write_bytes(b"%global dist .fc29\n" + own.spec.read_bytes())
+    with pytest.raises(BuildError, match=r"does not have the target's %dist, \.fc28"):
+        builder.build(own, candidates=None, workspace=workspace / "own")
+    assert "rpmbuild -bb" not in (workspace / "own" / "build.log").read_text()
 
 
 @pytest.mark.parametrize(("undefine", "printed"), [((), "fuzz [0]"), (("_default_patch_fuzz",), "fuzz []")])
