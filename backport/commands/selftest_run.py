@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import cmp_to_key
 from pathlib import Path
 
-import requests
 import rpm
 from rich.text import Text
 
@@ -29,14 +28,14 @@ from backport.runs.job import Job
 from backport.runs.report import junit_document, tally
 from backport.selftest import Candidate, Examination, examine_candidate
 from backport.settings import Key
-from backport.sources.net import network_reason
 from backport.trust import fingerprints_in
+from backport.web import Limits, get
 
 REPO_FILE = "backport.repo"
 SECTION = "backport"
 
-_REQUEST_TIMEOUT = 30.0
 _LIMIT = 256 * 1024 * 1024
+_LIMITS = Limits(timeout=30.0, retries=2, total_timeout=600.0, size=_LIMIT)
 _NOT_PUBLISHED = "`backport build` publishes; --repo names the folder of a target, which holds backport.repo"
 
 
@@ -209,24 +208,11 @@ def _get(url: str) -> bytes:
             with folder.open("rb") as stream:
                 content = stream.read(_LIMIT + 1)
         else:
-            content = _download(url)
-    except requests.RequestException as problem:
-        raise FetchError(f"{url}: not fetched: {network_reason(problem)}", hint=_NOT_PUBLISHED) from None
+            content = get(url, limits=_LIMITS, error=FetchError, hint=_NOT_PUBLISHED)
     except OSError as problem:
         raise FetchError(f"{url}: {problem.strerror}", hint=_NOT_PUBLISHED) from None
     if len(content) > _LIMIT:
         raise FetchError(f"{url} is larger than {_LIMIT} octets")
-    return content
-
-
-def _download(url: str) -> bytes:
-    with requests.get(url, timeout=_REQUEST_TIMEOUT, stream=True) as answer:
-        answer.raise_for_status()
-        content = b""
-        for chunk in answer.iter_content(64 * 1024):
-            content += chunk
-            if len(content) > _LIMIT:
-                break
     return content
 
 

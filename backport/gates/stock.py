@@ -17,14 +17,15 @@ from backport.files import digest_of, scratch_folder
 from backport.progress import Progress
 from backport.repodata import FOLDER, REPOMD, bindings
 from backport.roots.dnf import expand_url, folder_of
-from backport.sources.download import Limits, download
+from backport.roots.root import REPOMD_LIMITS
+from backport.sources.download import download
 from backport.target import Repository, Target
+from backport.web import Limits
 
 METADATA_LIMIT = 1024**3
 """Bytes of one metadata file at most; Fedora's largest has some 60 MB."""
 PACKAGE_LIMIT = 4 * 1024**3
 """Bytes of one package at most: what an RPM can hold."""
-_REPOMD_LIMIT = 16 * 1024**2
 _TIMEOUT, _TOTAL_TIMEOUT, _RETRIES = 30.0, 3600.0, 3
 _HINT = "check `mirrors` in the site file, the target's `baseurl` and the network"
 
@@ -64,7 +65,7 @@ class Stock:
             repomd = folder_of(url)
             if repomd is None:
                 repomd = scratch / REPOMD
-                self._download(url, repomd, limit=_REPOMD_LIMIT)
+                self._download(url, repomd, limit=REPOMD_LIMITS.size)
             records = _records(repomd, f"repository {repository.id}")
         files = {
             kind: self._file(

@@ -11,7 +11,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import requests
 import rpm as rpm_bindings
 
 from backport.artifacts import Check, PublishedRepo, Rpm, Verdict, is_for_debugging
@@ -24,9 +23,10 @@ from backport.roots.root import ExtraRepository, Root, clean_root
 from backport.settings import Key
 from backport.target import Target
 from backport.trust import fingerprints_in, nevra_of, read_header
+from backport.web import Limits, get
 
 REPOSITORY_ID = "backport"
-_REQUEST_TIMEOUT = 30.0
+_LIMITS = Limits(timeout=30.0, retries=0, total_timeout=60.0, size=1024**2)
 
 
 def prove(
@@ -101,7 +101,6 @@ class _Client:
         try:
             self.repository = self._fetch_settings()
         except (
-            requests.RequestException,
             configparser.Error,
             PublishError,
             LookupError,
@@ -189,11 +188,8 @@ class _Client:
 
     @staticmethod
     def _get(url: str) -> str:
-        with requests.Session() as session:
-            session.trust_env = False
-            answer = session.get(url, timeout=_REQUEST_TIMEOUT)
-        answer.raise_for_status()
-        return answer.text
+        hint = "is the folder of the repository whole?"
+        return get(url, limits=_LIMITS, error=PublishError, hint=hint, environment=False).decode()
 
 
 def _identity(path: Path) -> tuple[str, str, bytes]:

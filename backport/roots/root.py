@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import requests
 import rpm
 
 from backport.artifacts import Nevra
@@ -37,6 +36,7 @@ from backport.run import Completed, network_environment, run
 from backport.seals import digest_of_tree, open_sealer, require_own
 from backport.target import Target
 from backport.trust import nevra_of
+from backport.web import Limits, get
 
 __all__ = ["BUILDER_UID", "Bind", "Daemon", "ExtraRepository", "Root", "clean_root"]
 
@@ -59,7 +59,8 @@ _KIND = "base root"
 User = Literal["builder", "root"]
 
 _COPY_TIMEOUT = 600.0
-_REQUEST_TIMEOUT = 60.0
+REPOMD_LIMITS = Limits(timeout=30.0, retries=2, total_timeout=120.0, size=16 * 1024**2)
+"""What a repomd.xml may cost; Fedora's largest has some 10 kB."""
 _ROOT_CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID", "SYS_CHROOT",
 )  # fmt: skip
@@ -431,12 +432,7 @@ def _repomd_digest(url: str, error: type[BackportError]) -> str:
             return digest_of(folder / "repodata" / "repomd.xml")
         except OSError as problem:
             raise error(f"{place}: {problem.strerror}", hint=hint) from None
-    try:
-        answer = requests.get(place, timeout=_REQUEST_TIMEOUT)
-        answer.raise_for_status()
-    except requests.RequestException as problem:
-        raise error(f"{place}: {problem}", hint=hint) from None
-    return hashlib.sha256(answer.content).hexdigest()
+    return hashlib.sha256(get(place, limits=REPOMD_LIMITS, error=error, hint=hint)).hexdigest()
 
 
 def _check_host(target: Target) -> None:

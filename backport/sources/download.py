@@ -13,32 +13,19 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import tenacity
-
 from backport.errors import FetchError
 from backport.files import write_atomically
 from backport.progress import Progress
-from backport.sources.net import network_reason, pieces
+from backport.web import Limits, WebError, body, opened, repeated, require
 
 if TYPE_CHECKING:
     import requests
 
-MAX_BACKOFF = 10.0
-"""Longest pause in seconds between two attempts."""
+_HINT = "check `files` under [koji] and the network; the next run goes on where this one stopped"
 
 
 class FileMissing(FetchError):
     """The server says that there is no such file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one download may cost: seconds without a byte, repetitions, seconds in all, bytes."""
-
-    timeout: float
-    retries: int
-    total_timeout: float
-    size: int
 
 
 def download(url: str, target: Path, *, limits: Limits, progress: Progress, size: int | None = None) -> None:
@@ -50,28 +37,13 @@ def download(url: str, target: Path, *, limits: Limits, progress: Progress, size
     """
     part = _Part(path=target.with_name(f"{target.name}.part"), limits=limits)
     deadline = time.monotonic() + limits.total_timeout
-    attempts = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(limits.retries + 1)
-        | tenacity.stop_after_delay(limits.total_timeout),
-        wait=tenacity.wait_exponential(multiplier=0.5, max=min(MAX_BACKOFF, limits.total_timeout)),
-        retry=tenacity.retry_if_exception_type(_Transient),
-        reraise=True,
-    )
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        attempts(_attempt, url, part, deadline=deadline, progress=progress, size=size)
-    except _Transient as problem:
-        tries = f"{limits.retries + 1} attempts" if limits.retries else "one attempt"
-        raise FetchError(
-            f"{url}: not fetched in {tries}: {problem}",
-            hint="check `files` under [koji] and the network; the next run goes on where this one stopped",
-        ) from None
+        repeated(lambda: _attempt(url, part, deadline=deadline, progress=progress, size=size), limits)
+    except WebError as problem:
+        raise (FileMissing if problem.missing else FetchError)(f"{url}: {problem}", hint=_HINT) from None
     part.path.replace(target)
     part.mark.unlink(missing_ok=True)
-
-
-class _Transient(Exception):
-    """A failure by no fault of the request: it may succeed when repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,32 +85,22 @@ class _Part:
 
 
 def _attempt(url: str, part: _Part, *, deadline: float, progress: Progress, size: int | None) -> None:
-    import requests  # noqa: PLC0415  # most commands download nothing
-
-    headers = {"Accept-Encoding": "identity", **part.wish()}
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=part.limits.timeout) as response:
+        with opened(url, limits=part.limits, deadline=deadline, headers=part.wish()) as response:
             if _is_whole(response, part):
                 return
-            if not _accepted(url, response, part):
-                raise _Transient("the half file did not fit and was discarded")
+            _require_fitting(response, part)
             with part.open(response) as stream:
-                for piece in pieces(response):
+                there = stream.tell()
+                for piece in body(response, limits=part.limits, deadline=deadline, there=there):
                     stream.write(piece)
-                    _check_bounds(url, part, done=stream.tell(), deadline=deadline)
                     progress.transfer(url.rpartition("/")[2], stream.tell(), size)
-    except (requests.ConnectionError, requests.Timeout) as problem:
-        # A certificate that does not verify will not verify the next time either.
-        fatal = isinstance(problem, requests.exceptions.SSLError)
-        raise (_refused(url, problem) if fatal else _Transient(network_reason(problem))) from None
-    except requests.RequestException as problem:
-        raise _refused(url, problem) from None
+    except WebError as problem:
+        if problem.spoils:
+            part.restart()
+        raise
     except OSError as problem:
         raise FetchError(f"{part.path}: cannot be written: {problem.strerror}") from None
-
-
-def _refused(url: str, problem: Exception) -> FetchError:
-    return FetchError(f"{url}: not fetched: {network_reason(problem)}", hint="check `files` under [koji]")
 
 
 def _is_whole(response: requests.Response, part: _Part) -> bool:
@@ -147,37 +109,12 @@ def _is_whole(response: requests.Response, part: _Part) -> bool:
     return past_end and response.headers.get("Content-Range") == f"bytes */{part.size}"
 
 
-def _accepted(url: str, response: requests.Response, part: _Part) -> bool:
-    """Whether the answer goes on where the half file ends, or brings the whole file."""
+def _require_fitting(response: requests.Response, part: _Part) -> None:
+    """Raise WebError unless the answer goes on where the half file ends, or brings the whole file."""
     status = response.status_code
-    if status == HTTPStatus.OK:
-        return True
-    if status == HTTPStatus.PARTIAL_CONTENT:
-        fits = response.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
-        if not fits:
-            part.restart()
-        return fits
-    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        part.restart()
-        return False
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise _Transient(f"HTTP status {status}")
-    if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        raise FileMissing(
-            f"{url}: not on the server (HTTP status {status})", hint="check `files` under [koji]"
-        )
-    raise FetchError(f"{url}: refused with HTTP status {status}", hint="check `files` under [koji]")
-
-
-def _check_bounds(url: str, part: _Part, *, done: int, deadline: float) -> None:
-    if done > part.limits.size:
-        part.restart()
-        raise FetchError(
-            f"{url}: more than the {part.limits.size} bytes that the hub leads to expect",
-            hint="the file server serves another file, or none that ends; check `files` under [koji]",
-        )
-    if time.monotonic() > deadline:
-        raise FetchError(
-            f"{url}: not whole after {part.limits.total_timeout:g} s, its deadline",
-            hint="the next run goes on where this one stopped; or raise `total_timeout` under [koji]",
-        )
+    fits = response.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or (
+        status == HTTPStatus.PARTIAL_CONTENT and not fits
+    ):
+        raise WebError("the half file did not fit and was discarded", passing=True, spoils=True)
+    require(response, HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT)

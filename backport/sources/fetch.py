@@ -28,9 +28,10 @@ from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.progress import Progress
 from backport.settings import Key
 from backport.site import Koji
-from backport.sources.download import FileMissing, Limits, download
+from backport.sources.download import FileMissing, download
 from backport.sources.resolve import Found, ResolvedBuild, resolve, search
 from backport.trust import Keyring, nevra_of, pinned_keyring, read_header
+from backport.web import Limits
 
 __all__ = ["Found", "ResolvedBuild", "fetch", "resolve", "search"]
 

@@ -10,7 +10,8 @@ import io
 import time
 import xmlrpc.client
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
 from xml.parsers.expat import ExpatError
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,12 +19,23 @@ from pydantic import TypeAdapter, ValidationError
 from backport.errors import FetchError
 from backport.printable import printable
 from backport.site import Koji
-from backport.sources.net import network_reason, pieces
+from backport.web import (
+    MAX_BACKOFF,
+    Limits,
+    WebError,
+    body,
+    repeated,
+    require,
+    status_in_words,
+    translated,
+    within,
+)
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes in one answer of a hub; all dependencies of the largest packages are a few million."""
-RETRY_INTERVAL = 2.0
-"""Seconds between two attempts of the same call."""
+_OFFLINE_HINT = "wait until its maintenance or outage is over; `retries` under [koji] has it asked more often"
+_AWAY_HINT = "try again later, or check `hub` and raise `timeout` under [koji]"
+_ADDRESS_HINT = "is `hub` under [koji] the URL of a Koji hub, with no proxy's page in between?"
 _NONSENSE = (
     ExpatError,
     xmlrpc.client.Error,
@@ -36,13 +48,27 @@ _NONSENSE = (
 )
 """What the client library raises for an answer that is not XML-RPC."""
 
+if TYPE_CHECKING:
+    import requests
+
 Answer = TypeVar("Answer")
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 """Method, positional and named arguments."""
 
 
 class Fault(Exception):
-    """The hub's refusal of one call."""
+    """The hub's refusal of one call; ``code`` is Koji's number for its kind (``koji.GenericError``'s)."""
+
+    def __init__(self, text: str, *, code: object = None) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _Offline(WebError):
+    """The hub says that it cannot work now: maintenance, or an outage of its database (fault 1014)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"is offline, it says: {text}", passing=True)
 
 
 class Hub:
@@ -60,10 +86,7 @@ class Hub:
             {"methodName": name, "params": koji.encode_args(*positional, **named)}
             for name, positional, named in calls
         ]
-        answers = self._request(request)
-        if not isinstance(answers, list) or len(answers) != len(calls):
-            raise self.nonsense(f"{len(calls)} calls were not answered one by one")
-        return [self._unwrap(answer) for answer in answers]
+        return self._request(request)
 
     def checked(self, form: type[Answer], answer: Any, what: str, *, hint: str | None = None) -> Answer:
         """The answer, if it has the form that it must have; ``hint`` is for a refused call."""
@@ -76,81 +99,85 @@ class Hub:
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
             raise self.nonsense(f"{what}: {printable(where)}: {first['msg']}") from None
 
-    def _request(self, calls: list[dict[str, Any]]) -> Any:
-        import koji  # noqa: PLC0415
-        import requests  # noqa: PLC0415
-
-        url, wait = self.settings.hub, self.settings.timeout
+    def _request(self, calls: list[dict[str, Any]]) -> list[Any]:
+        """The answers to the calls, asked for again within bounds where the failure may pass."""
+        wait = self.settings.timeout
+        limits = Limits(
+            timeout=wait, retries=self.settings.retries, size=MAX_ANSWER,
+            total_timeout=(wait + MAX_BACKOFF) * (self.settings.retries + 1),
+        )  # fmt: skip
         try:
-            return self._session.callMethod("multiCall", calls)
-        except requests.Timeout:
-            raise FetchError(
-                f"{url}: no answer within {wait:g} s", hint="try again later, or raise `timeout` under [koji]"
-            ) from None
-        except requests.HTTPError as problem:
-            status = problem.response.status_code
-            hint = "try again later" if status >= 500 else "is `hub` under [koji] the URL of a Koji hub?"
-            raise FetchError(f"{url}: HTTP status {status}", hint=hint) from None
-        except requests.RequestException as problem:
-            raise FetchError(
-                f"{url}: cannot be reached: {network_reason(problem)}",
-                hint="check `hub` under [koji] and the network",
-            ) from None
+            return repeated(lambda: self._attempt(calls), limits)
+        except _Offline as problem:
+            raise FetchError(f"{self.settings.hub}: {problem}", hint=_OFFLINE_HINT) from None
+        except WebError as problem:
+            hint = _AWAY_HINT if problem.passing else _ADDRESS_HINT
+            raise FetchError(f"{self.settings.hub}: {problem}", hint=hint) from None
+
+    def _attempt(self, calls: list[dict[str, Any]]) -> list[Any]:
+        import koji  # noqa: PLC0415
+
+        try:
+            with translated():
+                answers = within(self.settings.timeout, lambda: self._session.callMethod("multiCall", calls))
+        except koji.ServerOffline as fault:
+            raise _Offline(str(fault)) from None
         except (koji.GenericError, xmlrpc.client.Fault) as fault:
-            raise FetchError(f"{url}: refused the call: {printable(str(fault))}") from None
+            raise FetchError(f"{self.settings.hub}: refused the call: {printable(str(fault))}") from None
         except _NONSENSE as problem:
             raise self.nonsense(f"{type(problem).__name__}: {problem}") from None
+        if not isinstance(answers, list) or len(answers) != len(calls):
+            raise self.nonsense(f"{len(calls)} calls were not answered one by one")
+        unwrapped = [self._unwrap(answer) for answer in answers]
+        for answer in unwrapped:
+            if isinstance(answer, Fault) and answer.code == koji.ServerOffline.faultCode:
+                raise _Offline(str(answer))
+        return unwrapped
 
     def _unwrap(self, answer: Any) -> Any:
         if isinstance(answer, list) and len(answer) == 1:
             return answer[0]
         if isinstance(answer, dict) and "faultString" in answer:
-            return Fault(printable(str(answer["faultString"])))
+            return Fault(printable(str(answer["faultString"])), code=answer.get("faultCode"))
         raise self.nonsense("an answer is neither a result nor a fault")
 
     def nonsense(self, what: str) -> FetchError:
         """The error for an answer that cannot be right; ``what`` may hold the server's words."""
         return FetchError(
             f"{self.settings.hub}: the answer makes no sense: {printable(what)}",
-            hint="is `hub` under [koji] the URL of a Koji hub, with no proxy's page in between?",
+            hint=_ADDRESS_HINT,
         )
 
 
 def _open_session(settings: Koji) -> Any:
-    """A client session that reads no configuration of the host and whose every answer is bounded."""
+    """A client session that reads no configuration of the host and whose every answer is bounded.
+
+    It repeats nothing: what may be asked again is decided here.
+    """
     import koji  # noqa: PLC0415
-    import requests  # noqa: PLC0415
 
     def read_within_bounds(response: requests.Response, *_arguments: Any, **_options: Any) -> None:
-        response.raw = io.BytesIO(_read_within_bounds(response, settings.timeout))
+        response.raw = io.BytesIO(_answer_of(response, settings.timeout))
 
     class BoundedSession(koji.ClientSession):  # type: ignore[misc]  # koji carries no type information
         def new_session(self) -> None:
             super().new_session()
+            self.rsession.headers["Accept-Encoding"] = "identity"
             self.rsession.hooks["response"].append(read_within_bounds)
 
-    return BoundedSession(
-        settings.hub,
-        opts={
-            "timeout": settings.timeout,
-            "max_retries": settings.retries,
-            "retry_interval": RETRY_INTERVAL,
-            "anon_retry": True,
-        },
-    )
+    opts = {"timeout": settings.timeout, "max_retries": 0, "anon_retry": False, "offline_retry": False}
+    return BoundedSession(settings.hub, opts=opts)
 
 
-def _read_within_bounds(response: Any, seconds: float) -> bytes:
-    import requests  # noqa: PLC0415
-
-    deadline, body = time.monotonic() + seconds, bytearray()
+def _answer_of(response: requests.Response, seconds: float) -> bytes:
+    """The body of the hub's answer. Raises WebError for any that cannot be one."""
     try:
-        for piece in pieces(response, decode=True):
-            body += piece
-            if len(body) > MAX_ANSWER:
-                raise ValueError(f"it is longer than {MAX_ANSWER} bytes")
-            if time.monotonic() > deadline:
-                raise requests.ReadTimeout(f"not at its end after {seconds:g} s")
+        if target := response.headers.get("Location"):
+            raise WebError(f"HTTP status {status_in_words(response.status_code)} leads to {target}")
+        require(response, HTTPStatus.OK)
+        if response.headers.pop("Content-Encoding", "identity") != "identity":
+            raise WebError("its answer is compressed, though nobody asked for that")
+        limits = Limits(timeout=seconds, retries=0, total_timeout=seconds, size=MAX_ANSWER)
+        return b"".join(body(response, limits=limits, deadline=time.monotonic() + seconds))
     finally:
         response.raw.close()
-    return bytes(body)

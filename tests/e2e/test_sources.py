@@ -16,9 +16,10 @@ from backport.errors import FetchError
 from backport.prepare import source_data
 from backport.settings import Key
 from backport.site import Koji
-from backport.sources.download import Limits, download
+from backport.sources.download import download
 from backport.sources.fetch import ResolvedBuild, fetch, resolve, search
 from backport.sources.lock import check_lock, load_lock, write_lock
+from backport.web import Limits
 from tests.e2e import tiny
 from tests.e2e.small_koji import CHANGELOG_TIME, Signer, SmallKoji, tool
 from tests.lab.koji import FileTrouble, HubTrouble, KojiServer, unused_url
@@ -164,7 +165,7 @@ def test_incomplete_build_is_refused_by_its_state(koji: Koji, nvr: str, state: s
 
 def test_hub_that_is_down(koji: Koji) -> None:
     away = koji.model_copy(update={"hub": unused_url(), "retries": 0})
-    with pytest.raises(FetchError, match="cannot be reached: Connection refused"):
+    with pytest.raises(FetchError, match="the connection failed: Connection refused"):
         one(away)
 
 
@@ -202,7 +203,7 @@ def test_unavailable_hub_is_asked_again_within_bounds(server: KojiServer, koji: 
 )
 def test_nonsense_is_told_as_nonsense(server: KojiServer, koji: Koji, trouble: HubTrouble) -> None:
     server.hub_trouble = trouble
-    with pytest.raises(FetchError, match="makes no sense") as refused:
+    with pytest.raises(FetchError, match=r"makes no sense|an HTML page|more than 67108864 bytes") as refused:
         one(koji.model_copy(update={"retries": 0}))
     assert refused.value.message.isprintable()
 
@@ -373,7 +374,7 @@ def test_trickle_ends_at_the_deadline(
 
 def test_endless_body_is_cut_off(server: KojiServer, koji: Koji, keys: list[Key], tmp_path: Path) -> None:
     server.file_troubles[FILE].append(FileTrouble(endless=True))
-    assert "bytes that the hub leads to expect" in refusal(koji, tmp_path, keys)
+    assert "bytes, which is more than it may have" in refusal(koji, tmp_path, keys)
 
 
 def test_truncated_file_is_refused(
@@ -431,7 +432,7 @@ def test_what_is_no_package_is_refused(
     server: KojiServer, koji: Koji, keys: list[Key], small: SmallKoji, tmp_path: Path
 ) -> None:
     server.hub_trouble.answers = {"getRPMChecksums": {}}
-    server.file_troubles[FILE].append(FileTrouble(content=b"<html>Gone</html>" * 100))
+    server.file_troubles[FILE].append(FileTrouble(content=b"Gone " * 100))
     with pytest.raises(FetchError, match="not a package that rpm can read"):
         take(koji, tmp_path, keys)
 
@@ -524,7 +525,7 @@ def test_full_disk_is_told_as_such(server: KojiServer, tmp_path: Path) -> None:
 
 def test_wrong_kind_of_address_is_not_tried_twice(koji: Koji, keys: list[Key], tmp_path: Path) -> None:
     local = koji.model_copy(update={"files": "file:///srv/koji"})
-    assert "not fetched: No connection adapters" in refusal(local, tmp_path, keys, one(koji))
+    assert "neither http nor https" in refusal(local, tmp_path, keys, one(koji))
 
 
 # The lock

@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("recipe target site settings",),
         ("artifacts", "progress", "seals"),
         ("run", "files", "gzipped", "bindings"),
-        ("causes",),
+        ("causes", "web"),
         ("errors", "printable"),
     )
 )
