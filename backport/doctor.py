@@ -18,7 +18,7 @@ from backport.artifacts import Check, Verdict
 from backport.bindings import import_bindings
 from backport.errors import BackportError, HostError
 from backport.files import scratch_folder
-from backport.run import BASE_ENVIRONMENT, run
+from backport.run import find_program, run
 from backport.settings import Key
 from backport.signing.key import show_key
 from backport.site import Koji, Signing, Site
@@ -84,10 +84,6 @@ _MODULES = (
 )
 
 
-def _which(program: str) -> str | None:
-    return shutil.which(program, path=BASE_ENVIRONMENT["PATH"])
-
-
 def _os_release() -> dict[str, str]:
     try:
         return platform.freedesktop_os_release()
@@ -125,15 +121,15 @@ def _check_key(key: Key) -> None:
 
 
 def _mock_user() -> pwd.struct_passwd:
-    from backport.builders import mock  # noqa: PLC0415  # needs rpm's bindings, as above
+    from backport.builders import mockhost  # noqa: PLC0415  # needs rpm's bindings, as above
 
-    return mock.find_caller()
+    return mockhost.find_caller()
 
 
 def _mock_way(user: pwd.struct_passwd, folder: Path) -> None:
-    from backport.builders import mock  # noqa: PLC0415  # as above
+    from backport.builders import mockhost  # noqa: PLC0415  # as above
 
-    mock.require_way(user, folder)
+    mockhost.require_way(user, folder)
 
 
 def _hub_version(koji: Koji) -> str:
@@ -151,7 +147,7 @@ class Probes:
 
     euid: Callable[[], int] = os.geteuid
     os_release: Callable[[], dict[str, str]] = _os_release
-    which: Callable[[str], str | None] = _which
+    which: Callable[[str], str | None] = find_program
     import_module: Callable[[str], object] = import_bindings
     start: Callable[[Sequence[str]], None] = _start
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free

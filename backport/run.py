@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -122,6 +123,11 @@ def run(
         argv=command, exit_code=exit_code, output=output, seconds=time.monotonic() - started,
         log_start=log_start,
     )  # fmt: skip
+
+
+def find_program(name: str) -> str | None:
+    """Where `run` finds a program; None where it is not installed."""
+    return shutil.which(name, path=BASE_ENVIRONMENT["PATH"])
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -11,6 +10,7 @@ from backport.builders.chroot import ChrootBuilder
 from backport.builders.mock import MockBuilder
 from backport.errors import HostError
 from backport.roots.dnf import ExtraRepository
+from backport.run import find_program
 from backport.target import Target
 
 __all__ = ["Builder", "ChrootBuilder", "MockBuilder", "choose_builder"]
@@ -46,7 +46,7 @@ def choose_builder(wanted: Literal["auto", "mock", "chroot"], *, target: Target,
     Raises HostError when the host lacks a program that the builder needs, or that the stages behind it need
     for their roots whichever builder it is.
     """
-    with_mock = wanted == "mock" or (wanted == "auto" and shutil.which("mock") is not None)
+    with_mock = wanted == "mock" or (wanted == "auto" and find_program("mock") is not None)
     if with_mock:
         _require("mock", hint="install mock (Fedora), or set `builder` to chroot")
     for program in ("dnf", "bwrap"):
@@ -55,5 +55,5 @@ def choose_builder(wanted: Literal["auto", "mock", "chroot"], *, target: Target,
 
 
 def _require(program: str, *, hint: str) -> None:
-    if not shutil.which(program):
+    if not find_program(program):
         raise HostError(f"{program} is not installed on this host", hint=hint)

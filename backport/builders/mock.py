@@ -3,14 +3,8 @@
 mock's result folders are what is read, and its exit codes (``mockbuild/exception.py`` in mock's sources);
 never what it prints. Every build has a root of its own by ``--uniqueext``, removed in any case.
 
-mock refuses to be started by plain root, because it needs a user to fall back to. It takes one from
-SUDO_UID, as sudo(8) sets it; so does this builder: the user who called sudo where that is a member of the
-group ``mock``, otherwise the first member of that group. What mock reads and writes lies in a folder that
-this user can reach. Of the caller's environment mock gets the proxies and nothing else.
-
-Fedora's ``mock`` is a link to consolehelper(8), which makes users of the group root. It would take SUDO_UID
-away and set USERHELPER_UID to the caller's, root's, so that everything would be built as root: the program
-behind it (``PROGRAM`` in ``/etc/security/console.apps/mock``) is started instead.
+What mock reads and writes lies in a folder that its user (`backport.builders.mockhost`) can reach. Of the
+caller's environment mock gets the proxies and nothing else.
 """
 
 from __future__ import annotations
@@ -20,8 +14,7 @@ import grp
 import hashlib
 import os
 import pwd
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +29,15 @@ from backport.builders.common import (
     take_file,
     take_packages,
 )
+from backport.builders.mockhost import (
+    GROUP,
+    end_holders,
+    ended_together,
+    find_caller,
+    program,
+    require_way,
+    sudo_environment,
+)
 from backport.causes import causes_of
 from backport.errors import (
     BackportError,
@@ -49,7 +51,7 @@ from backport.errors import (
 )
 from backport.files import write_atomically
 from backport.roots.dnf import ExtraRepository, Repository, render
-from backport.roots.scratch import live_folder
+from backport.roots.scratch import is_live, live_folder
 from backport.run import Completed, describe_exit, network_environment, run
 from backport.target import Target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
@@ -60,19 +62,11 @@ ROOT_TIMEOUT = 3600
 Words = Sequence[str | Path]
 _LOGS = ("build.log", "root.log", "installed_pkgs.log")
 _CLEAN_TIMEOUT = 600.0
-_GROUP = "mock"
-_ROOTS = Path("/var/lib/mock")
-_WRAPPER = "consolehelper"
-_WRAPPED = Path("/usr/libexec/mock/mock")
+_LOCKED = 60
+ROOTS = Path("/var/lib/mock")
 _SIGNALLED = 128
-# Where systemd is not the first process (sd_booted(3)), nobody is there to register a container with, and
-# nobody to end it when mock is ended: there all processes of mock's get a pid namespace that goes with mock.
-_SYSTEMD = Path("/run/systemd/system")
-_WITHOUT_SYSTEMD = ("--register=no", "--keep-unit")
-_ENDED_TOGETHER = (
-    "setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
-    "sh", "-c", '"$@"; exit $?', "sh",
-)  # fmt: skip
+# The service manager is asked for no scope and no machine: what it keeps would outlive us.
+_UNREGISTERED = ("--register=no", "--keep-unit")
 
 _NEEDS_HINT = "do the target's repositories, or its mirrors in the site file, have what this needs?"
 _OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
@@ -85,7 +79,7 @@ _OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
     11: (BuildTimeout, "ended at its deadline", "raise `build.timeout` of the package in the recipe"),
     30: (BuildRootError, "dnf could not install what the build needs", _NEEDS_HINT),
     40: (BuildError, "the source package cannot be used", MEND_HINT),
-    60: (BuildRootLocked, "another process uses the root", "wait until it has finished"),
+    _LOCKED: (BuildRootLocked, "another process uses the root", "wait until it has finished"),
     70: (BuildRootError, "mock cannot write its results", "can its user reach the cache folder?"),
     80: (HostError, "mock cannot make namespaces here", "in a container, it has to be privileged"),
 }
@@ -116,13 +110,15 @@ class MockBuilder:
         The logs remain in any case.
         """
         caller = find_caller()
-        with live_folder(self.cache / "mock") as folder:
+        roots = _Roots(target=self.target, folders=self.cache / "mock")
+        roots.end_abandoned()
+        with live_folder(roots.folders) as folder:
             folder.chmod(0o711)
             require_way(caller, folder)
-            mock = _Mock(target=self.target, folder=folder, caller=caller, workspace=workspace)
+            mock = _Mock(target=self.target, folder=folder, caller=caller, workspace=workspace, roots=roots)
             mock.configure(beside_target(candidates, published))
             mock.sweep()
-            try:
+            with mock.cleaned():
                 mock.pack(patched)
                 mock.rebuild(patched)
                 return collect(
@@ -133,9 +129,51 @@ class MockBuilder:
                     logs=[workspace / name for name in _LOGS],
                     builder=f"{self.name} {mock.version()}",
                 )
-            finally:
-                mock.keep_logs()
-                mock.clean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Roots:
+    """mock's roots of the builds for a target whose folders lie in one cache."""
+
+    target: Target
+    folders: Path
+
+    @property
+    def _prefix(self) -> str:
+        return f"{_root_name(self.target)}-{self.extension('')}"
+
+    def extension(self, folder: str) -> str:
+        """What tells the root of the build in a folder from all other roots, as mock's ``--uniqueext``."""
+        return f"{hashlib.sha256(str(self.folders.resolve()).encode()).hexdigest()[:8]}-{folder}"
+
+    def place(self, folder: str) -> Path:
+        """Where mock has the root of the build in a folder."""
+        return ROOTS / f"{self._prefix}{folder}"
+
+    def abandoned(self) -> Iterator[str]:
+        """The folders of those builds that have ended without removing their roots."""
+        for place in sorted(ROOTS.glob(f"{self._prefix}*")):
+            folder = place.name.removeprefix(self._prefix)
+            if not is_live(self.folders / folder):
+                yield folder
+
+    def end_abandoned(self) -> None:
+        """End what builds have left that were killed, before anything is removed beneath it.
+
+        Raises BuildRootLocked when it does not end.
+        """
+        for folder in self.abandoned():
+            self.end(folder)
+
+    def end(self, folder: str) -> None:
+        """End whatever still runs in the root of the build in a folder. Raises BuildRootLocked."""
+        if left := end_holders(self.place(folder)):
+            names = ", ".join(f"{pid} ({name})" for pid, name in left.items())
+            pids = " ".join(str(pid) for pid in left if pid)
+            raise BuildRootLocked(
+                f"{self.place(folder)}: processes in it do not end: {names}",
+                hint=f"end them, then run the same command again: kill -9 {pids}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +184,7 @@ class _Mock:
     folder: Path
     caller: pwd.struct_passwd
     workspace: Path
+    roots: _Roots
 
     @property
     def results(self) -> Path:
@@ -166,7 +205,6 @@ class _Mock:
         keys.mkdir()
         used = {name for repository in self.target.repositories for name in repository.keys}
         files = {name: checked_key(self.target.keys[name], keys, error=BuildRootError) for name in used}
-        nspawn_args = () if _SYSTEMD.is_dir() else _WITHOUT_SYSTEMD
         environment = {}
         if _sha1_keys(self.target):
             policy = keys / "sha1-self-signature.toml"
@@ -174,12 +212,12 @@ class _Mock:
             environment[SHA1_POLICY_VARIABLE] = str(policy)
         extra = [_with_checked_keys(repository, keys) for repository in extra]
         text = render_config(
-            self.target, keys=files, extra=extra, nspawn_args=nspawn_args, environment=environment
+            self.target, keys=files, extra=extra, nspawn_args=_UNREGISTERED, environment=environment
         )
         write_atomically(self._config, text)
         for folder in (self.packed, self.results):
             folder.mkdir()
-            os.chown(folder, self.caller.pw_uid, grp.getgrnam(_GROUP).gr_gid)
+            os.chown(folder, self.caller.pw_uid, grp.getgrnam(GROUP).gr_gid)
 
     def pack(self, patched: PatchedSrpm) -> None:
         """Pack the source package, in the root that the build is to use."""
@@ -211,38 +249,45 @@ class _Mock:
                         whole.write(take_file(place, self.folder / name).read_bytes())
 
     def sweep(self) -> None:
-        """Remove the roots of builds of this cache that were killed: their folders are gone."""
-        prefix = f"{_root_name(self.target)}-{self._cache_name}-"
-        for left in _ROOTS.glob(f"{prefix}*"):
-            if not (self.folder.parent / left.name.removeprefix(prefix)).exists():
-                self._clean(left.name.removeprefix(f"{_root_name(self.target)}-"))
+        """Remove the roots of builds of this cache that were killed. Raises BuildRootLocked."""
+        for folder in self.roots.abandoned():
+            self._clean(folder)
 
-    def clean(self) -> None:
-        """Remove the root, whatever state it is in."""
-        self._clean(self._extension)
+    @contextlib.contextmanager
+    def cleaned(self) -> Iterator[None]:
+        """Keep the logs and remove the root, whatever state they are in, when the block is left.
+
+        Raises BuildRootLocked when the root cannot be removed because something in it does not end.
+        """
+        try:
+            yield
+        except BaseException as problem:
+            self.keep_logs()
+            try:
+                self._clean(self.folder.name)
+            except BuildRootLocked as held:
+                raise _besides(problem, held) from problem
+            raise
+        self.keep_logs()
+        self._clean(self.folder.name)
 
     @property
     def _log(self) -> Path:
         return self.workspace / "mock.log"
 
-    @property
-    def _cache_name(self) -> str:
-        return hashlib.sha256(str(self.folder.parent.resolve()).encode()).hexdigest()[:8]
-
-    @property
-    def _extension(self) -> str:
-        return f"{self._cache_name}-{self.folder.name}"
-
-    def _clean(self, extension: str) -> None:
-        words: Words = ["-r", self._config, "--uniqueext", extension, "--clean"]
-        with contextlib.suppress(BackportError):
-            self._run(words, timeout=_CLEAN_TIMEOUT, log=self._log)
+    def _clean(self, folder: str) -> None:
+        """Remove the root of the build in a folder; what cannot be removed now, the next sweep removes."""
+        self.roots.end(folder)
+        words: Words = ["-r", self._config, "--uniqueext", self.roots.extension(folder), "--clean"]
+        with contextlib.suppress(BuildTimeout):
+            if self._run(words, timeout=_CLEAN_TIMEOUT, log=self._log).exit_code == _LOCKED:
+                raise BuildRootLocked(f"{self.roots.place(folder)}: mock finds it locked", log=self._log)
 
     def _build(self, words: Words, patched: PatchedSrpm, results: Path) -> None:
-        options = patched.options
+        options, extension = patched.options, self.roots.extension(self.folder.name)
         completed = self._run(
             [
-                "-r", self._config, "--uniqueext", self._extension, "--resultdir", results,
+                "-r", self._config, "--uniqueext", extension, "--resultdir", results,
                 *options.arguments(), *words,
             ],
             timeout=options.timeout + ROOT_TIMEOUT, log=self._log,
@@ -254,7 +299,7 @@ class _Mock:
 
     def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
         return run(
-            [*(() if _SYSTEMD.is_dir() else _ENDED_TOGETHER), _program(), *words],
+            [*ended_together(self.caller), program(), *words],
             timeout=timeout, error=BuildRootError, timeout_error=BuildTimeout, accept=None, log=log,
             env={**network_environment(), **sudo_environment(self.caller)}, what="mock",
         )  # fmt: skip
@@ -312,42 +357,14 @@ def _root_name(target: Target) -> str:
     return f"backport-{target.name}-{target.arch}"
 
 
-def find_caller() -> pwd.struct_passwd:
-    """The user whom mock falls back to. Raises HostError where no member of its group is there."""
-    try:
-        group = grp.getgrnam(_GROUP)
-    except KeyError:
-        raise HostError("this host has no group mock", hint="install mock, which makes it") from None
-    by_name = {user.pw_name: user for user in pwd.getpwall() if user.pw_uid != 0}
-    members = [by_name[name] for name in group.gr_mem if name in by_name]
-    members += [user for user in by_name.values() if user.pw_gid == group.gr_gid]
-    members.sort(key=lambda user: user.pw_name != os.environ.get("SUDO_USER"))
-    if not members:
-        raise HostError(
-            "mock has to fall back to an unprivileged user, and its group has no member",
-            hint="make one: useradd --system --groups mock mockrunner",
-        )
-    return members[0]
-
-
-def sudo_environment(caller: pwd.struct_passwd) -> dict[str, str]:
-    """What sudo tells mock about the user that it is to fall back to."""
-    return {
-        "SUDO_UID": str(caller.pw_uid),
-        "SUDO_GID": str(caller.pw_gid),
-        "SUDO_USER": caller.pw_name,
-    }
-
-
-def require_way(caller: pwd.struct_passwd, folder: Path) -> None:
-    """Raise HostError when the folder or one above it keeps the user out."""
-    for above in (folder.resolve(), *folder.resolve().parents):
-        state = above.stat()
-        if not (state.st_mode & 0o001 or (state.st_uid == caller.pw_uid and state.st_mode & 0o100)):
-            raise HostError(
-                f"mock's user {caller.pw_name} cannot enter {above}",
-                hint=f"chmod o+x {above}, or set paths.cache to a folder that every user can enter",
-            )
+def _besides(problem: BaseException, held: BuildRootLocked) -> BaseException:
+    """What ended a build, with the processes that outlived it."""
+    if isinstance(problem, BackportError):
+        problem.hint = f"{problem.hint}; besides, {held.message}" if problem.hint else held.message
+        return problem
+    if isinstance(problem, Exception):
+        return held
+    return Interrupted(f"interrupted, but {held.message}", hint=held.hint)
 
 
 def _failure(name: str, completed: Completed, results: Path, workspace: Path, *, spec: Path) -> Ending:
@@ -374,15 +391,3 @@ def _failure(name: str, completed: Completed, results: Path, workspace: Path, *,
         log=workspace / log_name,
         evidence=causes.evidence,
     )
-
-
-def _program() -> Path:
-    """The mock that the caller's PATH leads to, without its wrapper. Raises HostError without one."""
-    found = shutil.which("mock")
-    if found is None:
-        raise HostError("mock is not installed on this host", hint="install mock, or use the chroot builder")
-    if Path(found).resolve().name != _WRAPPER:
-        return Path(found)
-    if not os.access(_WRAPPED, os.X_OK):
-        raise HostError(f"{found} leads to {_WRAPPER}, but there is no {_WRAPPED}", hint="reinstall mock")
-    return _WRAPPED

@@ -38,6 +38,21 @@ def live_folder(parent: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def is_live(folder: Path) -> bool:
+    """Whether the process that a folder of `live_folder` belongs to still runs."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _sweep(parent: Path) -> None:
     """Remove the folders whose locks the kernel took away."""
     for folder in parent.glob(f"{_PREFIX}*"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
+import pickle
 import pwd
 import shutil
 import signal
@@ -14,19 +16,21 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backport import run
 from backport.artifacts import BuiltRpms, Rpm
-from backport.builders import ChrootBuilder, MockBuilder, choose_builder, mock
+from backport.builders import ChrootBuilder, MockBuilder, choose_builder, mock, mockhost
 from backport.errors import BackportError, BuildError, BuildRootError, BuildRootLocked, BuildTimeout
 from backport.target import Target
 from tests.e2e import hello, tiny
 
+ROOT = Path(__file__).parents[2]
 # What mock does as far as its caller sees: it notes how it was called, fills the result folder, and exits.
 STAND_IN = """\
 #!{python}
@@ -39,13 +43,13 @@ with (here / "calls.jsonl").open("a") as calls:
 if "--version" in words:
     print("6.7")
     sys.exit(0)
+plan = json.loads((here / "plan.json").read_text())
 if "--clean" in words:
-    sys.exit(0)
+    sys.exit(plan.get("clean", 0))
 step = "pack" if "--buildsrpm" in words else "rebuild"
 results = pathlib.Path(words[words.index("--resultdir") + 1])
 for name in ("build.log", "root.log", "state.log", "installed_pkgs.log"):
     (results / name).write_text(f"{{name}} of {{step}}\\n")
-plan = json.loads((here / "plan.json").read_text())
 exit_code = plan.get(step, 0)
 if exit_code:
     (results / "build.log").write_text(plan.get("build_log", ""))
@@ -98,6 +102,11 @@ class StandIn:
         return [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
 
 
+def found_first_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{folder}:{run.BASE_ENVIRONMENT['PATH']}"
+    monkeypatch.setattr(run, "BASE_ENVIRONMENT", {**run.BASE_ENVIRONMENT, "PATH": path})
+
+
 @pytest.fixture
 def stand_in(f28: Target, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     folder = tmp_path / "bin"
@@ -105,7 +114,7 @@ def stand_in(f28: Target, cache: Path, tmp_path: Path, monkeypatch: pytest.Monke
     program = folder / "mock"
     program.write_text(STAND_IN.format(python=sys.executable))
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    found_first_in(folder, monkeypatch)
     group = grp.struct_group(("mock", "x", 65534, ["nobody"]))
     monkeypatch.setattr(grp, "getgrnam", lambda _name: group)
     builder = choose_builder("auto", target=f28, cache=cache)
@@ -171,9 +180,9 @@ def test_fedoras_wrapper_does_not_make_root_the_builder(
     (folder / "consolehelper").write_text(WRAPPER.format(program=wrapped))
     (folder / "consolehelper").chmod(0o755)
     (folder / "mock").symlink_to("consolehelper")
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    found_first_in(folder, monkeypatch)
     monkeypatch.setenv("all_proxy", "http://proxy.example:3128")
-    monkeypatch.setattr(mock, "_WRAPPED", wrapped)
+    monkeypatch.setattr(mockhost, "_WRAPPED", wrapped)
     stand_in.build()
     for call in stand_in.calls:
         assert "USERHELPER_UID" not in call["environment"]
@@ -232,12 +241,60 @@ def test_roots_of_killed_builds_are_removed(
     roots = tmp_path / "roots"
     for name in (f"backport-f28-x86_64-{own}-live-dead", "backport-f28-x86_64-other-live-busy", "fedora-28"):
         (roots / name).mkdir(parents=True)
-    monkeypatch.setattr(mock, "_ROOTS", roots)
+    monkeypatch.setattr(mock, "ROOTS", roots)
     shutil.rmtree(stand_in.folder / "hello")
     stand_in.build()
     cleaned = [after(call["argv"], "--uniqueext") for call in stand_in.calls if "--clean" in call["argv"]]
     assert cleaned[1] == f"{own}-live-dead"
     assert len(cleaned) == 3
+
+
+def test_what_a_killed_build_has_left_is_ended_before_its_folder_is_removed(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.build()
+    own = after(stand_in.calls[0]["argv"], "--uniqueext").split("-live-")[0]
+    left = tmp_path / "roots" / f"backport-f28-x86_64-{own}-live-dead"
+    left.mkdir(parents=True)
+    monkeypatch.setattr(mock, "ROOTS", left.parent)
+    shutil.rmtree(stand_in.folder / "hello")
+    folder = stand_in.builder.cache / "mock/live-dead"
+    folder.mkdir()
+    with holding(left / "buildroot.lock", here=folder) as process:
+        stand_in.build()
+        assert process.wait(10) == -signal.SIGKILL
+    assert not folder.exists()
+
+
+def test_a_root_that_is_still_used_is_never_passed_over(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mock, "ROOTS", tmp_path / "roots")
+    stand_in.plan(clean=60)
+    with pytest.raises(BuildRootLocked, match="finds it locked"):
+        stand_in.build()
+    shutil.rmtree(stand_in.folder / "hello")
+    monkeypatch.setattr(mock, "end_holders", lambda _place: {4242: "cc1"})
+    stand_in.plan(rebuild=10, build_log="+ make\n")
+    with pytest.raises(BuildError, match="rpmbuild failed") as caught:
+        stand_in.build()
+    assert "4242 (cc1)" in (caught.value.hint or "")
+
+
+@contextlib.contextmanager
+def holding(lock: Path, *, here: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has locked a file as mock locks its roots, while the folder of its build is there."""
+    code = (
+        "import fcntl, sys, time; lock = open(sys.argv[1], 'a+'); fcntl.lockf(lock, fcntl.LOCK_SH);"
+        "print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, lock], cwd=here, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def test_no_packages_is_a_failure_whatever_mock_says(stand_in: StandIn) -> None:
@@ -247,7 +304,8 @@ def test_no_packages_is_a_failure_whatever_mock_says(stand_in: StandIn) -> None:
 
 
 real_mock = pytest.mark.skipif(
-    shutil.which("mock") is None, reason="mock is not on PATH: no registry carries it for this distribution"
+    run.find_program("mock") is None,
+    reason="mock is not on PATH: no registry carries it for this distribution",
 )
 
 
@@ -266,13 +324,54 @@ def test_mock_and_the_chroot_give_the_same_packages(
     assert (tmp_path / "mock/installed_pkgs.log").exists()
 
 
+# What builds in a process of its own: it is to be killed.
+BUILD = """\
+import pickle, sys, pathlib
+builder, patched, workspace = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+builder.build(patched, candidates=None, workspace=workspace)
+"""
+
+
+def processes_of(marker: str) -> list[str]:
+    found = subprocess.run(["pgrep", "-f", marker], check=False, capture_output=True, text=True)
+    return found.stdout.split()
+
+
+def until(condition: Callable[[], object], *, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return bool(condition())
+
+
+@real_mock
+def test_a_killed_build_takes_mock_and_its_container_along(f28: Target, cache: Path, tmp_path: Path) -> None:
+    marker = f"1000.{uuid.uuid4().int}"
+    builder = MockBuilder(target=f28, cache=cache)
+    sleeping = hello.patched(tmp_path / "hello", checking=f"sleep {marker}")
+    (tmp_path / "build").write_bytes(pickle.dumps((builder, sleeping, tmp_path / "killed")))
+    with (tmp_path / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", BUILD, tmp_path / "build"], cwd=ROOT, stdout=output, stderr=output
+        )
+        assert until(lambda: processes_of(f"^sleep {marker}"), seconds=120), (tmp_path / "output").read_text()
+        process.kill()
+        process.wait()
+    assert until(lambda: not processes_of(f"^sleep {marker}"), seconds=10)
+    assert until(lambda: not processes_of(f"mock.*{cache.name}"), seconds=10)
+    left = [path.name for path in mock.ROOTS.glob("backport-f28-x86_64-*-live-*")]
+    assert left != []
+    builder.build(hello.patched(tmp_path / "again"), candidates=None, workspace=tmp_path / "again-workspace")
+    assert not set(left) & {path.name for path in mock.ROOTS.iterdir()}
+    assert "locked" not in (tmp_path / "again-workspace/mock.log").read_text()
+
+
 @real_mock
 def test_an_interrupted_mock_leaves_no_process_and_no_root(f28: Target, cache: Path, tmp_path: Path) -> None:
     marker = f"1000.{uuid.uuid4().int}"
 
     def is_sleeping() -> bool:
-        found = subprocess.run(["pgrep", "-x", "-f", f"sleep {marker}"], check=False, capture_output=True)
-        return found.returncode == 0
+        return processes_of(f"^sleep {marker}") != []
 
     def interrupt() -> None:
         while not is_sleeping() and waiting.is_set():

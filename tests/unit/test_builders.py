@@ -151,7 +151,7 @@ def test_build_requires_are_read_without_rpms_own_features(tmp_path: Path) -> No
 
 
 def programs(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if name in names else None)
+    monkeypatch.setattr("shutil.which", lambda name, path: f"/usr/bin/{name}" if name in names else None)
 
 
 def test_auto_takes_mock_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

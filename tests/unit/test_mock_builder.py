@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import grp
+import os
 import pwd
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backport.builders import mock
+from backport import run
+from backport.builders import mockhost
 from backport.builders.common import beside_target
-from backport.builders.mock import _failure, find_caller, render_config, require_way, sudo_environment
+from backport.builders.mock import _failure, render_config
+from backport.builders.mockhost import find_caller, holders, require_way, sudo_environment
 from backport.errors import (
     BackportError,
     BuildError,
@@ -157,8 +162,13 @@ def host(monkeypatch: pytest.MonkeyPatch, members: list[str] | None, *users: pwd
             raise KeyError
         return grp.struct_group(("mock", "x", 135, members))
 
+    by_name = {one.pw_name: one for one in users}
+    groups = {one.pw_name: [one.pw_gid] for one in users}
     monkeypatch.setattr(grp, "getgrnam", group)
-    monkeypatch.setattr(pwd, "getpwall", lambda: list(users))
+    monkeypatch.setattr(pwd, "getpwnam", by_name.__getitem__)
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid, *groups[name]])
+    # A directory service of many users is not to be asked for them all.
+    monkeypatch.delattr(pwd, "getpwall")
 
 
 def test_the_user_who_called_sudo_is_taken_where_mock_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +183,9 @@ def test_the_user_who_called_sudo_is_taken_where_mock_knows_it(monkeypatch: pyte
     assert sudo_environment(ann) == {"SUDO_UID": "1001", "SUDO_GID": "100", "SUDO_USER": "ann"}
 
 
-def test_a_member_by_primary_group_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_who_is_a_member_by_primary_group_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     host(monkeypatch, [], user("root", 0, 135), user("carl", 1003, 135))
+    monkeypatch.setenv("SUDO_USER", "carl")
     assert find_caller().pw_name == "carl"
 
 
@@ -197,6 +208,57 @@ def test_a_folder_that_the_user_cannot_reach_is_named(tmp_path: Path) -> None:
         require_way(user("ann", 4242), inner)
 
 
+@dataclass
+class Folder:
+    """What a folder's owner, group and mode are."""
+
+    st_uid: int
+    st_gid: int
+    st_mode: int
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "enters"),
+    [
+        (0, 135, 0o710, True),
+        (0, 135, 0o701, False),  # the group's bits count for its members, not the others'
+        (0, 100, 0o710, False),  # mock drops the user's own groups
+        (0, 0, 0o701, True),
+        (4242, 135, 0o611, False),  # so do the owner's
+        (4242, 0, 0o100, True),
+    ],
+)
+def test_a_folder_of_mocks_group_lets_its_user_in(
+    monkeypatch: pytest.MonkeyPatch, owner: int, group: int, mode: int, enters: bool
+) -> None:
+    host(monkeypatch, ["ann"], user("ann", 4242))
+
+    def stat(path: Path) -> Folder:
+        return Folder(owner, group, mode) if path.name == "closed" else Folder(0, 0, 0o755)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with contextlib.nullcontext() if enters else pytest.raises(HostError, match="closed"):
+        require_way(user("ann", 4242), Path("/nowhere/closed"))
+
+
+def test_who_has_a_root_locked_is_named(tmp_path: Path) -> None:
+    assert holders(tmp_path / "nowhere") == {}
+    lock = tmp_path / "buildroot.lock"
+    lock.touch()
+    assert holders(tmp_path) == {}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "buildroot.lock").symlink_to(lock)
+    assert holders(tmp_path / "other") == {}
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "buildroot.lock")
+    assert holders(tmp_path / "pipe") == {}
+
+
+def found_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(run, "BASE_ENVIRONMENT", {**run.BASE_ENVIRONMENT, "PATH": str(folder)})
+
+
 def install(path: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.touch(mode=0o755)
@@ -208,19 +270,19 @@ def test_the_program_behind_fedoras_wrapper_is_started(
 ) -> None:
     wrapper, wrapped = install(tmp_path / "bin" / "consolehelper"), tmp_path / "libexec" / "mock"
     (wrapper.parent / "mock").symlink_to("consolehelper")
-    monkeypatch.setenv("PATH", str(wrapper.parent))
-    monkeypatch.setattr(mock, "_WRAPPED", wrapped)
+    found_in(wrapper.parent, monkeypatch)
+    monkeypatch.setattr(mockhost, "_WRAPPED", wrapped)
     with pytest.raises(HostError, match="leads to consolehelper, but there is no") as caught:
-        mock._program()
+        mockhost.program()
     assert caught.value.hint
     install(wrapped)
-    assert mock._program() == wrapped
+    assert mockhost.program() == wrapped
 
 
 def test_a_mock_without_wrapper_is_started_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = install(tmp_path / "bin" / "mock")
-    monkeypatch.setenv("PATH", str(program.parent))
-    assert mock._program() == program
+    found_in(program.parent, monkeypatch)
+    assert mockhost.program() == program
     program.unlink()
     with pytest.raises(HostError, match="not installed"):
-        mock._program()
+        mockhost.program()
