@@ -90,7 +90,9 @@ def _run_alone(job: Job, record: Recorder, *, until: Stage, force: bool, progres
     guard = _runs_folder(job) / f".{job.name}-{job.target.name}.lock"
     busy = f"{job.name} is being built for {job.target.name}"
     with locked(guard, timeout=0, error=BuildRootLocked, what=busy):
-        builder = choose_builder(job.site.builder, target=job.target, cache=job.site.paths.cache)
+        builder = choose_builder(
+            job.site.builder, target=job.target, cache=job.site.paths.cache, mock=job.site.mock
+        )
         record.builder = builder.name
         compression_of(job.target.compression)
         _carry_over(
@@ -152,7 +154,9 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm]) -> tuple[BuiltRpms, ...]:
         for one in patched:
             name = one.source.rpm.nevra.name
             earlier = [rpm for result in built for rpm in result.rpms]
-            key = key_of(package_inputs(one, run.job.target, builder=run.builder.name, candidates=earlier))
+            key = key_of(
+                package_inputs(one, run.job.target, builder=run.builder.identity, candidates=earlier)
+            )
             result = None if run.force else store.find(key, one)
             if result is None:
                 run.progress.note(f"building {one.source.rpm.nevra} with {run.builder.name}")

@@ -57,7 +57,9 @@ class Plan:
 
 def plan(job: Job) -> Plan:
     """Ask the hub, and compare with what is published. Raises FetchError, UsageError, SignError."""
-    builder = choose_builder(job.site.builder, target=job.target, cache=job.site.paths.cache)
+    builder = choose_builder(
+        job.site.builder, target=job.target, cache=job.site.paths.cache, mock=job.site.mock
+    )
     resolved = resolve_job(job, builder)
     before = last_run(job.site.paths.cache / "runs", job.name, job.target.name)
     return Plan(

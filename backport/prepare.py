@@ -61,7 +61,7 @@ def resolve_job(job: Job, builder: Builder) -> Resolved:
     builds = ask_hub(job)
     _check_locked(job, builds.values())
     signing_key = sign.show_key(job.site.signing).fingerprint
-    inputs = settings_inputs(job, builder=builder.name, signing_key=signing_key)
+    inputs = settings_inputs(job, builder=builder.identity, signing_key=signing_key)
     for name, one in builds.items():
         digests = sorted((key, sorted(values.items())) for key, values in one.digests.items())
         inputs[f"{name} source"] = f"{one.nevra} {key_of({'hub': repr((one.header_digest, digests))})}"

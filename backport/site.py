@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from backport.artifacts import Nevra
 from backport.errors import UsageError
@@ -71,6 +72,43 @@ class Signing(Settings):
     """First line: the passphrase. Without it, gpg's agent is asked."""
 
 
+class Mock(Settings):
+    """How mock is used where it builds. Nothing of the host's own configuration of mock is in force."""
+
+    isolation: Literal["nspawn", "simple"] = "nspawn"
+    """What separates a build from the host; ``simple`` leaves it the host's network and processes."""
+    basedir: Path = Path("/var/lib/mock")
+    """Where mock's roots lie."""
+    bootstrap_image: str | None = None
+    """A container image whose dnf makes the roots, by podman; default: the host's dnf makes them."""
+    root_cache: bool = False
+    """Whether the base of roots is packed and unpacked again, instead of installed from downloads."""
+    suppress_sync: bool = False
+    """Whether nspawn passes over a build's sync(2); systemd 250 or later."""
+    unique_extension: Name | None = None
+    """What the names of this site's roots have in them, where several hosts share ``basedir``."""
+    extra_config: str = ""
+    """Further lines of mock's configuration, in force but for what backport itself relies on."""
+
+    @property
+    def deviations(self) -> str:
+        """What of this can decide results and is not the default, in words; empty where all is."""
+        decides = self.model_dump(include={"isolation", "bootstrap_image", "root_cache"})
+        default = Mock().model_dump()
+        told = [f"{name}={value}" for name, value in decides.items() if value != default[name]]
+        if self.extra_config:
+            told.append(f"extra_config={hashlib.sha256(self.extra_config.encode()).hexdigest()}")
+        return ", ".join(told)
+
+    @model_validator(mode="after")
+    def _extra_config_is_python(self) -> Self:
+        try:
+            compile(self.extra_config, "extra_config", "exec")
+        except (SyntaxError, ValueError) as problem:
+            raise ValueError(f"extra_config is not in mock's language, Python: {problem}") from None
+        return self
+
+
 class Site(SettingsFile):
     """One installation's settings; every one has a default that fits Fedora."""
 
@@ -85,6 +123,7 @@ class Site(SettingsFile):
     koji: Koji = Koji()
     paths: Paths = Paths()
     signing: Signing = Signing()
+    mock: Mock = Mock()
     pins: dict[Name, Nvr] = {}
     """Builds to start from instead of the recipes' own, by package."""
     mirrors: dict[Name, dict[Name, Url]] = {}
@@ -121,6 +160,7 @@ def load_site(config: Path | None) -> Site:
         update={
             "paths": _absolute(site.paths, folder),
             "signing": _absolute(site.signing, folder),
+            "mock": _absolute(site.mock, folder),
             "keys": {name: _absolute(key, folder) for name, key in site.keys.items()},
         }
     )

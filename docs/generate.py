@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backport.builders.mock import render_config
+from backport.builders.mockconfig import render_config
 from backport.commands.documents import DOCUMENTS, schema_of
 from backport.files import write_atomically
 from backport.recipe import Recipe

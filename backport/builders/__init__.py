@@ -11,6 +11,7 @@ from backport.builders.mock import MockBuilder
 from backport.errors import HostError
 from backport.roots.dnf import ExtraRepository
 from backport.run import find_program
+from backport.site import Mock
 from backport.target import Target
 
 __all__ = ["Builder", "ChrootBuilder", "MockBuilder", "choose_builder"]
@@ -22,6 +23,10 @@ class Builder(Protocol):
     @property
     def name(self) -> str:
         """The builder's name as settings have it."""
+
+    @property
+    def identity(self) -> str:
+        """The name, with those of the builder's settings that can decide results."""
 
     def build(
         self,
@@ -40,7 +45,9 @@ class Builder(Protocol):
         """
 
 
-def choose_builder(wanted: Literal["auto", "mock", "chroot"], *, target: Target, cache: Path) -> Builder:
+def choose_builder(
+    wanted: Literal["auto", "mock", "chroot"], *, target: Target, cache: Path, mock: Mock | None = None
+) -> Builder:
     """The wanted builder for the target; ``auto`` takes mock where it is installed.
 
     Raises HostError when the host lacks a program that the builder needs, or that the stages behind it need
@@ -51,7 +58,9 @@ def choose_builder(wanted: Literal["auto", "mock", "chroot"], *, target: Target,
         _require("mock", hint="install mock (Fedora), or set `builder` to chroot")
     for program in ("dnf", "bwrap"):
         _require(program, hint="`backport doctor` names the packages that bring it")
-    return (MockBuilder if with_mock else ChrootBuilder)(target=target, cache=cache)
+    if with_mock:
+        return MockBuilder(target=target, cache=cache, settings=mock or Mock())
+    return ChrootBuilder(target=target, cache=cache)
 
 
 def _require(program: str, *, hint: str) -> None:

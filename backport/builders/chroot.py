@@ -56,6 +56,11 @@ class ChrootBuilder:
     cache: Path
     name: str = "chroot"
 
+    @property
+    def identity(self) -> str:
+        """See `backport.builders.Builder`."""
+        return self.name
+
     def build(
         self,
         patched: PatchedSrpm,

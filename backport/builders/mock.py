@@ -15,20 +15,20 @@ import hashlib
 import os
 import pwd
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.common import (
     MEND_HINT,
     beside_target,
-    build_macros,
     collect,
     lay_out,
     require_room,
     take_file,
     take_packages,
 )
+from backport.builders.mockconfig import root_name, write_configuration
 from backport.builders.mockhost import (
     GROUP,
     end_holders,
@@ -49,12 +49,11 @@ from backport.errors import (
     HostError,
     Interrupted,
 )
-from backport.files import write_atomically
-from backport.roots.dnf import ExtraRepository, Repository, render
+from backport.roots.dnf import ExtraRepository
 from backport.roots.scratch import is_live, live_folder
 from backport.run import Completed, describe_exit, network_environment, run
+from backport.site import Mock
 from backport.target import Target
-from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
 
 ROOT_TIMEOUT = 3600
 """Seconds that making the root and installing build dependencies may take beside the build itself."""
@@ -63,11 +62,7 @@ Words = Sequence[str | Path]
 _LOGS = ("build.log", "root.log", "installed_pkgs.log")
 _CLEAN_TIMEOUT = 600.0
 _LOCKED = 60
-ROOTS = Path("/var/lib/mock")
 _SIGNALLED = 128
-# The service manager is asked for no scope and no machine: what it keeps would outlive us.
-_UNREGISTERED = ("--register=no", "--keep-unit")
-
 _NEEDS_HINT = "do the target's repositories, or its mirrors in the site file, have what this needs?"
 _OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
     2: (HostError, "mock was started without its set-user-id wrapper", "reinstall the package mock"),
@@ -93,7 +88,13 @@ class MockBuilder:
 
     target: Target
     cache: Path
+    settings: Mock = field(default_factory=Mock)
     name: str = "mock"
+
+    @property
+    def identity(self) -> str:
+        """See `backport.builders.Builder`."""
+        return f"{self.name} ({self.settings.deviations})" if self.settings.deviations else self.name
 
     def build(
         self,
@@ -110,13 +111,16 @@ class MockBuilder:
         The logs remain in any case.
         """
         caller = find_caller()
-        roots = _Roots(target=self.target, folders=self.cache / "mock")
+        roots = _Roots(target=self.target, settings=self.settings, folders=self.cache / "mock")
         roots.end_abandoned()
         with live_folder(roots.folders) as folder:
             folder.chmod(0o711)
             require_way(caller, folder)
-            mock = _Mock(target=self.target, folder=folder, caller=caller, workspace=workspace, roots=roots)
-            mock.configure(beside_target(candidates, published))
+            chosen = write_configuration(
+                self.target, folder, settings=self.settings, extra=beside_target(candidates, published)
+            )
+            mock = _Mock(folder=folder, caller=caller, workspace=workspace, roots=roots, chosen=chosen)
+            mock.make_folders()
             mock.sweep()
             with mock.cleaned():
                 mock.pack(patched)
@@ -127,7 +131,7 @@ class MockBuilder:
                     patched=patched,
                     target=self.target,
                     logs=[workspace / name for name in _LOGS],
-                    builder=f"{self.name} {mock.version()}",
+                    builder=f"{self.name} {mock.version()}{self.identity.removeprefix(self.name)}",
                 )
 
 
@@ -136,23 +140,25 @@ class _Roots:
     """mock's roots of the builds for a target whose folders lie in one cache."""
 
     target: Target
+    settings: Mock
     folders: Path
 
     @property
     def _prefix(self) -> str:
-        return f"{_root_name(self.target)}-{self.extension('')}"
+        return f"{root_name(self.target)}-{self.extension('')}"
 
     def extension(self, folder: str) -> str:
         """What tells the root of the build in a folder from all other roots, as mock's ``--uniqueext``."""
-        return f"{hashlib.sha256(str(self.folders.resolve()).encode()).hexdigest()[:8]}-{folder}"
+        cache = hashlib.sha256(str(self.folders.resolve()).encode()).hexdigest()[:8]
+        return "-".join([*filter(None, [self.settings.unique_extension]), cache, folder])
 
     def place(self, folder: str) -> Path:
         """Where mock has the root of the build in a folder."""
-        return ROOTS / f"{self._prefix}{folder}"
+        return self.settings.basedir / f"{self._prefix}{folder}"
 
     def abandoned(self) -> Iterator[str]:
         """The folders of those builds that have ended without removing their roots."""
-        for place in sorted(ROOTS.glob(f"{self._prefix}*")):
+        for place in sorted(self.settings.basedir.glob(f"{self._prefix}*")):
             folder = place.name.removeprefix(self._prefix)
             if not is_live(self.folders / folder):
                 yield folder
@@ -180,11 +186,12 @@ class _Roots:
 class _Mock:
     """mock for one build, in a folder of its own."""
 
-    target: Target
     folder: Path
     caller: pwd.struct_passwd
     workspace: Path
     roots: _Roots
+    chosen: Words
+    """The options that choose the configuration."""
 
     @property
     def results(self) -> Path:
@@ -194,27 +201,8 @@ class _Mock:
     def packed(self) -> Path:
         return self.folder / "packed"
 
-    @property
-    def _config(self) -> Path:
-        return self.folder / f"{self.target.name}-{self.target.arch}.cfg"
-
-    def configure(self, extra: Sequence[ExtraRepository]) -> None:
-        """Write mock's configuration, with checked keys and what is beside the target, and make its result
-        folders."""
-        keys = self.folder / "keys"
-        keys.mkdir()
-        used = {name for repository in self.target.repositories for name in repository.keys}
-        files = {name: checked_key(self.target.keys[name], keys, error=BuildRootError) for name in used}
-        environment = {}
-        if _sha1_keys(self.target):
-            policy = keys / "sha1-self-signature.toml"
-            write_atomically(policy, SHA1_POLICY)
-            environment[SHA1_POLICY_VARIABLE] = str(policy)
-        extra = [_with_checked_keys(repository, keys) for repository in extra]
-        text = render_config(
-            self.target, keys=files, extra=extra, nspawn_args=_UNREGISTERED, environment=environment
-        )
-        write_atomically(self._config, text)
+    def make_folders(self) -> None:
+        """Make the folders for mock's results, as its user's."""
         for folder in (self.packed, self.results):
             folder.mkdir()
             os.chown(folder, self.caller.pw_uid, grp.getgrnam(GROUP).gr_gid)
@@ -278,7 +266,7 @@ class _Mock:
     def _clean(self, folder: str) -> None:
         """Remove the root of the build in a folder; what cannot be removed now, the next sweep removes."""
         self.roots.end(folder)
-        words: Words = ["-r", self._config, "--uniqueext", self.roots.extension(folder), "--clean"]
+        words: Words = [*self.chosen, "--uniqueext", self.roots.extension(folder), "--clean"]
         with contextlib.suppress(BuildTimeout):
             if self._run(words, timeout=_CLEAN_TIMEOUT, log=self._log).exit_code == _LOCKED:
                 raise BuildRootLocked(f"{self.roots.place(folder)}: mock finds it locked", log=self._log)
@@ -287,7 +275,7 @@ class _Mock:
         options, extension = patched.options, self.roots.extension(self.folder.name)
         completed = self._run(
             [
-                "-r", self._config, "--uniqueext", extension, "--resultdir", results,
+                *self.chosen, "--uniqueext", extension, "--resultdir", results,
                 *options.arguments(), *words,
             ],
             timeout=options.timeout + ROOT_TIMEOUT, log=self._log,
@@ -303,58 +291,6 @@ class _Mock:
             timeout=timeout, error=BuildRootError, timeout_error=BuildTimeout, accept=None, log=log,
             env={**network_environment(), **sudo_environment(self.caller)}, what="mock",
         )  # fmt: skip
-
-
-def render_config(
-    target: Target,
-    *,
-    keys: Mapping[str, Path] | None = None,
-    extra: Sequence[ExtraRepository] = (),
-    nspawn_args: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None,
-) -> str:
-    """The configuration of mock for a target, the same for use by hand and by this builder.
-
-    ``keys`` are files to use instead of the target's own, by the key's name; ``environment`` is added to
-    that of dnf and of builds.
-    """
-    files = {name: (keys or {}).get(name, key.file) for name, key in target.keys.items()}
-    repositories = [
-        Repository(id=each.id, baseurl=each.baseurl, keys=tuple(files[name].as_uri() for name in each.keys))
-        for each in target.repositories
-    ]
-    repositories += [
-        Repository(
-            id=each.id, baseurl=each.baseurl, keys=tuple(key.file.as_uri() for key in each.keys),
-            repo_gpgcheck=each.repo_gpgcheck, priority=each.priority, only=each.only, excluded=each.excluded,
-        )
-        for each in extra
-    ]  # fmt: skip
-    by_hand = keys is None and _sha1_keys(target)
-    return render(
-        "mock.cfg.j2", target=target, root=_root_name(target), macros=build_macros(target),
-        repositories=repositories, nspawn_args=list(nspawn_args), environment=environment or {},
-        sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
-    )  # fmt: skip
-
-
-def _with_checked_keys(repository: ExtraRepository, folder: Path) -> ExtraRepository:
-    """The same repository with keys that mock's user can read, and nothing but keys in their files."""
-    keys = tuple(
-        key.model_copy(update={"file": checked_key(key, folder, error=BuildRootError)})
-        for key in repository.keys
-    )
-    return replace(repository, keys=keys)
-
-
-def _sha1_keys(target: Target) -> bool:
-    """Whether one of the keys that sign the target's packages needs the policy for SHA-1."""
-    used = {name for repository in target.repositories for name in repository.keys}
-    return any(target.keys[name].sha1_self_signature for name in used)
-
-
-def _root_name(target: Target) -> str:
-    return f"backport-{target.name}-{target.arch}"
 
 
 def _besides(problem: BaseException, held: BuildRootLocked) -> BaseException:

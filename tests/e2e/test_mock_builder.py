@@ -27,6 +27,7 @@ from backport import run
 from backport.artifacts import BuiltRpms, Rpm
 from backport.builders import ChrootBuilder, MockBuilder, choose_builder, mock, mockhost
 from backport.errors import BackportError, BuildError, BuildRootError, BuildRootLocked, BuildTimeout
+from backport.site import Mock
 from backport.target import Target
 from tests.e2e import hello, tiny
 
@@ -117,7 +118,7 @@ def stand_in(f28: Target, cache: Path, tmp_path: Path, monkeypatch: pytest.Monke
     found_first_in(folder, monkeypatch)
     group = grp.struct_group(("mock", "x", 65534, ["nobody"]))
     monkeypatch.setattr(grp, "getgrnam", lambda _name: group)
-    builder = choose_builder("auto", target=f28, cache=cache)
+    builder = choose_builder("auto", target=f28, cache=cache, mock=Mock(basedir=tmp_path / "roots"))
     assert isinstance(builder, MockBuilder)
     stand_in = StandIn(
         folder=folder,
@@ -199,6 +200,26 @@ def test_candidates_and_checked_keys_are_configured(stand_in: StandIn, f28: Targ
     assert f"/keys/{fingerprint}.asc" in config
 
 
+def test_nothing_of_the_hosts_own_configuration_is_in_force(stand_in: StandIn) -> None:
+    stand_in.build()
+    for call in stand_in.calls:
+        if "--version" not in call["argv"]:
+            assert call["files"]["site-defaults.cfg"] == ""
+            assert "[formatter_unadorned]" in call["files"]["logging.ini"]
+            assert call["files"]["f28-x86_64.cfg"] == call["config"]
+
+
+def test_the_files_of_mocks_user_are_hidden_from_it(tmp_path: Path) -> None:
+    user = pwd.getpwnam("nobody")
+    home = pwd.struct_passwd((*user[:5], str(tmp_path), user.pw_shell))
+    (tmp_path / ".config").mkdir()
+    file = tmp_path / ".config/mock.cfg"
+    file.write_text("config_opts['macros']['%vendor'] = 'elsewhere'")
+    shown = run.run([*mockhost.ended_together(home), "cat", file], timeout=60, error=BackportError)
+    assert shown.output == b""
+    assert "elsewhere" in file.read_text()
+
+
 def test_the_logs_of_both_steps_are_kept(stand_in: StandIn) -> None:
     result = stand_in.build()
     assert [log.name for log in result.logs] == ["build.log", "root.log", "installed_pkgs.log"]
@@ -241,7 +262,6 @@ def test_roots_of_killed_builds_are_removed(
     roots = tmp_path / "roots"
     for name in (f"backport-f28-x86_64-{own}-live-dead", "backport-f28-x86_64-other-live-busy", "fedora-28"):
         (roots / name).mkdir(parents=True)
-    monkeypatch.setattr(mock, "ROOTS", roots)
     shutil.rmtree(stand_in.folder / "hello")
     stand_in.build()
     cleaned = [after(call["argv"], "--uniqueext") for call in stand_in.calls if "--clean" in call["argv"]]
@@ -256,7 +276,6 @@ def test_what_a_killed_build_has_left_is_ended_before_its_folder_is_removed(
     own = after(stand_in.calls[0]["argv"], "--uniqueext").split("-live-")[0]
     left = tmp_path / "roots" / f"backport-f28-x86_64-{own}-live-dead"
     left.mkdir(parents=True)
-    monkeypatch.setattr(mock, "ROOTS", left.parent)
     shutil.rmtree(stand_in.folder / "hello")
     folder = stand_in.builder.cache / "mock/live-dead"
     folder.mkdir()
@@ -269,7 +288,6 @@ def test_what_a_killed_build_has_left_is_ended_before_its_folder_is_removed(
 def test_a_root_that_is_still_used_is_never_passed_over(
     stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mock, "ROOTS", tmp_path / "roots")
     stand_in.plan(clean=60)
     with pytest.raises(BuildRootLocked, match="finds it locked"):
         stand_in.build()
@@ -359,10 +377,10 @@ def test_a_killed_build_takes_mock_and_its_container_along(f28: Target, cache: P
         process.wait()
     assert until(lambda: not processes_of(f"^sleep {marker}"), seconds=10)
     assert until(lambda: not processes_of(f"mock.*{cache.name}"), seconds=10)
-    left = [path.name for path in mock.ROOTS.glob("backport-f28-x86_64-*-live-*")]
-    assert left != []
+    roots = mock._Roots(target=f28, settings=builder.settings, folders=cache / "mock")
+    assert list(roots.abandoned()) != []
     builder.build(hello.patched(tmp_path / "again"), candidates=None, workspace=tmp_path / "again-workspace")
-    assert not set(left) & {path.name for path in mock.ROOTS.iterdir()}
+    assert list(roots.abandoned()) == []
     assert "locked" not in (tmp_path / "again-workspace/mock.log").read_text()
 
 

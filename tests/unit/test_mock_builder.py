@@ -17,7 +17,8 @@ import pytest
 from backport import run
 from backport.builders import mockhost
 from backport.builders.common import beside_target
-from backport.builders.mock import _failure, render_config
+from backport.builders.mock import MockBuilder, _failure
+from backport.builders.mockconfig import render_config
 from backport.builders.mockhost import find_caller, holders, require_way, sudo_environment
 from backport.errors import (
     BackportError,
@@ -31,6 +32,7 @@ from backport.errors import (
 from backport.roots.dnf import ExtraRepository
 from backport.run import Completed
 from backport.settings import Key
+from backport.site import Mock
 from backport.target import load_target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE
 
@@ -91,7 +93,7 @@ def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
     )
     extra = beside_target(tmp_path, published)
     text = render_config(
-        TARGET, keys={"fedora-28": key}, extra=extra, nspawn_args=["--register=no"], environment={"A": "1"}
+        TARGET, keys={"fedora-28": key}, extra=extra, settings=Mock(), environment={"A": "1"}
     )
     options, repositories = read(text)
     assert repositories["updates"]["gpgkey"] == key.as_uri()
@@ -100,8 +102,53 @@ def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
     assert "priority" not in repositories["published"]
     wanted = {"gpgkey": signer.file.as_uri(), "repo_gpgcheck": "1", "includepkgs": "a-1-1.noarch"}
     assert wanted.items() <= dict(repositories["published"]).items()
-    assert options["nspawn_args"] == ["--capability=cap_ipc_lock", "--register=no"]
+    assert options["nspawn_args"] == ["--capability=cap_ipc_lock", "--register=no", "--keep-unit"]
     assert options["environment"] == {"A": "1"}
+
+
+def test_what_backport_relies_on_is_not_for_the_site_to_change() -> None:
+    extra = "\n".join(
+        f"config_opts{place} = {value!r}"
+        for place, value in (
+            ("['root']", "other"),
+            ("['basedir']", "/other"),
+            ("['rootdir']", "/other"),
+            ("['rpmbuild_networking']", True),
+            ("['plugin_conf']['compress_logs_enable']", True),
+            ("['plugin_conf']['package_state_enable']", False),
+            ("['macros']['%_buildhost']", "other"),
+            ("['macros']['%vendor']", "ours"),
+            ("['nspawn_args']", []),
+        )
+    )
+    options, _ = read(render_config(TARGET, settings=Mock(basedir=Path("/fast"), extra_config=extra)))
+    assert (options["root"], options["basedir"]) == ("backport-f28-x86_64", "/fast")
+    assert options["rootdir"] == "{{basedir}}/{{root}}/root"
+    assert options["rpmbuild_networking"] is False
+    assert options["plugin_conf"]["compress_logs_enable"] is False
+    assert options["plugin_conf"]["package_state_enable"] is True
+    assert options["macros"]["%_buildhost"] == "localhost"
+    assert options["macros"]["%vendor"] == "ours"
+    assert options["nspawn_args"] == ["--register=no", "--keep-unit"]
+
+
+def test_what_experts_set_is_in_force() -> None:
+    settings = Mock(isolation="simple", bootstrap_image="fedora:28", root_cache=True, suppress_sync=True)
+    options, _ = read(render_config(TARGET, settings=settings))
+    assert options["isolation"] == "simple"
+    assert (options["use_bootstrap"], options["bootstrap_image"]) == (True, "fedora:28")
+    assert options["plugin_conf"]["root_cache_enable"] is True
+    assert "--suppress-sync=yes" in options["nspawn_args"]
+
+
+def test_settings_of_mock_that_can_decide_results_are_part_of_the_key(tmp_path: Path) -> None:
+    def identity(**settings: Any) -> str:
+        return MockBuilder(target=TARGET, cache=tmp_path, settings=Mock(**settings)).identity
+
+    assert identity() == identity(basedir="/fast", suppress_sync=True, unique_extension="a") == "mock"
+    assert identity(isolation="simple") == "mock (isolation=simple)"
+    one, other = (identity(extra_config=f"config_opts['macros']['%vendor'] = '{name}'") for name in "ab")
+    assert len({one, other, "mock"}) == 3
 
 
 def test_no_value_breaks_out_of_its_literal(tmp_path: Path) -> None:

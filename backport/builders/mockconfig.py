@@ -1,0 +1,146 @@
+"""mock's configuration for a target, the same for use by hand and by the builder.
+
+mock reads ``site-defaults.cfg`` and its logging from the folder of its configurations, and the files of its
+user, behind or before every configuration that it is given (``load_config`` in its sources). A builder's
+configuration has a folder of its own, so that what the host's files say changes neither results nor logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from backport.builders.common import build_macros
+from backport.errors import BuildRootError
+from backport.files import write_atomically
+from backport.roots.dnf import ExtraRepository, Repository, render
+from backport.site import Mock
+from backport.target import Target
+from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
+
+# The service manager is asked for no scope and no machine: what it keeps would outlive us.
+_UNREGISTERED = ("--register=no", "--keep-unit")
+_LOGGING = """\
+[formatters]
+keys: detailed,simple,unadorned,state
+[formatter_detailed]
+format: %(levelname)s %(filename)s:%(lineno)d:  %(message)s
+[formatter_simple]
+format: %(levelname)s: %(message)s
+[formatter_unadorned]
+format: %(message)s
+[formatter_state]
+format: %(asctime)s - %(message)s
+[handlers]
+keys: console
+[handler_console]
+class: StreamHandler
+args: []
+formatter: simple
+level: INFO
+[loggers]
+keys: root,build
+[logger_root]
+level: NOTSET
+handlers: console
+[logger_build]
+level: NOTSET
+handlers:
+qualname: mockbuild.Root.build
+propagate: 0
+"""
+"""What mock needs to write its logs as it does by default, and its own account to standard error."""
+
+
+def write_configuration(
+    target: Target, folder: Path, *, settings: Mock, extra: Sequence[ExtraRepository]
+) -> tuple[str | Path, ...]:
+    """Write a folder of configurations for a build, keys included; mock's options that choose it.
+
+    What is written refers to ``folder``, which mock's user must be able to enter. Raises BuildRootError for
+    a key that is not the pinned one.
+    """
+    keys, place = folder / "keys", folder / "etc"
+    for each in (keys, place):
+        each.mkdir(parents=True, exist_ok=True)
+    environment = {}
+    if _sha1_keys(target):
+        policy = keys / "sha1-self-signature.toml"
+        write_atomically(policy, SHA1_POLICY)
+        environment[SHA1_POLICY_VARIABLE] = str(policy)
+    text = render_config(
+        target,
+        keys={
+            name: checked_key(target.keys[name], keys, error=BuildRootError) for name in _used_keys(target)
+        },
+        extra=[_with_checked_keys(repository, keys) for repository in extra],
+        settings=settings,
+        environment=environment,
+    )
+    config = place / f"{target.name}-{target.arch}.cfg"
+    for path, content in (
+        (place / "site-defaults.cfg", ""),
+        (place / "logging.ini", _LOGGING),
+        (config, text),
+    ):
+        write_atomically(path, content)
+    return ("--configdir", place, "-r", config)
+
+
+def render_config(
+    target: Target,
+    *,
+    keys: Mapping[str, Path] | None = None,
+    extra: Sequence[ExtraRepository] = (),
+    settings: Mock | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """The configuration of mock for a target, the same for use by hand and by the builder.
+
+    ``keys`` are files to use instead of the target's own, by the key's name; ``settings`` are the site's,
+    without which the host's own configuration of mock stays in force; ``environment`` is added to that of
+    dnf and of builds.
+    """
+    files = {name: (keys or {}).get(name, key.file) for name, key in target.keys.items()}
+    repositories = [
+        Repository(id=each.id, baseurl=each.baseurl, keys=tuple(files[name].as_uri() for name in each.keys))
+        for each in target.repositories
+    ]
+    repositories += [
+        Repository(
+            id=each.id, baseurl=each.baseurl, keys=tuple(key.file.as_uri() for key in each.keys),
+            repo_gpgcheck=each.repo_gpgcheck, priority=each.priority, only=each.only, excluded=each.excluded,
+        )
+        for each in extra
+    ]  # fmt: skip
+    by_hand = keys is None and _sha1_keys(target)
+    return render(
+        "mock.cfg.j2", target=target, root=root_name(target), macros=build_macros(target),
+        repositories=repositories, environment=environment or {}, own=settings is not None,
+        settings=settings or Mock(), unregistered=_UNREGISTERED,
+        sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
+    )  # fmt: skip
+
+
+def root_name(target: Target) -> str:
+    """The name of the target's roots, before what tells them apart."""
+    return f"backport-{target.name}-{target.arch}"
+
+
+def _with_checked_keys(repository: ExtraRepository, folder: Path) -> ExtraRepository:
+    """The same repository with keys that mock's user can read, and nothing but keys in their files."""
+    keys = tuple(
+        key.model_copy(update={"file": checked_key(key, folder, error=BuildRootError)})
+        for key in repository.keys
+    )
+    return replace(repository, keys=keys)
+
+
+def _used_keys(target: Target) -> set[str]:
+    return {name for repository in target.repositories for name in repository.keys}
+
+
+def _sha1_keys(target: Target) -> bool:
+    """Whether one of the keys that sign the target's packages needs the policy for SHA-1."""
+    return any(target.keys[name].sha1_self_signature for name in _used_keys(target))
