@@ -40,7 +40,10 @@ here = pathlib.Path(__file__).parent
 words = sys.argv[1:]
 with (here / "calls.jsonl").open("a") as calls:
     config = pathlib.Path(words[words.index("-r") + 1]).read_text() if "-r" in words else ""
-    calls.write(json.dumps({{"argv": words, "environment": dict(os.environ), "config": config}}) + "\\n")
+    folder = pathlib.Path(words[words.index("--configdir") + 1]) if config else here / "none"
+    files = {{path.name: path.read_text() for path in folder.glob("*")}}
+    call = {{"argv": words, "environment": dict(os.environ), "config": config, "files": files}}
+    calls.write(json.dumps(call) + "\\n")
 if "--version" in words:
     print("6.7")
     sys.exit(0)
