@@ -78,6 +78,10 @@ def is_for_debugging(name: str) -> bool:
     return name.endswith(("-debuginfo", "-debugsource"))
 
 
+BY_HAND = "by-hand"
+"""The folder beside a failed build's logs with what it takes to build it again by hand."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rpm:
     """One package file, with the digest it had when it entered the pipeline."""

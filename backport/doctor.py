@@ -27,6 +27,8 @@ from backport.target import load_target
 GIB = 1024**3
 CACHE_BYTES = 8 * GIB
 """Free space for roots (0.5 GB each), a build of OpenSSL with its tests, and downloads."""
+MOCK_BYTES = 4 * GIB
+"""Free space for mock's roots and the builds in them."""
 REPOSITORY_BYTES = GIB
 """Free space for a few generations of what is published."""
 HUB_TIMEOUT = 10.0
@@ -71,6 +73,18 @@ _PROGRAMS = (
     _Need(name="cpio", purpose="unpacks packages for abipkgdiff", debian="cpio", fedora="cpio"),
 )
 _MOCK = _Need(name="mock", purpose="the site's builder", debian=None, fedora="mock")
+_NSPAWN = _Need(
+    name="systemd-nspawn",
+    purpose="shuts mock's builds in",
+    debian="systemd-container",
+    fedora="systemd-container",
+)
+_BUILDDEP = _Need(
+    name="dnf builddep",
+    purpose="installs build dependencies for mock",
+    debian="dnf-plugins-core",
+    fedora="python3-dnf-plugins-core",
+)
 _MODULES = (
     _Need(name="rpm", purpose="reads packages", debian="python3-rpm", fedora="python3-rpm"),
     _Need(
@@ -132,6 +146,18 @@ def _mock_way(user: pwd.struct_passwd, folder: Path) -> None:
     mockhost.require_way(user, folder)
 
 
+def _mock_container() -> None:
+    from backport.builders import mockhost  # noqa: PLC0415  # as above
+
+    mockhost.start_container()
+
+
+def _mock_builddep() -> bool:
+    from backport.builders import mockhost  # noqa: PLC0415  # as above
+
+    return mockhost.has_builddep()
+
+
 def _hub_version(koji: Koji) -> str:
     from backport.sources.hub import Hub  # noqa: PLC0415  # needs the koji client, as above
 
@@ -155,6 +181,8 @@ class Probes:
     can_link: Callable[[Path, Path], bool] = _can_link
     mock_user: Callable[[], pwd.struct_passwd] = _mock_user
     mock_way: Callable[[pwd.struct_passwd, Path], None] = _mock_way
+    mock_container: Callable[[], None] = _mock_container
+    mock_builddep: Callable[[], bool] = _mock_builddep
     signing_key: Callable[[Signing], str] = _signing_key
     check_key: Callable[[Key], None] = _check_key
     hub_version: Callable[[Koji], str] = _hub_version
@@ -174,7 +202,7 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
         _sandbox(host),
         *(_module(need, host, family) for need in _MODULES),
         *_folders(site, host),
-        *_mock(site, host),
+        *_mock(site, host, family),
         *_keys(site, host, family),
         _hub(site, host, offline=offline),
     )
@@ -225,10 +253,53 @@ def _builds_with_mock(site: Site, host: Probes) -> bool:
     return site.builder == "mock" or (site.builder == "auto" and host.which(_MOCK.name) is not None)
 
 
-def _mock(site: Site, host: Probes) -> Iterator[Check]:
-    """What mock itself needs where it builds: a user to fall back to, who can reach what it reads."""
+def _mock(site: Site, host: Probes, family: str) -> Iterator[Check]:
+    """What mock itself needs where it builds: a user to fall back to, who can reach what it reads, room for
+    its roots, containers, and dnf's command for build dependencies."""
     if not _builds_with_mock(site, host) or host.which(_MOCK.name) is None:
         return
+    yield from _mock_user_checks(site, host)
+    yield _folder_space("mock", "mock.basedir", site.mock.basedir, MOCK_BYTES, host)
+    if site.mock.isolation == "nspawn":
+        yield _mock_starts(host, family)
+    if site.mock.bootstrap_image is None:
+        yield _mock_installs(host, family)
+
+
+def _mock_starts(host: Probes, family: str) -> Check:
+    facts = {"id": "mock.container", "title": "systemd-nspawn can start a container"}
+    if host.which(_NSPAWN.name) is None:
+        return Check(**facts, verdict=Verdict.FAIL, found="not installed", advice=_NSPAWN.advice(family))
+    try:
+        host.mock_container()
+    except BackportError as problem:
+        advice = "inside a container start it privileged: namespaces and mounts are forbidden here"
+        return Check(
+            **facts, verdict=Verdict.FAIL, expected="exit code 0", found=problem.message, advice=advice
+        )
+    except ImportError as problem:
+        return Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be checked: {problem}")
+    return Check(**facts, verdict=Verdict.PASS, found="started and ended")
+
+
+def _mock_installs(host: Probes, family: str) -> Check:
+    facts = {"id": "mock.builddep", "title": "dnf can install build dependencies for mock"}
+    try:
+        there = host.mock_builddep()
+    except BackportError as problem:
+        return Check(**facts, verdict=Verdict.SKIPPED, advice=problem.message)
+    except ImportError as problem:
+        return Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be checked: {problem}")
+    return Check(
+        **facts,
+        verdict=_verdict(good=there),
+        expected="dnf builddep",
+        found="it has the command builddep" if there else "it has no command builddep",
+        advice="" if there else _BUILDDEP.advice(family),
+    )
+
+
+def _mock_user_checks(site: Site, host: Probes) -> Iterator[Check]:
     user, cache = {"id": "mock.user", "title": "mock has a user to build as"}, _existing(site.paths.cache)
     way = {"id": "mock.cache", "title": "mock's user can enter the cache folder", "expected": str(cache)}
     try:
@@ -284,7 +355,7 @@ def _folders(site: Site, host: Probes) -> Iterator[Check]:
         ("repository", repository, REPOSITORY_BYTES),
     ):
         yield _folder_writable(name, folder, host)
-        yield _folder_space(name, folder, needed, host)
+        yield _folder_space(name, f"paths.{name}", folder, needed, host)
     linkable = host.can_link(_existing(cache), _existing(repository))
     yield Check(
         id="folder.links",
@@ -308,7 +379,7 @@ def _folder_writable(name: str, folder: Path, host: Probes) -> Check:
     )
 
 
-def _folder_space(name: str, folder: Path, needed: int, host: Probes) -> Check:
+def _folder_space(name: str, setting: str, folder: Path, needed: int, host: Probes) -> Check:
     free = host.free_bytes(_existing(folder))
     enough = free >= needed
     return Check(
@@ -317,7 +388,7 @@ def _folder_space(name: str, folder: Path, needed: int, host: Probes) -> Check:
         verdict=_verdict(good=enough),
         expected=f"{needed / GIB:.0f} GiB",
         found=f"{free / GIB:.1f} GiB",
-        advice="" if enough else f"make room, or choose another folder: paths.{name} in the site file",
+        advice="" if enough else f"make room, or choose another folder: {setting} in the site file",
     )
 
 

@@ -14,11 +14,13 @@ import grp
 import hashlib
 import os
 import pwd
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backport.artifacts import BuiltRpms, PatchedSrpm
+from backport.artifacts import BY_HAND, BuiltRpms, PatchedSrpm
+from backport.builders import mockhost
 from backport.builders.common import (
     MEND_HINT,
     beside_target,
@@ -59,9 +61,13 @@ ROOT_TIMEOUT = 3600
 """Seconds that making the root and installing build dependencies may take beside the build itself."""
 
 Words = Sequence[str | Path]
-_LOGS = ("build.log", "root.log", "installed_pkgs.log")
+_LOGS = ("build.log", "root.log", "installed_pkgs.log", "state.log", "hw_info.log")
 _CLEAN_TIMEOUT = 600.0
+_ROOT_FAILED = 20
+_DNF_FAILED = 30
 _LOCKED = 60
+_UNCLEAR = (1, 10, 40)
+"""What mock's exit code is for failures of the package, and for some of the host's beside them."""
 _SIGNALLED = 128
 _NEEDS_HINT = "do the target's repositories, or its mirrors in the site file, have what this needs?"
 _OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
@@ -70,15 +76,15 @@ _OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
     5: (BuildRootError, "mock does not understand its command line", "is this mock older than 5.0?"),
     6: (HostError, "mock cannot build for this architecture here", "use a host of that architecture"),
     7: (Interrupted, "mock was interrupted", "run the same command again"),
+    1: (BuildError, "rpmbuild failed", MEND_HINT),
     10: (BuildError, "rpmbuild failed", MEND_HINT),
     11: (BuildTimeout, "ended at its deadline", "raise `build.timeout` of the package in the recipe"),
-    30: (BuildRootError, "dnf could not install what the build needs", _NEEDS_HINT),
+    _DNF_FAILED: (BuildRootError, "dnf could not install what the build needs", _NEEDS_HINT),
     40: (BuildError, "the source package cannot be used", MEND_HINT),
     _LOCKED: (BuildRootLocked, "another process uses the root", "wait until it has finished"),
     70: (BuildRootError, "mock cannot write its results", "can its user reach the cache folder?"),
     80: (HostError, "mock cannot make namespaces here", "in a container, it has to be privileged"),
 }
-_RPMBUILD_FAILED = _OUTCOMES[10]
 _ROOT_TROUBLE = (BuildRootError, "the root could not be made or used", _NEEDS_HINT)
 
 
@@ -119,12 +125,18 @@ class MockBuilder:
             chosen = write_configuration(
                 self.target, folder, settings=self.settings, extra=beside_target(candidates, published)
             )
-            mock = _Mock(folder=folder, caller=caller, workspace=workspace, roots=roots, chosen=chosen)
+            mock = _Mock(
+                folder=folder, caller=caller, workspace=workspace, roots=roots, chosen=chosen, patched=patched
+            )
             mock.make_folders()
             mock.sweep()
             with mock.cleaned():
-                mock.pack(patched)
-                mock.rebuild(patched)
+                try:
+                    mock.pack()
+                    mock.rebuild()
+                except BackportError as problem:
+                    problem.command = mock.keep_for_use_by_hand(candidates, published)
+                    raise
                 return collect(
                     mock.results,
                     workspace / "rpms",
@@ -192,6 +204,7 @@ class _Mock:
     roots: _Roots
     chosen: Words
     """The options that choose the configuration."""
+    patched: PatchedSrpm
 
     @property
     def results(self) -> Path:
@@ -207,22 +220,41 @@ class _Mock:
             folder.mkdir()
             os.chown(folder, self.caller.pw_uid, grp.getgrnam(GROUP).gr_gid)
 
-    def pack(self, patched: PatchedSrpm) -> None:
+    def pack(self) -> None:
         """Pack the source package, in the root that the build is to use."""
-        sources = self.folder / "sources"
-        sources.mkdir()
-        spec = lay_out(patched, spec_folder=self.folder, source_folder=sources)
-        words: Words = ["--buildsrpm", "--spec", spec, "--sources", sources]
-        self._build(["--no-cleanup-after", *words], patched, self.packed)
+        words = ["--no-cleanup-after", *self._packing(self.folder)]
+        completed = self._build(words, self.packed)
+        if completed.exit_code != 0:
+            raise self._failure(completed, self.packed)
 
-    def rebuild(self, patched: PatchedSrpm) -> None:
+    def rebuild(self) -> None:
         """Build the packed source package."""
         found = take_packages(self.packed, self.folder)
         if len(found) != 1:
-            raise BuildError(f"{patched.spec.stem}: packing gave {len(found)} packages instead of one")
-        options = patched.options
-        words: Words = ["--no-clean", "--rpmbuild_timeout", str(options.timeout), "--rebuild", found[0]]
-        self._build(words if options.check else ["--nocheck", *words], patched, self.results)
+            raise BuildError(f"{self._name}: packing gave {len(found)} packages instead of one")
+        completed = self._build(["--no-clean", *self._rebuilding(found[0])], self.results)
+        if completed.exit_code != 0:
+            if completed.exit_code in _UNCLEAR and self._is_made and not self._installs(found[0]):
+                completed = replace(completed, exit_code=_DNF_FAILED)
+            raise self._failure(completed, self.results)
+
+    def keep_for_use_by_hand(
+        self, candidates: Path | None, published: ExtraRepository | None
+    ) -> tuple[str, ...]:
+        """Keep with the run what the failed build takes; the command that does it again by hand."""
+        kept = self.workspace / BY_HAND
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir()
+        own = Path(shutil.copytree(candidates, kept / "candidates")) if candidates else None
+        chosen = write_configuration(
+            self.roots.target, kept, settings=self.roots.settings, extra=beside_target(own, published)
+        )
+        words: Words = self._packing(kept)
+        for packed in self.folder.glob("*.src.rpm"):
+            words = self._rebuilding(Path(shutil.copy(packed, kept)))
+        user = [f"{name}={value}" for name, value in sudo_environment(self.caller).items()]
+        command = ["env", *user, program(), *chosen, *self.patched.options.arguments(), *words]
+        return tuple(str(word) for word in command)
 
     def version(self) -> str:
         """The version of mock."""
@@ -271,19 +303,67 @@ class _Mock:
             if self._run(words, timeout=_CLEAN_TIMEOUT, log=self._log).exit_code == _LOCKED:
                 raise BuildRootLocked(f"{self.roots.place(folder)}: mock finds it locked", log=self._log)
 
-    def _build(self, words: Words, patched: PatchedSrpm, results: Path) -> None:
-        options, extension = patched.options, self.roots.extension(self.folder.name)
-        completed = self._run(
+    @property
+    def _name(self) -> str:
+        return self.patched.source.rpm.nevra.name
+
+    @property
+    def _is_made(self) -> bool:
+        """Whether the root was ready to be used; mock leaves a file to say so (``Buildroot._init``)."""
+        return (self.roots.place(self.folder.name) / "root/.initialized").exists()
+
+    def _packing(self, folder: Path) -> Words:
+        """The words for packing, with the spec and its sources in the folder."""
+        sources = folder / "sources"
+        sources.mkdir()
+        spec = lay_out(self.patched, spec_folder=folder, source_folder=sources)
+        return ("--buildsrpm", "--spec", spec, "--sources", sources)
+
+    def _rebuilding(self, packed: Path) -> Words:
+        options = self.patched.options
+        check = () if options.check else ("--nocheck",)
+        return (*check, "--rpmbuild_timeout", str(options.timeout), "--rebuild", packed)
+
+    def _installs(self, packed: Path) -> bool:
+        """Whether what the package needs to be built can be installed in the root as it is."""
+        return self._build(["--no-clean", "--installdeps", packed], self.results).exit_code == 0
+
+    def _starts(self) -> bool:
+        """Whether a container of the root can be started at all."""
+        return self._build(["--chroot", "true"], self.results).exit_code == 0
+
+    def _failure(self, completed: Completed, results: Path) -> Ending:
+        basedir = self.roots.settings.basedir
+        places = [self.folder, self.workspace, *([basedir] if basedir.is_dir() else [])]
+        require_room(self._name, places, log=self._log)
+        if completed.exit_code in _UNCLEAR and not self._is_made:
+            completed = replace(completed, exit_code=_ROOT_FAILED)
+        if completed.exit_code in _UNCLEAR and not self._starts():
+            return HostError(
+                f"{self._name}: systemd-nspawn cannot start the container of the build",
+                hint="`backport doctor` tries it, and names its reason",
+                command=completed.argv,
+                log=self._log,
+                evidence=causes_of(results / "build.log").evidence,
+            )
+        if completed.exit_code == _DNF_FAILED and not mockhost.has_builddep():
+            return HostError(
+                f"{self._name}: the host's dnf has no command builddep, which mock needs",
+                hint="install python3-dnf-plugins-core",
+                command=completed.argv,
+                log=self._log,
+            )
+        return _meaning(self._name, completed, results, self.workspace, spec=self.patched.spec)
+
+    def _build(self, words: Words, results: Path) -> Completed:
+        options, extension = self.patched.options, self.roots.extension(self.folder.name)
+        return self._run(
             [
                 *self.chosen, "--uniqueext", extension, "--resultdir", results,
                 *options.arguments(), *words,
             ],
             timeout=options.timeout + ROOT_TIMEOUT, log=self._log,
         )  # fmt: skip
-        if completed.exit_code != 0:
-            name = patched.source.rpm.nevra.name
-            require_room(name, [self.folder, self.workspace], log=self._log)
-            raise _failure(name, completed, results, self.workspace, spec=patched.spec)
 
     def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
         return run(
@@ -303,16 +383,13 @@ def _besides(problem: BaseException, held: BuildRootLocked) -> BaseException:
     return Interrupted(f"interrupted, but {held.message}", hint=held.hint)
 
 
-def _failure(name: str, completed: Completed, results: Path, workspace: Path, *, spec: Path) -> Ending:
+def _meaning(name: str, completed: Completed, results: Path, workspace: Path, *, spec: Path) -> Ending:
     """What mock's exit code means.
 
     mock has codes of its own for most of what can go wrong, but for a program that failed inside the root it
-    gives that program's: 1 for rpmbuild. Whether rpmbuild was reached then shows in build.log, which holds
-    what it printed and nothing else.
+    gives that program's: 1 for rpmbuild.
     """
-    build_log = results / "build.log"
-    reached = build_log.is_file() and build_log.stat().st_size > 0
-    kind, what, hint = _OUTCOMES.get(completed.exit_code, _RPMBUILD_FAILED if reached else _ROOT_TROUBLE)
+    kind, what, hint = _OUTCOMES.get(completed.exit_code, _ROOT_TROUBLE)
     if completed.exit_code < 0 or completed.exit_code > _SIGNALLED:
         kind, what = BuildError, f"mock was {describe_exit(completed.exit_code)}"
         hint = "has memory run out? See `journalctl --dmesg`"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backport.builders.common import build_macros
+from backport.builders.mockhost import UNREGISTERED
 from backport.errors import BuildRootError
 from backport.files import write_atomically
 from backport.roots.dnf import ExtraRepository, Repository, render
@@ -19,8 +20,6 @@ from backport.site import Mock
 from backport.target import Target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
 
-# The service manager is asked for no scope and no machine: what it keeps would outlive us.
-_UNREGISTERED = ("--register=no", "--keep-unit")
 _LOGGING = """\
 [formatters]
 keys: detailed,simple,unadorned,state
@@ -118,7 +117,7 @@ def render_config(
     return render(
         "mock.cfg.j2", target=target, root=root_name(target), macros=build_macros(target),
         repositories=repositories, environment=environment or {}, own=settings is not None,
-        settings=settings or Mock(), unregistered=_UNREGISTERED,
+        settings=settings or Mock(), unregistered=UNREGISTERED,
         sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
     )  # fmt: skip
 

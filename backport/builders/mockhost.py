@@ -18,31 +18,38 @@ import os
 import pwd
 import signal
 import struct
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from backport.errors import HostError
-from backport.run import find_program
+from backport.files import scratch_folder
+from backport.run import find_program, run
 
 GROUP = "mock"
 ENDING = 10.0
 """How long processes in a root are given to go after they were killed, in seconds."""
 
+UNREGISTERED = ("--register=no", "--keep-unit")
+"""With these systemd-nspawn asks the service manager for no scope and no machine, which would outlive us."""
+_ASKING = 60.0
 _WRAPPER = "consolehelper"
 _WRAPPED = Path("/usr/libexec/mock/mock")
 _USER_FILES = (".mock/user.cfg", ".config/mock.cfg")
-# All processes of mock's get a pid namespace that goes with mock, and mock with whoever started it: nspawn
-# would else leave a container that the service manager keeps running. Files that are named before "--" are
-# empty for mock.
+# Where systemd is the first process (sd_booted(3)), a container that keeps its caller's unit needs one whose
+# cgroup is delegated to it (systemd-nspawn(1), --keep-unit).
+_SYSTEMD = Path("/run/systemd/system")
+_SCOPE = ("systemd-run", "--quiet", "--scope", "--collect", "--property=Delegate=yes", "--")
+# All processes of mock's get a pid namespace that goes with mock, and mock with whoever started it. Files
+# that are named before "--" are empty for mock.
 _HIDE_AND_RUN = """\
 while [ "$1" != -- ]; do mount --bind /dev/null "$1" || exit 80; shift; done
 shift
 "$@"
 exit $?"""
 _ENDED_TOGETHER = (
-    "setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
-    "sh", "-c", _HIDE_AND_RUN, "sh",
+    "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", _HIDE_AND_RUN, "sh",
 )  # fmt: skip
 
 
@@ -64,8 +71,12 @@ def ended_together(caller: pwd.struct_passwd) -> tuple[str, ...]:
     mock reads the files of its user behind every other configuration (``load_config`` in its sources):
     they are hidden from it.
     """
-    files = [str(file) for name in _USER_FILES if (file := Path(caller.pw_dir, name)).is_file()]
-    return (*_ENDED_TOGETHER, *files, "--")
+    return _together([file for name in _USER_FILES if (file := Path(caller.pw_dir, name)).is_file()])
+
+
+def _together(hidden: Sequence[Path] = ()) -> tuple[str, ...]:
+    scope = _SCOPE if _SYSTEMD.is_dir() and find_program(_SCOPE[0]) else ()
+    return ("setpriv", "--pdeathsig", "KILL", *scope, *_ENDED_TOGETHER, *map(str, hidden), "--")
 
 
 def find_caller() -> pwd.struct_passwd:
@@ -116,6 +127,32 @@ def require_way(caller: pwd.struct_passwd, folder: Path) -> None:
                 f"mock's user {caller.pw_name} cannot enter {above}",
                 hint=f"chmod o+x {above}, or set paths.cache to a folder that every user can enter",
             )
+
+
+def has_builddep() -> bool:
+    """Whether the host's dnf has the command by which mock installs what a build needs."""
+    dnf = find_program("dnf-3") or "dnf"
+    return run([dnf, "builddep", "--help"], timeout=_ASKING, error=HostError, accept=None).exit_code == 0
+
+
+def start_container() -> None:
+    """Start a container of nothing but the host's own programs, as mock starts those of its roots.
+
+    Raises HostError with what systemd-nspawn says when it cannot.
+    """
+    with scratch_folder(Path(tempfile.gettempdir()), "backport-container-") as tree:
+        for name in ("dev", "etc", "proc", "run", "sys", "tmp", "usr"):
+            (tree / name).mkdir()
+        for name in ("bin", "lib", "lib64"):
+            (tree / name).symlink_to(f"usr/{name}")
+        (tree / "etc/os-release").touch()
+        run(
+            [
+                *_together(), "systemd-nspawn", "-q", "-D", tree, *UNREGISTERED, "--bind-ro=/usr",
+                "/usr/bin/true",
+            ],
+            timeout=_ASKING, error=HostError, what="systemd-nspawn cannot start a container",
+        )  # fmt: skip
 
 
 def holders(place: Path) -> Mapping[int, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backport import __version__
-from backport.artifacts import Check, PublishedRepo
+from backport.artifacts import BY_HAND, Check, PublishedRepo
 from backport.errors import (
     BackportError,
     BuildRootError,
@@ -230,5 +230,7 @@ def _tidy(folder: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):
                 path.rmdir()
+        elif BY_HAND in path.relative_to(folder).parts and not path.is_symlink():
+            continue
         elif path.is_symlink() or not (path.suffix == ".log" or path.name in _KEPT_NAMES):
             path.unlink()

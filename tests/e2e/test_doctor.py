@@ -106,6 +106,16 @@ def test_this_host_passes_with_a_key_and_a_hub(tmp_path: Path, home: Path, finge
     assert sorted(path.name for path in tmp_path.iterdir()) == ["targets"]
 
 
+def test_a_container_and_dnfs_command_for_build_dependencies_are_really_tried() -> None:
+    probes = Probes()
+    assert probes.mock_builddep()
+    if probes.which("systemd-nspawn") is None:
+        with pytest.raises(HostError):
+            probes.mock_container()
+    else:
+        probes.mock_container()
+
+
 def test_a_hub_that_talks_nonsense_is_told() -> None:
     nonsense = VERSION.replace("<string>1.35.3</string>", "<int>7</int>")
     with hub(nonsense) as koji, pytest.raises(FetchError, match="makes no sense"):

@@ -26,7 +26,14 @@ import pytest
 from backport import run
 from backport.artifacts import BuiltRpms, Rpm
 from backport.builders import ChrootBuilder, MockBuilder, choose_builder, mock, mockhost
-from backport.errors import BackportError, BuildError, BuildRootError, BuildRootLocked, BuildTimeout
+from backport.errors import (
+    BackportError,
+    BuildError,
+    BuildRootError,
+    BuildRootLocked,
+    BuildTimeout,
+    HostError,
+)
 from backport.site import Mock
 from backport.target import Target
 from tests.e2e import hello, tiny
@@ -48,8 +55,16 @@ if "--version" in words:
     print("6.7")
     sys.exit(0)
 plan = json.loads((here / "plan.json").read_text())
+root = pathlib.Path(plan["roots"]) / ("backport-f28-x86_64-" + words[words.index("--uniqueext") + 1])
 if "--clean" in words:
+    shutil.rmtree(root, ignore_errors=True)
     sys.exit(plan.get("clean", 0))
+for option in ("--chroot", "--installdeps"):
+    if option in words:
+        sys.exit(plan.get(option, 0))
+if plan.get("made", True):
+    (root / "root").mkdir(parents=True, exist_ok=True)
+    (root / "root/.initialized").touch()
 step = "pack" if "--buildsrpm" in words else "rebuild"
 results = pathlib.Path(words[words.index("--resultdir") + 1])
 for name in ("build.log", "root.log", "state.log", "installed_pkgs.log"):
@@ -91,7 +106,8 @@ class StandIn:
     def plan(self, packages: Sequence[Rpm] | None = None, **steps: Any) -> None:
         """What it is to leave and the exit codes of its steps."""
         rpms = (self.built.srpm, *self.built.rpms) if packages is None else packages
-        plan = {"packages": [str(rpm.path) for rpm in rpms], **steps}
+        roots = str(self.builder.settings.basedir)
+        plan = {"packages": [str(rpm.path) for rpm in rpms], "roots": roots, **steps}
         (self.folder / "plan.json").write_text(json.dumps(plan))
 
     def build(self, *, candidates: Path | None = None, **options: Any) -> BuiltRpms:
@@ -225,7 +241,9 @@ def test_the_files_of_mocks_user_are_hidden_from_it(tmp_path: Path) -> None:
 
 def test_the_logs_of_both_steps_are_kept(stand_in: StandIn) -> None:
     result = stand_in.build()
-    assert [log.name for log in result.logs] == ["build.log", "root.log", "installed_pkgs.log"]
+    assert [log.name for log in result.logs] == [
+        *("build.log", "root.log", "installed_pkgs.log", "state.log", "hw_info.log")
+    ]
     assert (stand_in.workspace / "root.log").read_text() == "root.log of pack\nroot.log of rebuild\n"
     assert list((stand_in.builder.cache / "mock").glob("live-*")) == []
 
@@ -235,7 +253,10 @@ def test_the_logs_of_both_steps_are_kept(stand_in: StandIn) -> None:
     [
         ({"rebuild": 10, "build_log": "+ make\n"}, BuildError),
         ({"rebuild": 1, "build_log": "+ make\n"}, BuildError),
-        ({"rebuild": 1}, BuildRootError),
+        ({"rebuild": 1, "build_log": "Mock Version: 6.7\n", "made": False}, BuildRootError),
+        ({"rebuild": 10, "--installdeps": 30}, BuildRootError),
+        ({"rebuild": 1, "--chroot": 1}, HostError),
+        ({"pack": 40, "--chroot": 1}, HostError),
         ({"rebuild": 11}, BuildTimeout),
         ({"pack": 30}, BuildRootError),
         ({"pack": 20}, BuildRootError),
@@ -253,8 +274,48 @@ def test_exit_codes_are_told_apart_and_the_root_is_removed(
     assert caught.value.message.startswith("tiny: ")
     assert "--clean" in stand_in.calls[-1]["argv"]
     kept = {path.name for path in stand_in.workspace.iterdir()}
-    assert kept == {"build.log", "root.log", "installed_pkgs.log", "mock.log"}
+    logs = {"build.log", "root.log", "installed_pkgs.log", "state.log", "hw_info.log", "mock.log"}
+    assert kept == {*logs, "by-hand"}
     assert list((stand_in.builder.cache / "mock").glob("live-*")) == []
+
+
+def test_a_failed_build_can_be_done_again_by_the_command_that_is_told(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    (tmp_path / "candidates").mkdir()
+    (tmp_path / "candidates/other.rpm").touch()
+    stand_in.plan(rebuild=10, build_log="+ make\n")
+    with pytest.raises(BuildError) as caught:
+        stand_in.build(candidates=tmp_path / "candidates", with_=("loud",), check=False)
+    shutil.rmtree(tmp_path / "candidates")
+    stand_in.plan()
+    command = caught.value.command
+    assert command is not None
+    results = tmp_path / "results"
+    results.mkdir()
+    extension = ["--uniqueext", "by-hand", "--resultdir", str(results)]
+    subprocess.run([*command, *extension], check=True, env={"PATH": os.environ["PATH"]}, timeout=60)
+    call = stand_in.calls[-1]
+    assert call["environment"]["SUDO_UID"] == str(pwd.getpwnam("nobody").pw_uid)
+    assert "--with loud --nocheck" in " ".join(call["argv"])
+    assert Path(after(call["argv"], "--rebuild")).read_bytes() == stand_in.built.srpm.path.read_bytes()
+    kept = stand_in.workspace / "by-hand"
+    assert f"baseurl={(kept / 'candidates').as_uri()}" in call["config"]
+    assert (kept / "candidates/other.rpm").exists()
+    for key in (line for line in call["config"].splitlines() if line.startswith("gpgkey=")):
+        assert key.startswith(f"gpgkey={kept.as_uri()}/keys/")
+
+
+def test_a_source_package_that_cannot_be_packed_is_kept_as_spec_and_sources(stand_in: StandIn) -> None:
+    stand_in.plan(pack=10, build_log="error: line 1\n")
+    with pytest.raises(BuildError) as caught:
+        stand_in.build()
+    command = list(caught.value.command or ())
+    assert Path(after(command, "--spec")).is_relative_to(stand_in.workspace)
+    assert sorted(path.name for path in Path(after(command, "--sources")).iterdir()) == [
+        "greet.sh",
+        "hello.c",
+    ]
 
 
 def test_roots_of_killed_builds_are_removed(

@@ -14,7 +14,7 @@ from backport.artifacts import Check, Verdict
 from backport.doctor import CACHE_BYTES, GIB, Probes, examine_host
 from backport.errors import HostError, SignError, UsageError
 from backport.settings import Key
-from backport.site import Koji, Signing, Site
+from backport.site import Koji, Mock, Signing, Site
 
 ROOT = Path(__file__).parents[2]
 DEBIAN = {"ID": "debian", "VERSION_ID": "12"}
@@ -58,6 +58,8 @@ class Host:
             "can_link": lambda _origin, _destination: True,
             "mock_user": mock_user,
             "mock_way": lambda _user, _folder: None,
+            "mock_container": lambda: None,
+            "mock_builddep": lambda: True,
             "signing_key": lambda _signing: "A" * 40,
             "check_key": nothing,
             "hub_version": lambda _koji: "1.35.3",
@@ -145,6 +147,30 @@ def test_mock_is_examined_where_it_would_be_taken() -> None:
         assert not {"mock.user", "mock.cache", "program.mock"} & set(others)
 
 
+def test_what_mock_takes_of_the_host_is_tried() -> None:
+    def refused() -> None:
+        raise HostError(
+            "systemd-nspawn cannot start a container: exit code 1: Failed to stat /dev/loop-control"
+        )
+
+    host = Host(FEDORA)
+    host.changes |= {
+        "mock_container": refused,
+        "mock_builddep": lambda: False,
+        "free_bytes": lambda folder: GIB if folder == Path("/") else 100 * GIB,
+    }
+    site = Site(mock=Mock(basedir=Path("/no-such-folder/mock")))
+    checks = host.examine(site)
+    assert "loop-control" in checks["mock.container"].found
+    assert set(faults(checks)) >= {"mock.container", "mock.builddep", "space.mock"}
+    assert checks["mock.builddep"].advice == "dnf install -y python3-dnf-plugins-core"
+    assert "mock.basedir" in checks["space.mock"].advice
+    host.missing.add("systemd-nspawn")
+    assert host.examine(site)["mock.container"].advice == "dnf install -y systemd-container"
+    simple = host.examine(Site(mock=Mock(isolation="simple", bootstrap_image="fedora:28")))
+    assert not {"mock.container", "mock.builddep"} & set(simple)
+
+
 def test_a_mock_without_user_is_told_with_the_command() -> None:
     def nobody() -> pwd.struct_passwd:
         raise HostError("its group has no member", hint="make one: useradd --system --groups mock mockrunner")
@@ -172,7 +198,7 @@ def test_a_cache_that_mocks_user_cannot_enter_is_told(tmp_path: Path) -> None:
 
 def test_the_readme_installs_on_fedora_what_is_asked_for() -> None:
     [words] = re.findall(r"^dnf install ((?:.*\\\n)*.*)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    needs = (*doctor._PROGRAMS, doctor._MOCK, *doctor._MODULES)
+    needs = (*doctor._PROGRAMS, doctor._MOCK, doctor._BUILDDEP, *doctor._MODULES)
     wanted = {need.fedora for need in needs} | {"distribution-gpg-keys"}
     assert set(words.replace("\\", "").split()) == wanted
 
@@ -231,7 +257,7 @@ def test_folders_that_do_not_exist_are_judged_by_where_they_would_be(tmp_path: P
     paths = Site().paths.model_copy(
         update={"cache": tmp_path / "a/b/cache", "repository": tmp_path / "repository"}
     )
-    checks = host.examine(Site(paths=paths))
+    checks = host.examine(Site(paths=paths, builder="chroot"))
     assert asked == [tmp_path, tmp_path]
     assert list(faults(checks)) == ["space.cache"]
     assert checks["space.cache"].expected == "8 GiB"
