@@ -483,9 +483,17 @@ def test_mock_tells_a_failed_build_from_a_late_one(f28: Target, cache: Path, tmp
     builder = MockBuilder(target=f28, cache=cache)
     with pytest.raises(BuildError, match="hello: rpmbuild failed") as caught:
         builder.build(
-            hello.patched(tmp_path / "a", checking="false"), candidates=None, workspace=tmp_path / "1"
+            hello.patched(tmp_path / "a", checking="false"), candidates=None, workspace=cache / "1"
         )
     assert type(caught.value) is BuildError
+    again = [*(caught.value.command or ()), "--resultdir", str(cache / "again"), "--uniqueext", "again"]
+    (cache / "again").mkdir()
+    shutil.chown(cache / "again", mockhost.find_caller().pw_uid)
+    failed = subprocess.run(again, check=False, capture_output=True, timeout=300)
+    assert failed.returncode in (1, 10)
+    assert "+ false" in (cache / "again/build.log").read_text()
+    end = [word for word in again if word not in ("--rebuild", *again[again.index("--rebuild") + 1 :][:1])]
+    subprocess.run([*end, "--clean"], check=True, capture_output=True, timeout=300)
     late = hello.patched(tmp_path / "b", checking="sleep 1000", timeout=20)
     with pytest.raises(BuildTimeout):
         builder.build(late, candidates=None, workspace=tmp_path / "2")
