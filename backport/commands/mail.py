@@ -234,15 +234,15 @@ def probe(
         str | None, typer.Option(metavar="NAME", help="How to greet; default: this host's name.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, max=600, help="For each connection.")
-    ] = 15,
+        float, typer.Option(metavar="SECONDS", min=1, max=600, help="For the whole examination.")
+    ] = 60,
     as_json: JsonOption = False,
     junit: JunitOption = None,
     transcript: TranscriptOption = None,
 ) -> None:
     """Examine a mail server's TLS from outside: transport and certificates.
 
-    It opens at most five connections, waits for every reply and sends no mail. Exit code 1: a check
+    It opens at most eight connections, waits for every reply and sends no mail. Exit code 1: a check
     failed; 2: a name, port or file that was given is wrong.
 
     \b

@@ -33,7 +33,7 @@ class Request:
     staple: bool = False
     revocation: bool = True
     helo: str | None = None
-    timeout: float = 15
+    timeout: float = 60
 
     def place(self) -> Place:
         """The server. Raises UsageError."""

@@ -109,7 +109,7 @@ def as_document(probe: Probe) -> ProbeDocument:
         ),
         connections=probe.report.connections,
         session=_session(session) if session else None,
-        certificates=tuple(map(_certificate, session.chain)) if session else (),
+        certificates=tuple(map(certificate_part, session.chain)) if session else (),
         checks=CheckPart.of(probe.report.checks),
         transcript=tuple(probe.report.transcript.splitlines()),
     )
@@ -126,7 +126,8 @@ def _session(session: Session) -> SessionPart:
     return SessionPart(protocol=session.protocol, cipher=session.cipher, group=session.group or None)
 
 
-def _certificate(certificate: x509.Certificate) -> CertificatePart:
+def certificate_part(certificate: x509.Certificate) -> CertificatePart:
+    """A certificate in the JSON document; of one that cannot be read wholly, its digest alone."""
     digest = certificate.fingerprint(hashes.SHA256()).hex()
     try:
         return CertificatePart(
@@ -138,5 +139,5 @@ def _certificate(certificate: x509.Certificate) -> CertificatePart:
             not_after=certificate.not_valid_after_utc,
             names=tuple(map(printable, san_names(certificate))),
         )
-    except ValueError:
+    except Exception:  # noqa: BLE001  # a hostile certificate may make the parser raise anything
         return CertificatePart(sha256=digest)

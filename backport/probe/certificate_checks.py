@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,6 +24,7 @@ CRL_FILE = "certificate.crl-file"
 CRL = "certificate.crl"
 STAPLE = "certificate.ocsp-staple"
 OCSP = "certificate.ocsp"
+SECOND = "certificate.second"
 
 TITLES = {
     "certificate.readable": "every certificate can be read",
@@ -37,8 +39,11 @@ TITLES = {
     CRL: "not revoked by the CRL that the certificate points to",
     STAPLE: "the stapled OCSP response says good",
     OCSP: "the OCSP responder says good",
+    SECOND: "the certificate of the other kind of key",
 }
 
+_RIGHT_TOO = "as right as the first"
+_SECOND_ADVICE = "Renew or correct this certificate too: clients that prefer its kind of key get it."
 _EXPECTED = "good, fresh, by the issuer"
 _REVOKED = "Have a new certificate issued with a new key, and put it in place of the revoked one at once."
 
@@ -56,16 +61,18 @@ class Inquiry:
 
 def judge(ledger: Ledger, session: Session, inquiry: Inquiry) -> Iterator[str]:
     """Record every check of TITLES; gives the transcript's lines about revocation."""
-    broken = list(chain.unreadable(session.chain))
-    ledger.compare(
+    broken = [*session.unreadable, *_unreadable(session.chain)]
+    ledger.record(
         "certificate.readable",
-        good=bool(session.chain) and not broken,
-        expected="certificates by RFC 5280",
-        found="; ".join(broken) or f"{len(session.chain)} sent",
-        advice="Have the certificate issued anew, by an authority that keeps to RFC 5280.",
+        Finding(
+            verdict=Verdict.PASS if session.chain and not broken else Verdict.FAIL,
+            expected="certificates by RFC 5280",
+            found="; ".join(broken) or f"{len(session.chain)} sent",
+            advice="Have the certificate issued anew, by an authority that keeps to RFC 5280.",
+        ),
     )
-    if broken or not session.chain:
-        ledger.bar(("certificate.",), "certificate.readable: a certificate is missing or cannot be read")
+    if not session.chain:
+        ledger.bar(("certificate.",), "certificate.readable: no certificate is sent, or it cannot be read")
         return iter(())
     _judge_chain(ledger, session, inquiry)
     findings = _revocation(session, inquiry)
@@ -75,26 +82,71 @@ def judge(ledger: Ledger, session: Session, inquiry: Inquiry) -> Iterator[str]:
 
 
 def _judge_chain(ledger: Ledger, session: Session, inquiry: Inquiry) -> None:
-    complete = chain.intermediates(session)
-    ledger.record(INTERMEDIATES, complete)
+    for check_id, finding in judge_chain(session, inquiry.host, inquiry.now).items():
+        ledger.record(check_id, finding)
+
+
+def judge_chain(session: Session, host: str, now: dt.datetime) -> dict[str, Finding]:
+    """Every check of the chain as it was sent, revocation aside."""
+    complete = _guarded(lambda: chain.intermediates(session))
     missing = complete.verdict is Verdict.FAIL
-    ledger.record(
-        TRUST, Finding.skipped(f"{INTERMEDIATES}: {complete.found}") if missing else chain.trust(session)
+    return {
+        INTERMEDIATES: complete,
+        TRUST: Finding.skipped(f"{INTERMEDIATES}: {complete.found}")
+        if missing
+        else _guarded(lambda: chain.trust(session)),
+        "certificate.order": _guarded(lambda: chain.order(session)),
+        "certificate.validity": _guarded(lambda: chain.validity(session, now)),
+        "certificate.hostname": _guarded(lambda: chain.hostname(session, host)),
+        "certificate.key": _guarded(lambda: chain.key_size(session)),
+        "certificate.signature": _guarded(lambda: chain.signature(session)),
+    }
+
+
+def second(session: Session, host: str, now: dt.datetime) -> Finding:
+    """The certificate that clients of the other kind of key get: all that is wrong with it in one finding."""
+    if not session.chain:
+        found = "; ".join(session.unreadable) or "no certificate was sent"
+        return Finding(verdict=Verdict.FAIL, expected=_RIGHT_TOO, found=found, advice=_SECOND_ADVICE)
+    findings = judge_chain(session, host, now)
+    bad = {name: one for name, one in findings.items() if one.verdict in {Verdict.FAIL, Verdict.WARN}}
+    words = [f"{name.removeprefix('certificate.')}: {one.found}" for name, one in bad.items()]
+    worst = Verdict.FAIL if any(one.verdict is Verdict.FAIL for one in bad.values()) else Verdict.WARN
+    kind = _guarded(lambda: chain.key_size(session)).found.partition(",")[0]
+    return Finding(
+        verdict=worst if bad else Verdict.PASS,
+        expected=_RIGHT_TOO,
+        found=f"{kind}: {'; '.join(words) or 'right in all respects'}",
+        advice=" ".join([_SECOND_ADVICE, *(one.advice for one in list(bad.values())[:1])]),
     )
-    ledger.record("certificate.order", chain.order(session))
-    ledger.record("certificate.validity", chain.validity(session, inquiry.now))
-    ledger.record("certificate.hostname", chain.hostname(session, inquiry.host))
-    ledger.record("certificate.key", chain.key_size(session))
-    ledger.record("certificate.signature", chain.signature(session))
+
+
+def _unreadable(certificates: Sequence[x509.Certificate]) -> Iterator[str]:
+    """What of the certificates cannot be read, although their outer form can."""
+    for number, one in enumerate(certificates, start=1):
+        try:
+            _ = one.subject, one.issuer, one.extensions, one.public_key(), one.version
+            _ = one.not_valid_before_utc, one.not_valid_after_utc, one.signature_hash_algorithm
+        except Exception as problem:  # noqa: BLE001  # a hostile certificate may make the parser raise anything
+            yield f"certificate {number} cannot be read: {problem}"
+
+
+def _guarded(judge: Callable[[], Finding]) -> Finding:
+    """What ``judge`` finds; where a certificate, list or answer cannot be read, a fail that says why."""
+    try:
+        return judge()
+    except Exception as problem:  # noqa: BLE001  # as above
+        return Finding(
+            verdict=Verdict.FAIL,
+            expected="something that can be read",
+            found=f"cannot be read: {type(problem).__name__}: {problem}",
+            advice="Have the certificate issued anew, by an authority that keeps to RFC 5280.",
+        )
 
 
 def _revocation(session: Session, inquiry: Inquiry) -> dict[str, Finding]:
-    return {
-        CRL_FILE: _crl_file(session, inquiry),
-        CRL: _crl(session, inquiry),
-        STAPLE: _staple(session, inquiry),
-        OCSP: _ocsp(session, inquiry),
-    }
+    ways = {CRL_FILE: _crl_file, CRL: _crl, STAPLE: _staple, OCSP: _ocsp}
+    return {check_id: _guarded(partial(way, session, inquiry)) for check_id, way in ways.items()}
 
 
 def _crl_file(session: Session, inquiry: Inquiry) -> Finding:

@@ -39,12 +39,13 @@ def host_matches(host: str, pattern: str) -> bool:
     """Whether a DNS name of a certificate stands for ``host`` (RFC 6125 section 6.4.3).
 
     A wildcard is the whole left-most label, stands for exactly one label, and needs at least two
-    labels to its right. Case and a final dot do not matter.
+    labels to its right. Case does not matter, nor a final dot of the host's; a certificate's name has none
+    (RFC 5280 section 4.2.1.6).
 
     >>> host_matches("mail.example.org", "*.example.org"), host_matches("example.org", "*.example.org")
     (True, False)
     """
-    labels, wanted = (name.removesuffix(".").lower().split(".") for name in (host, pattern))
+    labels, wanted = host.removesuffix(".").lower().split("."), pattern.lower().split(".")
     if len(labels) != len(wanted) or not all(map(_LABEL.fullmatch, labels)):
         return False
     if wanted[0] == "*":
@@ -107,8 +108,9 @@ def describe(session: Session, host: str | None, revocation: Sequence[str] = ())
                 yield _names_against(host, certificate)
             yield from revocation if number == 1 else ()
             yield _identity(certificate)
-        except ValueError as problem:
+        except Exception as problem:  # noqa: BLE001  # a hostile certificate may make the parser raise anything
             yield f"cannot be read: {problem}"
+    yield from session.unreadable
 
 
 def summarize(session: Session) -> Iterator[str]:

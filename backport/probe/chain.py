@@ -7,11 +7,12 @@ section 4.5 (key sizes and digests). Everything here is pure.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator, Sequence
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from backport.artifacts import Verdict
@@ -28,7 +29,7 @@ their lifetime."""
 _WEAK_DIGESTS = {"md5", "sha1"}
 _NO_ISSUER = {2, 20, 21}
 """OpenSSL's codes where the issuer of a certificate was not found (x509_vfy.h)."""
-_SELF_SIGNED_LEAF, _UNKNOWN_ROOT = 18, 19
+_BAD_SIGNATURE, _SELF_SIGNED_LEAF, _UNKNOWN_ROOT = 7, 18, 19
 _OTHER_CHECKS = {9, 10, 66, 67, 68}
 """Codes that the checks of validity and strength are about."""
 
@@ -45,7 +46,7 @@ def intermediates(session: Session) -> Finding:
         found=f"{issuer} is neither sent nor trusted" if missing else f"{len(session.chain)} sent",
         evidence=" < ".join(names_of(session.chain)),
         advice=(
-            f"Put the certificate of {issuer} (from {place}) behind the leaf's in tls_certificate's "
+            f"Put the certificate of {issuer} (from {place}) behind the leaf's in the certificate's "
             "file: clients that have not met it elsewhere (phones, mail programs) refuse the chain."
         ),
     )
@@ -54,7 +55,7 @@ def intermediates(session: Session) -> Finding:
 def trust(session: Session) -> Finding:
     """Whether the chain completes to a trusted root (RFC 5280 section 6)."""
     relevant = [error for error in session.errors if error.code not in _OTHER_CHECKS]
-    words = list(dict.fromkeys(explain(error) for error in relevant))
+    words = list(dict.fromkeys([*_bad_signatures(session), *map(explain, relevant)]))
     return Finding(
         verdict=Verdict.FAIL if words else Verdict.PASS,
         expected="the chain completes to a trusted root",
@@ -65,6 +66,8 @@ def trust(session: Session) -> Finding:
 
 
 def _trust_advice(codes: set[int]) -> str:
+    if _BAD_SIGNATURE in codes:
+        return "Put the certificates in place again as the authority gave them: one has been altered."
     if _SELF_SIGNED_LEAF in codes:
         return "Have the certificate issued by an authority that other mail servers trust."
     if _UNKNOWN_ROOT in codes:
@@ -77,43 +80,74 @@ def _trust_advice(codes: set[int]) -> str:
     return "Have the certificate issued anew, for a server (extended key usage serverAuth)."
 
 
-def order(session: Session) -> Finding:
-    """Whether each certificate certifies the one before it, and nothing else is sent.
+def _bad_signatures(session: Session) -> Iterator[str]:
+    """Certificates that name an issuer among those sent, whose key did not sign them."""
+    path = issuing_path(session.chain)
+    for number, (certificate, issuer) in enumerate(itertools.pairwise(path), start=1):
+        if is_issuer(issuer, certificate) is False:
+            names = (name_of(one.subject) for one in (certificate, issuer))
+            yield "certificate {} ({}): its signature is not by the key of {}".format(number, *names)
 
-    RFC 5246 section 7.4.2 demands it; RFC 8446 section 4.4.2 still asks for it.
+
+def order(session: Session) -> Finding:
+    """Whether each certificate is of the issuer that the one before it names.
+
+    RFC 5246 section 7.4.2 demands it; RFC 8446 section 4.4.2 allows what no path needs, leaf first. A
+    root that is sent, and another certificate of an authority that is in the path, do no harm.
     """
-    wanted, sent = names_of(issuing_path(session.chain)), names_of(session.chain)
-    good = issuing_path(session.chain) == session.chain
+    path, sent = issuing_path(session.chain), session.chain
+    needless = [one for one in sent if one not in path]
+    disordered = [one for one in sent if one in path] != list(path)
+    others = [one for one in needless if not any(one.subject == other.subject for other in path)]
+    notes = [f"{name_of(one.subject)} is sent, which no path needs" for one in needless]
+    if len(path) > 1 and path[-1].subject == path[-1].issuer:
+        notes.append("the root is sent, which no client needs")
     return Finding(
-        verdict=Verdict.PASS if good else Verdict.FAIL,
-        expected=" < ".join(wanted),
-        found=" < ".join(sent),
-        advice="Put leaf, then its issuer, then that one's, and nothing else, into tls_certificate's file.",
+        verdict=Verdict.FAIL if disordered else Verdict.WARN if others else Verdict.PASS,
+        expected=" < ".join(names_of(path)),
+        found="; ".join([" < ".join(names_of(sent)), *notes]),
+        advice="Put leaf, then its issuer, then that one's, and nothing else, into the certificate's file.",
     )
 
 
 def validity(session: Session, now: dt.datetime) -> Finding:
-    """Whether every certificate is valid now (RFC 5280 section 4.1.2.5), and for how many days yet."""
+    """Whether every certificate is valid now (RFC 5280 section 4.1.2.5), and for how many days yet.
+
+    One that no path needs, such as an old root's cross-signed certificate, is but a note.
+    """
+    needed = _needed(session)
+    notes = [
+        f"{name_of(one.subject)} expired, which no path needs"
+        for one in session.chain
+        if one not in needed and one.not_valid_after_utc < now
+    ]
     problems = []
-    for certificate in session.chain:
+    for certificate in needed:
         name, start, end = _period(certificate)
         if now < start:
             problems.append(f"{name}: not yet valid, from {start:%Y-%m-%d %H:%M} UTC")
         elif now > end:
             problems.append(f"{name}: expired {(now - end).days} days ago, on {end:%Y-%m-%d %H:%M} UTC")
-    first = min(session.chain, key=lambda certificate: certificate.not_valid_after_utc)
+    first = min(needed, key=lambda certificate: certificate.not_valid_after_utc)
     name, start, end = _period(first)
     soon = min(dt.timedelta(days=DAYS_AHEAD), (end - start) / 3)
     late = end - now < soon
     return Finding(
         verdict=Verdict.FAIL if problems else Verdict.WARN if late else Verdict.PASS,
         expected=f"valid, for {soon / dt.timedelta(days=1):.0f} days more",
-        found="; ".join(problems) or f"{(end - now).days} days left ({name})",
+        found="; ".join([*(problems or [f"{(end - now).days} days left ({name})"]), *notes]),
         evidence="; ".join(_period_text(certificate) for certificate in session.chain),
         advice="Renew the certificate, and check server's and client's clocks."
         if problems
         else "Renew the certificate; find out why that has not happened by itself.",
     )
+
+
+def _needed(session: Session) -> list[x509.Certificate]:
+    """The certificates of the path that the client took; where there is none, of the one that they make."""
+    whole = session.built and not _codes(session) - _OTHER_CHECKS
+    path = session.built if whole else issuing_path(session.chain)
+    return [one for one in session.chain if one in path]
 
 
 def hostname(session: Session, host: str) -> Finding:
@@ -157,20 +191,47 @@ def signature(session: Session) -> Finding:
 
 
 def issuing_path(sent: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """The leaf, its issuer, that one's issuer and so on, as far as they are among those sent."""
+    """The leaf, its issuer, that one's issuer and so on, as far as they are among those sent.
+
+    An issuer is known by its name; of several with that name, the one counts whose key signed.
+    """
     path = [sent[0]]
-    while issuer := next((other for other in sent if other not in path and is_issuer(other, path[-1])), None):
-        path.append(issuer)
+    while path[-1].subject != path[-1].issuer:
+        named = [other for other in sent if other not in path and other.subject == path[-1].issuer]
+        if not named:
+            break
+        path.append(next((other for other in named if is_issuer(other, path[-1])), named[0]))
     return tuple(path)
 
 
-def is_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    """Whether ``issuer`` bears the name and the key that signed ``certificate``."""
+def is_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool | None:
+    """Whether ``issuer`` bears the name and the key that signed ``certificate``.
+
+    None where the signature is by an algorithm that this tool does not know.
+    """
+    if issuer.subject != certificate.issuer:
+        return False
     try:
-        certificate.verify_directly_issued_by(issuer)
+        _verify(issuer.public_key(), certificate)
     except (ValueError, TypeError, InvalidSignature):
         return False
+    except UnsupportedAlgorithm:
+        return None
     return True
+
+
+def _verify(key: object, certificate: x509.Certificate) -> None:
+    """Raises InvalidSignature. Digests that are weak are another check's matter."""
+    signature, signed = certificate.signature, certificate.tbs_certificate_bytes
+    parameters, digest = certificate.signature_algorithm_parameters, certificate.signature_hash_algorithm
+    if isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, padding.AsymmetricPadding) and digest:
+        key.verify(signature, signed, parameters, digest)
+    elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
+        key.verify(signature, signed, parameters)
+    elif isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        key.verify(signature, signed)
+    else:
+        raise UnsupportedAlgorithm("a kind of signature that is not known here")
 
 
 def issuer_of(certificate: x509.Certificate, session: Session) -> x509.Certificate | None:
@@ -266,13 +327,3 @@ def _weakness(certificate: x509.Certificate) -> str:
 def _digest(certificate: x509.Certificate) -> str:
     algorithm = certificate.signature_hash_algorithm
     return algorithm.name if algorithm else "part of the signature"
-
-
-def unreadable(certificates: Sequence[x509.Certificate]) -> Iterator[str]:
-    """What of the certificates cannot be read; the other functions need all of it."""
-    for number, certificate in enumerate(certificates, start=1):
-        try:
-            _ = certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key()
-            _ = certificate.not_valid_after_utc, certificate.signature_hash_algorithm
-        except Exception as problem:  # noqa: BLE001  # a hostile certificate may make the parser raise anything
-            yield f"certificate {number} cannot be read: {problem}"

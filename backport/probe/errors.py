@@ -26,13 +26,17 @@ class Closed(WireError):
 class HandshakeFailed(WireError):
     """The TLS handshake failed; ``alert`` is the number of the server's alert where it sent one.
 
-    ``retried`` tells that the server had sent a HelloRetryRequest before.
+    ``retried`` tells that the server had sent a HelloRetryRequest before, ``received`` is the beginning of
+    what came from it.
     """
 
-    def __init__(self, message: str, *, alert: int | None = None, retried: bool = False) -> None:
+    def __init__(
+        self, message: str, *, alert: int | None = None, retried: bool = False, received: bytes = b""
+    ) -> None:
         super().__init__(message)
         self.alert = alert
         self.retried = retried
+        self.received = received
 
 
 class CannotOffer(WireError):
@@ -40,7 +44,7 @@ class CannotOffer(WireError):
 
 
 class Deadline:
-    """A point in time that every wait of a conversation respects."""
+    """A point in time that every wait of a conversation, or of a whole examination, respects."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -52,3 +56,7 @@ class Deadline:
         if left <= 0:
             raise NoAnswer(f"no answer within {self.seconds:g} s")
         return left
+
+    def at_most(self, seconds: float) -> Deadline:
+        """A deadline that many seconds from now, or this one where it comes before."""
+        return Deadline(max(0.0, min(seconds, self._end - time.monotonic())))

@@ -5,27 +5,49 @@ left, as many as are allowed.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from backport.artifacts import Check
-from backport.probe import certificate_checks, transport
+from backport.probe import certificate_checks, legacy, transport
 from backport.probe.certificates import describe, summarize
-from backport.probe.errors import HandshakeFailed
+from backport.probe.errors import Closed, Deadline, HandshakeFailed, NoAnswer
+from backport.probe.hello import SSL3, TLS1, TLS1_1, VERSION_NAMES, Answer
 from backport.probe.ledger import Finding, Ledger
-from backport.probe.questions import Question, questions, titles
-from backport.probe.smtp import TIMEOUT, Contact, Greeting, inject, meet
-from backport.probe.tls import Offer, Session
+from backport.probe.questions import (
+    GROUP,
+    INJECTION,
+    LARGE,
+    LENIENT,
+    Question,
+    injection,
+    later_questions,
+    odd_injection,
+    small_hello,
+    titles,
+)  # fmt: skip
+from backport.probe.smtp import Contact, Greeting, Stage, ask, inject, meet
+from backport.probe.suites import name_of
+from backport.probe.tls import Offer, Session, knows_group, read_certificates, verified
 from backport.probe.transcript import Transcript
-from backport.probe.transport import Expectation
+from backport.probe.transport import HYBRID, Expectation
 from backport.probe.web import Web
 from backport.probe.wire import Dial
 
-CONNECTIONS = 5
+CONNECTIONS = 8
 """How many connections a live server is asked for at most."""
+WORKERS = 4
+"""How many of them at a time, after the first."""
+TIMEOUT = 60.0
+"""Seconds for the whole examination."""
+_SHARE = 0.5
+"""How much of what is left of them one connection may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +71,10 @@ class Subject:
     """How revocation lists and OCSP responders are reached; None leaves them out."""
     connections: int | None = CONNECTIONS
     """Connections to the server at most; None for as many as there are questions."""
-    workers: int = 1
+    workers: int = WORKERS
     """How many of them at a time, after the first."""
     timeout: float = TIMEOUT
-    """Seconds for each of them."""
+    """Seconds for the whole examination; the web's answers have a limit of their own."""
 
     def __post_init__(self) -> None:
         if self.connections is not None and self.connections < 1:
@@ -69,6 +91,8 @@ class Report:
     transcript: str
     """Every connection under its heading; times in seconds since each one's beginning."""
     connections: int
+    answers: tuple[Answer, ...] = ()
+    """What the server chose for old clients."""
 
 
 def plan(*, direct_tls: bool = False) -> dict[str, str]:
@@ -78,6 +102,8 @@ def plan(*, direct_tls: bool = False) -> dict[str, str]:
         **{transport.STEPS[stage][0]: transport.TITLES[stage] for stage in steps},
         "transport.protocol": "protocol of a default client",
         "transport.cipher": "suite of a default client",
+        GROUP: "group of the key exchange",
+        **legacy.TITLES,
         **titles(direct_tls=direct_tls),
         **certificate_checks.TITLES,
     }
@@ -85,71 +111,227 @@ def plan(*, direct_tls: bool = False) -> dict[str, str]:
 
 def examine(subject: Subject) -> Report:
     """Examine a server. What goes wrong on the way is in the checks; nothing is raised for it."""
-    ledger, transcript = Ledger(plan(direct_tls=subject.direct_tls)), Transcript()
-    first = _meet(subject, Offer(), transcript)
-    pages = [("a default client", transcript)]
-    whole = transport.judge_steps(ledger, first, direct_tls=subject.direct_tls)
-    if first.session:
-        _judge_session(ledger, subject, first, first.session)
-    if whole or isinstance(first.trouble, HandshakeFailed):
-        pages += _ask(ledger, subject, first)
-    if not whole:
-        ledger.bar(("",), f"{transport.STEPS[first.stage][0]}: {first.trouble}")
-    return Report(
-        checks=ledger.checks(),
-        first=first,
-        transcript="\n".join(f"{title}\n{page.text()}" for title, page in pages),
-        connections=len(pages),
-    )
+    return _Examination(subject).report()
 
 
-def _judge_session(ledger: Ledger, subject: Subject, first: Contact, session: Session) -> None:
-    ledger.record("transport.protocol", transport.protocol(session, subject.expectation))
-    ledger.record("transport.cipher", transport.cipher(session, subject.expectation))
-    inquiry = certificate_checks.Inquiry(
-        host=subject.host,
-        crls=subject.crls,
-        staple=subject.staple,
-        web=subject.web,
-        now=dt.datetime.now(dt.UTC),
-    )
-    lines = list(certificate_checks.judge(ledger, session, inquiry))
-    first.details[:] = describe(session, subject.host, lines)
+class _Examination:
+    """One examination in progress: what is known, what is recorded, and what is left of its limits."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._ledger = Ledger(plan(direct_tls=subject.direct_tls))
+        self._known = legacy.Known(servername=subject.servername)
+        self._deadline = Deadline(subject.timeout)
+        self._pages: list[tuple[str, Transcript]] = []
+
+    def report(self) -> Report:
+        transcript = Transcript()
+        self._pages.append(("a default client", transcript))
+        first = self._meet(Offer(), transcript)
+        ledger = self._ledger
+        whole = transport.judge_steps(ledger, first, direct_tls=self._subject.direct_tls)
+        if first.session:
+            self._judge_session(first, first.session)
+        if first.session or first.stage is Stage.HANDSHAKE:
+            self._known.hear(first)
+            self._ask(*self._questions(first))
+        if not whole:
+            ledger.bar(("",), f"{transport.STEPS[first.stage][0]}: {first.trouble}")
+        return Report(
+            checks=ledger.checks(),
+            first=first,
+            transcript="\n".join(f"{title}\n{page.text()}" for title, page in self._pages),
+            connections=len(self._pages),
+            answers=tuple(self._known.answers),
+        )
+
+    def _judge_session(self, contact: Contact, session: Session) -> None:
+        """Everything that one session, that of the first client that got any, shows by itself."""
+        ledger, subject, known = self._ledger, self._subject, self._known
+        ledger.record("transport.protocol", transport.protocol(session, subject.expectation))
+        ledger.record("transport.cipher", transport.cipher(session, subject.expectation))
+        ledger.record(GROUP, transport.key_exchange(session, offered=knows_group(HYBRID)))
+        inquiry = certificate_checks.Inquiry(
+            host=subject.host,
+            crls=subject.crls,
+            staple=subject.staple,
+            web=subject.web,
+            now=dt.datetime.now(dt.UTC),
+        )
+        lines = list(certificate_checks.judge(ledger, session, inquiry))
+        contact.details[:] = describe(session, subject.host, lines)
+        if session.chain:
+            known.leaf = session.chain[0].public_bytes(serialization.Encoding.DER)
+            known.leaf_is_ecdsa = _is_ecdsa(session.chain[0])
+
+    def _questions(self, first: Contact) -> tuple[list[Question], list[Question]]:
+        """What is urgent, and what is asked where connections are left."""
+        urgent = self._first_questions(first)
+        later = list(later_questions(self._ledger, first, self._subject.expectation))
+        ssl2 = legacy.ssl2_question(self._known)
+        if first.session and first.session.protocol == transport.BEST:
+            # No TLS library has ever had both SSLv2 and TLS 1.3.
+            return urgent, [*later[:1], ssl2, *later[1:]]
+        return [*urgent, ssl2], later
+
+    def _first_questions(self, first: Contact) -> list[Question]:
+        """What is asked of every server; for one that the default client cannot talk to, more of it."""
+        known, session = self._known, first.session
+        urgent = []
+        if session:
+            self._ledger.record(LARGE, transport.large_hello(session))
+            if not self._subject.direct_tls:
+                modern = session.protocol == transport.BEST
+                urgent.append(odd_injection(self._subject.expectation) if modern else injection(Offer()))
+        else:
+            urgent.append(self._lenient(first))
+        served = session is not None and session.protocol == "TLSv1.2"
+        if session and served:
+            self._ledger.record(legacy.SERVES, transport.still_serves(first, "TLSv1.2"))
+        urgent.append(legacy.suites_question(known, legacy.kinds(known, served=served)))
+        urgent += [legacy.old_question(known, version) for version in (TLS1_1, TLS1, SSL3)]
+        return urgent
+
+    def _lenient(self, first: Contact) -> Question:
+        """The client's library at its most lenient, in the place of a default client that got no session."""
+
+        def judge(ledger: Ledger, contact: Contact) -> list[Question]:
+            session = contact.session
+            if not session:
+                return []
+            step, expected = transport.STEPS[Stage.HANDSHAKE]
+            found = f"{first.trouble}; a client that takes anything gets {session.protocol} {session.cipher}"
+            ledger.record(step, transport.failed_step(first, expected=expected, found=found))
+            self._judge_session(contact, session)
+            following = [] if self._subject.direct_tls else [injection(LENIENT)]
+            if session.protocol in {"TLSv1.2", "TLSv1.3"} and isinstance(
+                first.trouble, HandshakeFailed | Closed | NoAnswer
+            ):
+                following.append(small_hello(first))
+            return following
+
+        return Question(title="a client that takes anything", checks=(), offer=LENIENT, judge=judge, more=2)
+
+    def _ask(self, urgent: list[Question], later: list[Question]) -> None:
+        """Ask what is urgent and what follows from it, then the rest, as far as connections are left."""
+        while urgent or later:
+            room = self._room()
+            batch, urgent = urgent[:room], urgent[room:]
+            later = [one for one in later if not all(map(self._ledger.has, one.checks))]
+            spare = room - len(batch) - sum(question.more for question in batch)
+            if not urgent and spare > 0:
+                batch, later = batch + later[:spare], later[spare:]
+            if not batch:
+                break
+            urgent = self._put(batch) + urgent
+        for check_id in (check_id for question in urgent + later for check_id in question.checks):
+            reason = f"not examined: it would take more than {self._subject.connections} connections"
+            self._ledger.record(check_id, Finding.skipped(reason))
+        self._conclude()
+
+    def _room(self) -> int:
+        limit = self._subject.connections
+        return 1000 if limit is None else limit - len(self._pages)
+
+    def _put(self, batch: Sequence[Question]) -> list[Question]:
+        """Put questions side by side, then judge them in their order; gives what follows from them."""
+        with ThreadPoolExecutor(max_workers=self._subject.workers) as pool:
+            outcomes = list(pool.map(self._outcome, batch))
+        self._pages += [(question.title, page) for question, (_, page) in zip(batch, outcomes, strict=True)]
+        contacts = [
+            self._again(question, contact) for question, (contact, _) in zip(batch, outcomes, strict=True)
+        ]
+        for contact in contacts:
+            self._known.hear(contact)
+        found: list[Question] = []
+        for question, contact in zip(batch, contacts, strict=True):
+            if question.hello and not self._known.speaks:
+                continue  # where no handshake works at all, a refusal proves nothing
+            found += question.judge(self._ledger, contact) or ()
+        return found
+
+    def _again(self, question: Question, contact: Contact) -> Contact:
+        """A server that took the first connection may not like several at a time: then by itself."""
+        if contact.stage not in {Stage.CONNECT, Stage.BANNER, Stage.EHLO} or self._room() < 1:
+            return contact
+        contact, page = self._outcome(question)
+        self._pages.append((f"{question.title}, again", page))
+        return contact
+
+    def _outcome(self, question: Question) -> tuple[Contact, Transcript]:
+        transcript, subject = Transcript(), self._subject
+        greeting = Greeting(helo=subject.helo, direct_tls=subject.direct_tls)
+        if question.hello:
+            deadline = self._deadline.at_most(subject.timeout * _SHARE)
+            contact = ask(subject.dial, question.hello, greeting, transcript=transcript, deadline=deadline)
+            if contact.answer:
+                transcript.note(_in_words(contact.answer))
+        elif question.injects:
+            offer = self._completed(question.offer or Offer())
+            deadline = self._deadline.at_most(subject.timeout * _SHARE)
+            contact = inject(subject.dial, offer, greeting, transcript=transcript, deadline=deadline)
+        else:
+            contact = self._meet(question.offer or Offer(), transcript)
+        if contact.session:
+            contact.details[:] = summarize(contact.session)
+        return contact, transcript
+
+    def _meet(self, offer: Offer, transcript: Transcript) -> Contact:
+        subject = self._subject
+        greeting = Greeting(helo=subject.helo, direct_tls=subject.direct_tls)
+        deadline = self._deadline.at_most(subject.timeout * _SHARE)
+        return meet(subject.dial, self._completed(offer), greeting, transcript=transcript, deadline=deadline)
+
+    def _completed(self, offer: Offer) -> Offer:
+        subject = self._subject
+        trust = subject.trust
+        return replace(offer, servername=subject.servername, trust=trust, system_trust=trust is None)
+
+    def _conclude(self) -> None:
+        """What only all connections together show."""
+        known, ledger = self._known, self._ledger
+        if not known.leaf and (answer := next((one for one in known.answers if one.chain), None)):
+            # A server that the client's library cannot talk to: its certificates came in clear.
+            self._judge_session(Contact(), self._session_of(answer))
+        if known.second:
+            finding = certificate_checks.second(
+                self._session_of(known.second), self._subject.host, dt.datetime.now(dt.UTC)
+            )
+            ledger.record(certificate_checks.SECOND, finding)
+        if not self._subject.direct_tls and not ledger.has(INJECTION):
+            ledger.record(
+                INJECTION, Finding.skipped("not examined: the handshake does not work without it either")
+            )
+        if not ledger.has(LARGE):
+            ledger.record(LARGE, Finding.skipped("not examined: the handshake fails otherwise, too"))
+
+    def _session_of(self, answer: Answer) -> Session:
+        """What a hello of ours showed, as a session; its chain is verified now."""
+        subject = self._subject
+        chain, unreadable = read_certificates(answer.chain)
+        errors, built = verified(answer.chain, trust=subject.trust) if chain else ((), ())
+        return Session(
+            protocol=VERSION_NAMES[answer.version or 0],
+            cipher=name_of(answer.suite),
+            chain=chain,
+            unreadable=unreadable,
+            errors=errors,
+            built=built,
+        )
 
 
-def _ask(ledger: Ledger, subject: Subject, first: Contact) -> list[tuple[str, Transcript]]:
-    """Ask the questions, the most telling first, as far as connections are left for them."""
-    left = list(questions(ledger, first, subject.expectation, direct_tls=subject.direct_tls))
-    room = len(left) if subject.connections is None else subject.connections - 1
-    for check_id in (check_id for question in left[room:] for check_id in question.checks):
-        reason = f"left to the self-test: it would take more than {subject.connections} connections"
-        ledger.record(check_id, Finding.skipped(reason))
-    with ThreadPoolExecutor(max_workers=subject.workers) as pool:
-        outcomes = list(pool.map(lambda question: _put(subject, question), left[:room]))
-    for question, (contact, _) in zip(left, outcomes, strict=False):
-        question.judge(ledger, contact)
-    return [(question.title, page) for question, (_, page) in zip(left, outcomes, strict=False)]
+def _is_ecdsa(certificate: x509.Certificate) -> bool:
+    try:
+        return isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+    except Exception:  # noqa: BLE001  # a hostile certificate may make the parser raise anything
+        return False
 
 
-def _put(subject: Subject, question: Question) -> tuple[Contact, Transcript]:
-    transcript = Transcript()
-    if question.injects:
-        greeting, offer = Greeting(helo=subject.helo), _completed(subject, question.offer)
-        contact = inject(subject.dial, offer, greeting, transcript=transcript, timeout=subject.timeout)
-    else:
-        contact = _meet(subject, question.offer, transcript)
-    if contact.session:
-        contact.details[:] = summarize(contact.session)
-    return contact, transcript
-
-
-def _meet(subject: Subject, offer: Offer, transcript: Transcript) -> Contact:
-    greeting = Greeting(helo=subject.helo, direct_tls=subject.direct_tls)
-    offer = _completed(subject, offer)
-    return meet(subject.dial, offer, greeting, transcript=transcript, timeout=subject.timeout)
-
-
-def _completed(subject: Subject, offer: Offer) -> Offer:
-    return replace(
-        offer, servername=subject.servername, trust=subject.trust, system_trust=subject.trust is None
-    )
+def _in_words(answer: Answer) -> str:
+    """A hello's answer in a line for the transcript."""
+    if answer.version is not None:
+        size = f", DHE with {answer.dh_bits} bits" if answer.dh_bits else ""
+        return f"ServerHello: {VERSION_NAMES[answer.version]} {name_of(answer.suite)}{size}"
+    if answer.alert is not None:
+        return f"alert {answer.alert}"
+    return answer.problem or "the server closed the connection"

@@ -111,6 +111,10 @@ class Ledger:
         """Whether the check belongs to this examination."""
         return check_id in self._plan
 
+    def has(self, check_id: str) -> bool:
+        """Whether the check has come to something."""
+        return check_id in self._checks
+
     def has_error(self, check_id: str) -> bool:
         """Whether the check could not be done."""
         check = self._checks.get(check_id)

@@ -1,45 +1,55 @@
-"""What is asked after the default client, one connection each, the most telling first.
+"""What is asked after the default client, one connection each, in which a TLS library speaks.
 
-One connection may answer several questions: a server that takes no version of an old client's range
-refuses each of them, and who decides about suites is seen as well after a HelloRetryRequest.
+`backport.probe.legacy` has the questions that no library can ask any more. One connection may answer
+several questions, and may leave some open: then others follow it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from backport.artifacts import Verdict
 from backport.probe import transport
+from backport.probe.hello import Hello
 from backport.probe.ledger import Finding, Ledger
-from backport.probe.smtp import Contact
+from backport.probe.smtp import Contact, Stage
 from backport.probe.tls import Offer, Session
-from backport.probe.transport import BEST, OLD_PROTOCOLS, SUITES, Expectation
+from backport.probe.transport import BEST, SUITES, Expectation
 
-OLDER = "TLSv1.2"
 ODD_GROUPS = (
     "?MLKEM512:?brainpoolP512r1tls13:X25519:P-256:P-384",
     "brainpoolP512r1tls13:X25519:P-256:P-384",
 )
 """A group that servers do not have by default, then what every server has; the first list is for OpenSSL
 since 3.5, the second for those before."""
+SMALL_GROUPS = ("X25519:P-256:P-384",)
+"""Groups whose key share leaves the ClientHello in one packet."""
+LENIENT = Offer(oldest="TLSv1", ciphers="ALL:@SECLEVEL=0", groups=SMALL_GROUPS)
+"""Whatever the client's library can do at all: TLS 1.0, small keys, small groups."""
 
 ORDER = "transport.cipher-order"
 RETRY = "transport.hello-retry"
-SERVES = f"transport.serves-{OLDER.lower()}"
 INJECTION = "transport.injection"
 RESUMPTION = "transport.resumption"
+GROUP = "transport.key-exchange"
+LARGE = "transport.large-hello"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One connection: what the client offers, and the checks that its outcome is judged as."""
+    """One connection: what the client offers, and the checks that its outcome is judged as.
+
+    ``judge`` gives the questions that it leaves open; ``more`` is how many connections they may take.
+    """
 
     title: str
     checks: tuple[str, ...]
-    offer: Offer
-    judge: Callable[[Ledger, Contact], None]
+    judge: Callable[[Ledger, Contact], Sequence[Question] | None]
+    offer: Offer | None = None
+    hello: Hello | None = None
     injects: bool = False
+    more: int = 0
 
 
 def titles(*, direct_tls: bool) -> dict[str, str]:
@@ -47,8 +57,7 @@ def titles(*, direct_tls: bool) -> dict[str, str]:
     return {
         ORDER: "suite of a client that lists AES_128 first",
         RETRY: "a client whose first key share is not taken",
-        **{transport.refusal_id(version): f"{version} is refused" for version in OLD_PROTOCOLS},
-        SERVES: f"a client that has no more than {OLDER} is served",
+        LARGE: "a ClientHello of two packets is taken",
         **({} if direct_tls else {INJECTION: "a command smuggled behind STARTTLS"}),
         RESUMPTION: "a client that comes back with its session",
         **{suite_id(suite): f"a client that has {suite} alone" for suite in SUITES},
@@ -60,10 +69,8 @@ def suite_id(suite: str) -> str:
     return f"transport.suite-{suite.lower()}"
 
 
-def questions(
-    ledger: Ledger, first: Contact, expectation: Expectation, *, direct_tls: bool
-) -> Iterator[Question]:
-    """What is left to ask after the first contact; what that answered already is recorded."""
+def later_questions(ledger: Ledger, first: Contact, expectation: Expectation) -> Iterator[Question]:
+    """What is asked where connections are left, the most telling first."""
     session = first.session
     modern = session is not None and session.protocol == BEST
     if modern:
@@ -72,20 +79,12 @@ def questions(
         found = session.protocol if session else "the handshake failed"
         for check_id in (ORDER, RETRY, *map(suite_id, SUITES)):
             ledger.record(check_id, Finding.skipped(f"a matter of {BEST} alone: {found}"))
-    yield _old_protocols()
-    if session and session.protocol == OLDER:
-        ledger.record(SERVES, transport.still_serves(first, OLDER))
-    else:
-        yield _older()
-    if not direct_tls:
-        yield _injection()
     if session and first.resumable:
         yield _resumption(first, session)
     else:
         ledger.record(RESUMPTION, Finding.skipped("there is no session to come back with"))
     if modern:
         yield from (_suite_alone(suite, expectation) for suite in SUITES)
-    yield _oldest_alone(OLD_PROTOCOLS[0])
 
 
 def _order_and_retry(expectation: Expectation) -> Question:
@@ -104,42 +103,47 @@ def _order_and_retry(expectation: Expectation) -> Question:
     )
 
 
-def _old_protocols() -> Question:
-    return Question(
-        title=f"a client that offers {' and '.join(OLD_PROTOCOLS)} alone",
-        checks=tuple(map(transport.refusal_id, OLD_PROTOCOLS)),
-        offer=Offer.only(OLD_PROTOCOLS[-1], oldest=OLD_PROTOCOLS[0]),
-        judge=transport.refuses_old,
+def odd_injection(expectation: Expectation) -> Question:
+    """Smuggling by the client that `_order_and_retry` is about: where it goes well, it answers both.
+
+    Where it does not, each is asked by itself: a failure could be for either.
+    """
+    alone = _order_and_retry(expectation)
+
+    def judge(ledger: Ledger, contact: Contact) -> Sequence[Question]:
+        if contact.session is None and contact.stage is not Stage.ACCEPTED:
+            return (injection(Offer()),)
+        ledger.record(INJECTION, transport.injection(contact))
+        return alone.judge(ledger, contact) or () if contact.session else ()
+
+    return replace(
+        alone,
+        title=f"{alone.title}, and sends NOOP in the same write as STARTTLS",
+        checks=(INJECTION,),
+        judge=judge,
+        injects=True,
+        more=1,
     )
 
 
-def _oldest_alone(version: str) -> Question:
-    """What the question about all old versions leaves open, for where there is a connection more."""
-    check_id = transport.refusal_id(version)
-    return Question(
-        title=f"a client that offers {version} alone",
-        checks=(check_id,),
-        offer=Offer.only(version),
-        judge=lambda ledger, contact: ledger.record(check_id, transport.refuses_alone(contact)),
-    )
-
-
-def _older() -> Question:
-    return Question(
-        title=f"a client that offers {OLDER} alone",
-        checks=(SERVES,),
-        offer=Offer(newest=OLDER),
-        judge=lambda ledger, contact: ledger.record(SERVES, transport.still_serves(contact, OLDER)),
-    )
-
-
-def _injection() -> Question:
+def injection(offer: Offer) -> Question:
+    """``offer`` is one that works where nothing is smuggled."""
     return Question(
         title="a client that sends NOOP in the same write as STARTTLS",
         checks=(INJECTION,),
-        offer=Offer(),
+        offer=offer,
         judge=lambda ledger, contact: ledger.record(INJECTION, transport.injection(contact)),
         injects=True,
+    )
+
+
+def small_hello(first: Contact) -> Question:
+    """Where the default client got no session: is it for the size of its ClientHello?"""
+    return Question(
+        title="a client whose ClientHello is small",
+        checks=(LARGE,),
+        offer=Offer(groups=SMALL_GROUPS),
+        judge=lambda ledger, contact: ledger.record(LARGE, transport.large_hello_breaks(first, contact)),
     )
 
 

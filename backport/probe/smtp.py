@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backport.probe.certificates import describe
-from backport.probe.errors import Closed, Deadline, WireError
+from backport.probe.errors import Closed, Deadline, NoAnswer, WireError
+from backport.probe.hello import Answer, Hello, Reader
 from backport.probe.tls import Offer, Resumable, Session
 from backport.probe.transcript import Transcript, printable
 from backport.probe.wire import Dial, Wire
@@ -22,6 +23,10 @@ REPLY_LIMIT = 64 * 1024
 """Octets of one whole reply."""
 TIMEOUT = 15.0
 """Seconds for a whole conversation."""
+
+PATIENCE = 5.0
+"""Seconds that a server gets for what it may owe nobody: the answer to an odd ClientHello."""
+QUIT_REPLY = 221
 
 _REPLY_LINE = re.compile(rb"(?P<code>[2-5][0-9]{2})(?P<more>[ -]|$)(?P<text>.*)", re.DOTALL)
 
@@ -150,6 +155,10 @@ class Contact:
     inside: Reply | None = None
     """The reply to EHLO inside TLS: proof that the server, too, takes the handshake for done."""
     resumable: Resumable | None = None
+    answer: Answer | None = None
+    """What came back to a ClientHello of our own making."""
+    more: Reply | None = None
+    """Where a command was smuggled: a second reply to the only command given inside TLS."""
     trouble: WireError | None = None
     details: list[str] = field(default_factory=list)
     """The transcript's lines about the session; more may be added."""
@@ -181,7 +190,7 @@ def converse(
     ``timeout`` is in seconds and bounds the whole conversation. Raises WireError: Refused where the
     server said no, NotSmtp, Closed, NoAnswer, Unreachable, HandshakeFailed, CannotOffer.
     """
-    contact = meet(dial, offer, Greeting(helo=helo), transcript=transcript, timeout=timeout)
+    contact = meet(dial, offer, Greeting(helo=helo), transcript=transcript, deadline=Deadline(timeout))
     banner, plain, session, inside = contact.banner, contact.plain, contact.session, contact.inside
     if contact.trouble or not (banner and plain and session and inside):
         raise contact.trouble or WireError("the conversation did not come to its end")
@@ -189,10 +198,10 @@ def converse(
 
 
 def meet(
-    dial: Dial, offer: Offer, greeting: Greeting, *, transcript: Transcript, timeout: float = TIMEOUT
+    dial: Dial, offer: Offer, greeting: Greeting, *, transcript: Transcript, deadline: Deadline
 ) -> Contact:
     """The same conversation, told as far as it came; what ended it early is its ``trouble``."""
-    contact, deadline = Contact(), Deadline(timeout)
+    contact = Contact()
     try:
         with Wire(dial(deadline), deadline) as wire:
             transcript.note("Connected to server")
@@ -206,14 +215,14 @@ def meet(
 
 
 def inject(
-    dial: Dial, offer: Offer, greeting: Greeting, *, transcript: Transcript, timeout: float = TIMEOUT
+    dial: Dial, offer: Offer, greeting: Greeting, *, transcript: Transcript, deadline: Deadline
 ) -> Contact:
     """STARTTLS with a command behind it in the same write, as somebody on the way could add it.
 
     A server must forget what came in clear (RFC 3207 section 4.2). ``started`` is what it says
     to STARTTLS. Where it goes on, ``inside`` is its first reply to QUIT, the only command given inside TLS.
     """
-    contact, deadline = Contact(), Deadline(timeout)
+    contact = Contact()
     try:
         with Wire(dial(deadline), deadline) as wire:
             transcript.note("Connected to server")
@@ -227,10 +236,55 @@ def inject(
                 contact.stage = Stage.INSIDE
                 contact.inside = client.command("QUIT")
                 contact.stage = Stage.DONE
+                if contact.inside.code != QUIT_REPLY:
+                    wire.limit(PATIENCE)
+                    contact.more = client.reply("a second reply to QUIT")
     except WireError as problem:
         contact.trouble = problem
         transcript.note(problem.message)
     return contact
+
+
+def ask(
+    dial: Dial, hello: Hello, greeting: Greeting, *, transcript: Transcript, deadline: Deadline
+) -> Contact:
+    """STARTTLS, then a ClientHello of our own making: ``answer`` is what came back. It goes no further."""
+    contact = Contact()
+    try:
+        with Wire(dial(deadline), deadline) as wire:
+            transcript.note("Connected to server")
+            client = SmtpClient(wire, transcript)
+            if not greeting.direct_tls:
+                _until_started(contact, client, greeting, transcript)
+            contact.stage = Stage.HANDSHAKE
+            contact.answer = _hear(wire, client, hello)
+            contact.stage = Stage.DONE
+    except WireError as problem:
+        contact.trouble = problem
+        transcript.note(problem.message)
+    return contact
+
+
+def _hear(wire: Wire, client: SmtpClient, hello: Hello) -> Answer:
+    reader = Reader()
+    if client.unread:
+        raise NotSmtp("the server sent more in clear after its reply to STARTTLS")
+    wire.limit(PATIENCE)
+    try:
+        wire.send(hello.octets())
+        while not reader.done:
+            if received := wire.receive():
+                reader.feed(received)
+            else:
+                reader.answer.closed = True
+                break
+    except Closed:
+        reader.answer.closed = True
+    except NoAnswer as problem:
+        if not reader.answer.octets:
+            raise
+        reader.answer.problem = problem.message
+    return reader.answer
 
 
 def _dialogue(
@@ -240,11 +294,7 @@ def _dialogue(
         _secure(contact, client, offer, transcript)
         _welcome(contact, client, transcript)
     else:
-        _welcome(contact, client, transcript)
-        _hello(contact, client, greeting, transcript)
-        contact.stage = Stage.ACCEPTED
-        contact.started = _expect(220, client.command("STARTTLS"), "the server refuses STARTTLS")
-        transcript.note("STARTTLS command works on this server")
+        _until_started(contact, client, greeting, transcript)
         _secure(contact, client, offer, transcript)
     contact.stage = Stage.INSIDE
     contact.inside = _expect(
@@ -253,6 +303,14 @@ def _dialogue(
     contact.stage = Stage.DONE
     with contextlib.suppress(WireError):
         client.command("QUIT")
+
+
+def _until_started(contact: Contact, client: SmtpClient, greeting: Greeting, transcript: Transcript) -> None:
+    _welcome(contact, client, transcript)
+    _hello(contact, client, greeting, transcript)
+    contact.stage = Stage.ACCEPTED
+    contact.started = _expect(220, client.command("STARTTLS"), "the server refuses STARTTLS")
+    transcript.note("STARTTLS command works on this server")
 
 
 def _welcome(contact: Contact, client: SmtpClient, transcript: Transcript) -> None:

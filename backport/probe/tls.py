@@ -6,15 +6,16 @@ Rests on RFC 8446; section 4.1.3 names the random value that makes a ServerHello
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from backport.probe.errors import CannotOffer, HandshakeFailed, WireError
+from backport.probe.transcript import printable
 
 PROTOCOLS = {
     "TLSv1": SSL.TLS1_VERSION,
@@ -92,6 +93,8 @@ class Offer:
     ciphers: str | None = None
     suites: str | None = None
     groups: tuple[str, ...] = ()
+    schemes: str | None = None
+    """The signature schemes, an OpenSSL list: what kinds of certificates the server may show."""
     resume: Resumable | None = None
     system_trust: bool = False
 
@@ -124,9 +127,11 @@ class Session:
     cipher: str
     """OpenSSL's name of the suite."""
     chain: tuple[x509.Certificate, ...]
-    """The certificates as the server sent them."""
+    """The certificates as the server sent them, as far as they can be read; none where the leaf cannot."""
     errors: tuple[VerifyError, ...]
     """Every complaint about the chain; none when it completes to ``Offer.trust``."""
+    unreadable: tuple[str, ...] = ()
+    """Which of the certificates sent cannot be read at all, and why."""
     built: tuple[x509.Certificate, ...] = ()
     """The chain as the client completed it, with what it found in its trust store."""
     staple: bytes = b""
@@ -135,6 +140,8 @@ class Session:
     """The key exchange's group, where the client's library tells it."""
     retried: bool = False
     """Whether the server sent a HelloRetryRequest first."""
+    hello_octets: int = 0
+    """The size of the first ClientHello, with its record's head."""
     resumed: bool = False
     """Whether the server took up ``Offer.resume``: then it sent no certificate."""
 
@@ -151,6 +158,7 @@ class Handshake:
     errors: list[VerifyError] = field(default_factory=list)
     offered: bool = False
     """Whether the ClientHello has been made."""
+    hello_octets: int = 0
     staple: bytes = b""
     hello: bytes = b""
     """The beginning of what the server sent."""
@@ -178,24 +186,20 @@ class Handshake:
         self.connection.bio_write(data)
 
     def session(self) -> Session:
-        """What the finished handshake came to. Raises HandshakeFailed for unreadable certificates."""
-        try:
-            return self._session()
-        except ValueError as problem:
-            raise HandshakeFailed(f"the server's certificate cannot be read: {problem}") from None
-
-    def _session(self) -> Session:
-        chain = self.connection.get_peer_cert_chain(as_cryptography=True) or []
-        built = self.connection.get_verified_chain(as_cryptography=True) if self.authenticated else None
+        """What the finished handshake came to."""
+        chain, unreadable = read_certificates(map(_der, self.connection.get_peer_cert_chain() or ()))
+        built = (self.connection.get_verified_chain() if self.authenticated else None) or ()
         return Session(
             protocol=self.connection.get_protocol_version_name(),
             cipher=self.connection.get_cipher_name() or "none",
-            chain=tuple(chain),
+            chain=chain,
+            unreadable=unreadable,
             errors=tuple(self.errors),
-            built=tuple(built or ()),
+            built=read_certificates(map(_der, built))[0],
             staple=self.staple,
             group=self.connection.get_group_name() or "",
             retried=is_retry(self.hello),
+            hello_octets=self.hello_octets,
             resumed=self.offer.resume is not None and not self.authenticated,
         )
 
@@ -205,10 +209,17 @@ class Handshake:
         if self.alerts:
             alert = self.alerts[-1]
             words = f"alert {alert}, {ALERTS.get(alert, 'an alert')}"
-            return HandshakeFailed(f"the server refused the handshake: {words}", alert=alert, retried=retried)
+            return HandshakeFailed(
+                f"the server refused the handshake: {words}",
+                alert=alert,
+                retried=retried,
+                received=self.hello,
+            )
         if not self.offered:
             return CannotOffer(f"the client cannot offer this: {reason(problem)}")
-        return HandshakeFailed(f"the client broke the handshake off: {reason(problem)}", retried=retried)
+        return HandshakeFailed(
+            f"the client broke the handshake off: {reason(problem)}", retried=retried, received=self.hello
+        )
 
     def _context(self) -> SSL.Context:
         return self.offer.resume.context if self.offer.resume else _new_context(self.offer)
@@ -224,6 +235,8 @@ def _new_context(offer: Offer) -> SSL.Context:
         context.set_cipher_list(offer.ciphers.encode())
     if offer.suites:
         context.set_tls13_ciphersuites(offer.suites.encode())
+    if offer.schemes:
+        _set_schemes(context, offer.schemes)
     if offer.trust:
         context.load_verify_locations(str(offer.trust))
     if offer.system_trust:
@@ -241,7 +254,9 @@ def _handshake(connection: SSL.Connection) -> Handshake:
     return handshake
 
 
-def _on_certificate(connection: SSL.Connection, certificate: object, code: int, depth: int, _ok: int) -> bool:
+def _on_certificate(
+    connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, _ok: int
+) -> bool:
     handshake = _handshake(connection)
     handshake.authenticated = True
     if code:
@@ -265,7 +280,7 @@ def is_retry(hello: bytes) -> bool:
 
     Its first octets are enough: record header, handshake header, version, random.
     """
-    return len(hello) >= _HELLO_LENGTH and hello[0] == 22 and hello[5] == 2 and hello[11:] == _RETRY
+    return len(hello) >= _HELLO_LENGTH and hello[0] == 22 and hello[5] == 2 and hello[11:43] == _RETRY
 
 
 def _set_groups(connection: SSL.Connection, lists: Sequence[str]) -> None:
@@ -280,6 +295,43 @@ def _set_groups(connection: SSL.Connection, lists: Sequence[str]) -> None:
     raise ValueError(f"none of the groups {' or '.join(lists)}")
 
 
+def _set_schemes(context: SSL.Context, schemes: str) -> None:
+    # As with groups, pyOpenSSL has no way to say it.
+    if not Binding.lib.SSL_CTX_set1_sigalgs_list(context._context, schemes.encode()):  # noqa: SLF001
+        Binding.lib.ERR_clear_error()
+        raise ValueError(f"none of the schemes {schemes}")
+
+
+def knows_group(name: str) -> bool:
+    """Whether the client's library has the group, and offers it by default (OpenSSL since 3.5)."""
+    try:
+        _set_groups(SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None), [name])
+    except ValueError:
+        return False
+    return True
+
+
+def verified(
+    sent: Sequence[bytes], *, trust: Path | None
+) -> tuple[tuple[VerifyError, ...], tuple[x509.Certificate, ...]]:
+    """A chain without a session, by ``trust`` or the system's store: the first complaint, or the path."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    if trust:
+        context.load_verify_locations(str(trust))
+    else:
+        context.set_default_verify_paths()
+    try:
+        leaf, *others = (crypto.load_certificate(crypto.FILETYPE_ASN1, der) for der in sent)
+        store = context.get_cert_store() or crypto.X509Store()
+        checked = crypto.X509StoreContext(store, leaf, others).get_verified_chain()
+    except crypto.X509StoreContextError as problem:
+        code, depth = problem.errors[:2]
+        return (VerifyError(code=code, depth=depth, subject=_subject(problem.certificate)),), ()
+    except crypto.Error:
+        return (VerifyError(code=21, depth=0, subject=""),), ()
+    return (), read_certificates(map(_der, checked))[0]
+
+
 def reason(problem: SSL.Error) -> str:
     """OpenSSL's own words, from the queue of its errors."""
     queue = problem.args[0] if problem.args else []
@@ -287,9 +339,25 @@ def reason(problem: SSL.Error) -> str:
     return "; ".join(reasons) or type(problem).__name__
 
 
-def _subject(certificate: object) -> str:
-    convert = getattr(certificate, "to_cryptography", None)
+def _subject(certificate: crypto.X509) -> str:
+    found, _ = read_certificates([_der(certificate)])
     try:
-        return convert().subject.rfc4514_string() if convert else ""
-    except ValueError:
+        return found[0].subject.rfc4514_string()
+    except Exception:  # noqa: BLE001  # a hostile certificate may make the parser raise anything
         return "a name that cannot be read"
+
+
+def _der(certificate: crypto.X509) -> bytes:
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+
+def read_certificates(sent: Iterable[bytes]) -> tuple[tuple[x509.Certificate, ...], tuple[str, ...]]:
+    """Those that can be read, in order, and which cannot and why. Without the leaf the others say nothing."""
+    found, unreadable = [], []
+    for number, der in enumerate(sent, start=1):
+        try:
+            found.append(x509.load_der_x509_certificate(der))
+        except Exception as problem:  # noqa: BLE001  # as above
+            unreadable.append((number, f"certificate {number} cannot be read: {printable(str(problem))}"))
+    leaf = not unreadable or unreadable[0][0] != 1
+    return tuple(found) if leaf else (), tuple(words for _, words in unreadable)

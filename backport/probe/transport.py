@@ -10,19 +10,25 @@ from dataclasses import dataclass
 from backport.artifacts import Verdict
 from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
 from backport.probe.ledger import Finding, Ledger
-from backport.probe.smtp import Contact, NotSmtp, Refused, Stage
+from backport.probe.smtp import QUIT_REPLY, Contact, NotSmtp, Refused, Stage
+from backport.probe.suites import is_dhe_name
 from backport.probe.tls import Session
 
 BEST = "TLSv1.3"
-OLD_PROTOCOLS = ("TLSv1", "TLSv1.1")
+OLD_PROTOCOLS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1")
+"""What RFC 6176, RFC 7568 and RFC 8996 forbid, oldest first."""
 SUITES = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
 """The suites of TLS 1.3 that OpenSSL offers (RFC 8446 appendix B.4)."""
 MANDATORY_SUITE = "TLS_AES_128_GCM_SHA256"
 """What every implementation has (RFC 8446 section 9.1)."""
 
+HYBRID = "X25519MLKEM768"
+PACKET = 1500
+"""Octets of an Ethernet packet: a larger ClientHello comes in two."""
+_TAKEN = f"a ClientHello of more than {PACKET} octets is taken"
+
 _FORWARD_AEAD = re.compile(r"(ECDHE|DHE)-.*(GCM|CHACHA20|CCM)")
 _A_SESSION = "a TLS session"
-_BY_ALERT = "refused by an alert"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,21 +127,62 @@ def judge_steps(ledger: Ledger, contact: Contact, *, direct_tls: bool) -> bool:
     for stage in steps(direct_tls=direct_tls):
         check_id, expected = STEPS[stage]
         if stage is contact.stage and contact.trouble:
-            found = contact.trouble.message
-            ledger.record(
-                check_id,
-                Finding(verdict=Verdict.FAIL, expected=expected, found=found, advice=advice(contact)),
-            )
+            ledger.record(check_id, failed_step(contact, expected=expected, found=contact.trouble.message))
             return False
         finding = inside(contact) if stage is Stage.INSIDE else _step_passed(stage, contact, expected)
         ledger.record(check_id, finding)
     return True
 
 
+def failed_step(contact: Contact, *, expected: str, found: str) -> Finding:
+    """A step that a conversation did not get past."""
+    return Finding(verdict=Verdict.FAIL, expected=expected, found=found, advice=advice(contact))
+
+
 def _step_passed(stage: Stage, contact: Contact, expected: str) -> Finding:
     said = {Stage.BANNER: contact.banner, Stage.EHLO: contact.plain or contact.inside}.get(stage)
     found = said.lines[0] if said else expected
     return Finding(verdict=Verdict.PASS, expected=expected, found=found, evidence=str(said or ""))
+
+
+def key_exchange(session: Session, *, offered: bool) -> Finding:
+    """The group of the key exchange, and whether it is the one that a quantum computer does not break.
+
+    ``offered`` tells whether the client's library offers that (draft-ietf-tls-ecdhe-mlkem).
+    """
+    group = session.group or ("DHE" if is_dhe_name(session.cipher) else "RSA key transport")
+    hybrid = group.upper() == HYBRID.upper()
+    asked = "offered, not chosen" if offered else "not offered: this client's library does not have it"
+    note = "" if hybrid or session.protocol != BEST else f"{HYBRID} {asked}"
+    return Finding(
+        verdict=Verdict.PASS,
+        expected="a group that is named",
+        found="; ".join(filter(None, (group, note))),
+        evidence=f"{session.protocol} {session.cipher}",
+    )
+
+
+def large_hello(session: Session) -> Finding:
+    """Whether a ClientHello of more than one packet is taken, as key shares of today make it."""
+    size = session.hello_octets
+    if size <= PACKET:
+        return Finding.skipped(f"this client's ClientHello has {size} octets")
+    return Finding(verdict=Verdict.PASS, expected=_TAKEN, found=f"{size} octets taken")
+
+
+def large_hello_breaks(first: Contact, small: Contact) -> Finding:
+    """A default client got no session. Is it for the size of its ClientHello alone?"""
+    if not small.session:
+        return Finding.skipped(f"a smaller ClientHello does not help: {small.trouble}")
+    return Finding(
+        verdict=Verdict.FAIL,
+        expected=_TAKEN,
+        found=f"{first.trouble}; with {small.session.hello_octets} octets: {small.session.protocol}",
+        advice=(
+            "Update the TLS library, and look for a firewall or proxy that reads the ClientHello from one "
+            "packet: clients since OpenSSL 3.5 send two, and get no session."
+        ),
+    )
 
 
 def inside(contact: Contact) -> Finding:
@@ -229,57 +276,28 @@ def still_serves(contact: Contact, version: str) -> Finding:
     if not contact.session and not refusal(contact):
         return unfinished(contact, expected="served")
     return Finding(
-        verdict=Verdict.PASS if contact.session else Verdict.FAIL,
+        verdict=Verdict.PASS if contact.session else Verdict.WARN,
         expected="served",
         found=f"served: {contact.session.cipher}" if contact.session else str(contact.trouble),
-        advice=(
-            f"Allow {version} again (MinProtocol, tls_require_ciphers): mail servers that have nothing newer "
-            "deliver in clear or not at all."
-        ),
+        advice=older_advice(version),
     )
 
 
-def refuses_old(ledger: Ledger, contact: Contact) -> None:
-    """The versions of RFC 8996, offered together: a server that takes neither answers by an alert.
-
-    One that takes any picks its newest (RFC 5246 appendix E.1), which tells about those above it. GnuTLS
-    refuses even that where the newest one offered is not among its own; see `refuses_alone`.
-    """
-    taken = contact.session.protocol if contact.session else None
-    for version in reversed(OLD_PROTOCOLS):
-        if taken and OLD_PROTOCOLS.index(version) < OLD_PROTOCOLS.index(taken):
-            finding = Finding.skipped(f"the server took {taken}, so that nothing is known about {version}")
-        elif taken == version:
-            finding = refuses_alone(contact)
-        elif taken or refusal(contact):
-            together = "" if version == OLD_PROTOCOLS[-1] else f", offered with {OLD_PROTOCOLS[-1]}"
-            finding = _refused(contact, f"{_BY_ALERT}{together}", good=True)
-        else:
-            finding = unfinished(contact, expected=_BY_ALERT)
-        ledger.record(refusal_id(version), finding)
+def older_advice(version: str) -> str:
+    """What to do where a version that is still good is refused."""
+    return (
+        f"Allow {version} on port 25 unless that is meant: senders that have nothing newer deliver in clear "
+        "or not at all."
+    )
 
 
-def refuses_alone(contact: Contact) -> Finding:
-    """A version of RFC 8996 that a client offers alone: taken, or refused by an alert."""
-    if contact.session:
-        taken = f"accepted: {contact.session.protocol} {contact.session.cipher}"
-        return _refused(contact, taken, good=False)
-    if refusal(contact):
-        return _refused(contact, _BY_ALERT, good=True)
-    return unfinished(contact, expected=_BY_ALERT)
-
-
-def _refused(contact: Contact, found: str, *, good: bool) -> Finding:
-    return Finding(
-        verdict=Verdict.PASS if good else Verdict.FAIL,
-        expected=_BY_ALERT,
-        found=found,
-        evidence=str(contact.trouble or ""),
-        advice=(
-            "Set MinProtocol = TLSv1.2 in openssl.cnf's policy block, and check that the file which "
-            "it includes exists: where it does not, OpenSSL says nothing and allows all. Exim 4.97 "
-            "and later follow only openssl_options = +no_tlsv1 +no_tlsv1_1."
-        ),
+def old_versions_advice(version: str) -> str:
+    """What to do where a version that is forbidden is taken."""
+    return (
+        f"Refuse {version}: MinProtocol = TLSv1.2 in openssl.cnf's policy block (check that the file which "
+        "it includes exists: where it does not, OpenSSL says nothing and allows all); Exim 4.97 and later "
+        "follow only openssl_options = +no_tlsv1 +no_tlsv1_1, one built with GnuTLS tls_require_ciphers = "
+        "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2, Postfix smtpd_tls_protocols = >=TLSv1.2."
     )
 
 
@@ -328,21 +346,32 @@ def resumption(contact: Contact, first: Session) -> Finding:
 
 
 def injection(contact: Contact) -> Finding:
-    """A command in the same write as STARTTLS must be refused or forgotten (RFC 3207 section 4.2)."""
+    """A command in the same write as STARTTLS must be refused or forgotten (RFC 3207 section 4.2).
+
+    It is asked only where the same handshake works without: only then a refusal says anything.
+    """
     expected = "refused, or forgotten"
-    if contact.stage is Stage.DONE and contact.inside:
-        forgotten = contact.inside.code == 221
-        found = "forgotten" if forgotten else f"answered inside TLS: {contact.inside}"
-        return _injected(expected, found, good=forgotten)
-    if contact.stage is Stage.ACCEPTED and contact.started:
-        return _injected(expected, f"refused: {contact.started}", good=True)
-    if contact.stage is Stage.ACCEPTED and isinstance(contact.trouble, Closed):
-        return _injected(expected, "refused: the server closed the connection", good=True)
-    if contact.stage is Stage.HANDSHAKE and (refusal(contact) or isinstance(contact.trouble, Closed)):
+    if answered := _answer_to_smuggled(contact):
+        return _injected(expected, answered, good=False)
+    if contact.stage is Stage.DONE and contact.inside and contact.inside.code == QUIT_REPLY:
+        return _injected(expected, "forgotten", good=True)
+    closed = isinstance(contact.trouble, Closed)
+    if contact.stage is Stage.ACCEPTED and (closed or (contact.started and contact.started.code >= 500)):
+        return _injected(expected, f"refused: {contact.started or contact.trouble}", good=True)
+    if contact.stage is Stage.HANDSHAKE and (refusal(contact) or closed):
         return _injected(expected, f"refused: {contact.trouble}", good=True)
-    if contact.stage is Stage.HANDSHAKE and isinstance(contact.trouble, NotSmtp | HandshakeFailed):
-        return _injected(expected, f"answered in clear: {contact.trouble}", good=False)
     return unfinished(contact, expected=expected)
+
+
+def _answer_to_smuggled(contact: Contact) -> str:
+    """The reply to the smuggled command, where one came: in clear, or inside TLS before QUIT's."""
+    trouble = contact.trouble
+    if contact.more:
+        return f"answered inside TLS: {contact.inside}"
+    in_clear = isinstance(trouble, HandshakeFailed) and re.match(rb"[2-5][0-9]{2}[ -]", trouble.received)
+    if contact.stage is Stage.HANDSHAKE and (isinstance(trouble, NotSmtp) or in_clear):
+        return f"answered in clear: {trouble}"
+    return ""
 
 
 def _injected(expected: str, found: str, *, good: bool) -> Finding:

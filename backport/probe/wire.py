@@ -32,6 +32,10 @@ class Wire:
         # Small writes follow each other: none is to wait for the other side's delayed acknowledgement.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def limit(self, seconds: float) -> None:
+        """Wait that many seconds more at most."""
+        self._deadline = self._deadline.at_most(seconds)
+
     def __enter__(self) -> Wire:
         return self
 
@@ -82,8 +86,9 @@ class Wire:
                 connection.do_handshake()
                 break
             except SSL.WantReadError:
-                handshake.offered = True
-                self._flush(connection)
+                size = self._flush(connection)
+                if not handshake.offered:
+                    handshake.offered, handshake.hello_octets = True, size
                 if data := self._receive():
                     handshake.hear(data)
                 else:
@@ -101,10 +106,15 @@ class Wire:
         session = self._tls.get_session() if self._tls else None
         return Resumable(session=session, context=self._tls.get_context()) if self._tls and session else None
 
-    def _flush(self, connection: SSL.Connection) -> None:
+    def _flush(self, connection: SSL.Connection) -> int:
+        """Send what the TLS library has made; gives the number of octets."""
+        size = 0
         with contextlib.suppress(SSL.WantReadError):
             while True:
-                self._send(connection.bio_read(_CHUNK))
+                made = connection.bio_read(_CHUNK)
+                self._send(made)
+                size += len(made)
+        return size
 
     def _feed(self, connection: SSL.Connection) -> bool:
         if data := self._receive():

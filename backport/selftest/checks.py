@@ -15,7 +15,7 @@ from backport.probe.certificates import dns_names, explain, is_named
 from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
 from backport.probe.ledger import Finding, Ledger
 from backport.probe.smtp import Conversation, NotSmtp, Refused
-from backport.probe.tls import Session
+from backport.probe.tls import PROTOCOLS, Session
 from backport.recipe import Command, Handshake, SelfTest
 from backport.selftest import mail_checks
 from backport.selftest.policy import CryptoPolicy
@@ -197,7 +197,7 @@ def adopt_probe(ledger: Ledger, found: Sequence[Check], policy: CryptoPolicy | N
     permitted = {
         transport.refusal_id(version)
         for version in transport.OLD_PROTOCOLS
-        if policy and policy.permits(version)
+        if version in PROTOCOLS and policy and policy.permits(version)
     }
     for check in found:
         excused = check.verdict is Verdict.FAIL and check.id in permitted

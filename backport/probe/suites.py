@@ -1,0 +1,129 @@
+"""Cipher suites by IANA's numbers and OpenSSL's names, and what is weak about them.
+
+The table has what clients of TLS, SSLv3 and later, have offered for web and mail (IANA: TLS Cipher Suites;
+ciphers(1) of OpenSSL 1.0 to 3.0): no pre-shared keys, SRP or Kerberos, which no stranger can use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_TABLE = """
+0001:NULL-MD5 0002:NULL-SHA 0003:EXP-RC4-MD5 0004:RC4-MD5 0005:RC4-SHA 0006:EXP-RC2-CBC-MD5
+0007:IDEA-CBC-SHA 0008:EXP-DES-CBC-SHA 0009:DES-CBC-SHA 000A:DES-CBC3-SHA 0011:EXP-EDH-DSS-DES-CBC-SHA
+0012:EDH-DSS-DES-CBC-SHA 0013:EDH-DSS-DES-CBC3-SHA 0014:EXP-EDH-RSA-DES-CBC-SHA 0015:EDH-RSA-DES-CBC-SHA
+0016:EDH-RSA-DES-CBC3-SHA 0017:EXP-ADH-RC4-MD5 0018:ADH-RC4-MD5 0019:EXP-ADH-DES-CBC-SHA
+001A:ADH-DES-CBC-SHA 001B:ADH-DES-CBC3-SHA 002F:AES128-SHA 0032:DHE-DSS-AES128-SHA
+0033:DHE-RSA-AES128-SHA 0034:ADH-AES128-SHA 0035:AES256-SHA 0038:DHE-DSS-AES256-SHA
+0039:DHE-RSA-AES256-SHA 003A:ADH-AES256-SHA 003B:NULL-SHA256 003C:AES128-SHA256 003D:AES256-SHA256
+0040:DHE-DSS-AES128-SHA256 0041:CAMELLIA128-SHA 0044:DHE-DSS-CAMELLIA128-SHA
+0045:DHE-RSA-CAMELLIA128-SHA 0046:ADH-CAMELLIA128-SHA 0060:EXP1024-RC4-MD5 0061:EXP1024-RC2-CBC-MD5
+0062:EXP1024-DES-CBC-SHA 0063:EXP1024-DHE-DSS-DES-CBC-SHA 0064:EXP1024-RC4-SHA
+0065:EXP1024-DHE-DSS-RC4-SHA 0066:DHE-DSS-RC4-SHA 0067:DHE-RSA-AES128-SHA256 006A:DHE-DSS-AES256-SHA256
+006B:DHE-RSA-AES256-SHA256 006C:ADH-AES128-SHA256 006D:ADH-AES256-SHA256 0080:GOST94-GOST89-GOST89
+0081:GOST2001-GOST89-GOST89 0084:CAMELLIA256-SHA 0087:DHE-DSS-CAMELLIA256-SHA
+0088:DHE-RSA-CAMELLIA256-SHA 0089:ADH-CAMELLIA256-SHA 0096:SEED-SHA 0099:DHE-DSS-SEED-SHA
+009A:DHE-RSA-SEED-SHA 009B:ADH-SEED-SHA 009C:AES128-GCM-SHA256 009D:AES256-GCM-SHA384
+009E:DHE-RSA-AES128-GCM-SHA256 009F:DHE-RSA-AES256-GCM-SHA384 00A2:DHE-DSS-AES128-GCM-SHA256
+00A3:DHE-DSS-AES256-GCM-SHA384 00A6:ADH-AES128-GCM-SHA256 00A7:ADH-AES256-GCM-SHA384
+00BA:CAMELLIA128-SHA256 00BD:DHE-DSS-CAMELLIA128-SHA256 00BE:DHE-RSA-CAMELLIA128-SHA256
+00BF:ADH-CAMELLIA128-SHA256 00C0:CAMELLIA256-SHA256 00C3:DHE-DSS-CAMELLIA256-SHA256
+00C4:DHE-RSA-CAMELLIA256-SHA256 00C5:ADH-CAMELLIA256-SHA256 1301:TLS_AES_128_GCM_SHA256
+1302:TLS_AES_256_GCM_SHA384 1303:TLS_CHACHA20_POLY1305_SHA256 1304:TLS_AES_128_CCM_SHA256
+1305:TLS_AES_128_CCM_8_SHA256 C001:ECDH-ECDSA-NULL-SHA C002:ECDH-ECDSA-RC4-SHA
+C003:ECDH-ECDSA-DES-CBC3-SHA C004:ECDH-ECDSA-AES128-SHA C005:ECDH-ECDSA-AES256-SHA
+C006:ECDHE-ECDSA-NULL-SHA C007:ECDHE-ECDSA-RC4-SHA C008:ECDHE-ECDSA-DES-CBC3-SHA
+C009:ECDHE-ECDSA-AES128-SHA C00A:ECDHE-ECDSA-AES256-SHA C00B:ECDH-RSA-NULL-SHA C00C:ECDH-RSA-RC4-SHA
+C00D:ECDH-RSA-DES-CBC3-SHA C00E:ECDH-RSA-AES128-SHA C00F:ECDH-RSA-AES256-SHA C010:ECDHE-RSA-NULL-SHA
+C011:ECDHE-RSA-RC4-SHA C012:ECDHE-RSA-DES-CBC3-SHA C013:ECDHE-RSA-AES128-SHA C014:ECDHE-RSA-AES256-SHA
+C015:AECDH-NULL-SHA C016:AECDH-RC4-SHA C017:AECDH-DES-CBC3-SHA C018:AECDH-AES128-SHA
+C019:AECDH-AES256-SHA C023:ECDHE-ECDSA-AES128-SHA256 C024:ECDHE-ECDSA-AES256-SHA384
+C027:ECDHE-RSA-AES128-SHA256 C028:ECDHE-RSA-AES256-SHA384 C02B:ECDHE-ECDSA-AES128-GCM-SHA256
+C02C:ECDHE-ECDSA-AES256-GCM-SHA384 C02F:ECDHE-RSA-AES128-GCM-SHA256 C030:ECDHE-RSA-AES256-GCM-SHA384
+C050:ARIA128-GCM-SHA256 C051:ARIA256-GCM-SHA384 C052:DHE-RSA-ARIA128-GCM-SHA256
+C053:DHE-RSA-ARIA256-GCM-SHA384 C056:DHE-DSS-ARIA128-GCM-SHA256 C057:DHE-DSS-ARIA256-GCM-SHA384
+C05C:ECDHE-ECDSA-ARIA128-GCM-SHA256 C05D:ECDHE-ECDSA-ARIA256-GCM-SHA384 C060:ECDHE-ARIA128-GCM-SHA256
+C061:ECDHE-ARIA256-GCM-SHA384 C072:ECDHE-ECDSA-CAMELLIA128-SHA256 C073:ECDHE-ECDSA-CAMELLIA256-SHA384
+C076:ECDHE-RSA-CAMELLIA128-SHA256 C077:ECDHE-RSA-CAMELLIA256-SHA384 C09C:AES128-CCM C09D:AES256-CCM
+C09E:DHE-RSA-AES128-CCM C09F:DHE-RSA-AES256-CCM C0A0:AES128-CCM8 C0A1:AES256-CCM8
+C0A2:DHE-RSA-AES128-CCM8 C0A3:DHE-RSA-AES256-CCM8 C0AC:ECDHE-ECDSA-AES128-CCM
+C0AD:ECDHE-ECDSA-AES256-CCM C0AE:ECDHE-ECDSA-AES128-CCM8 C0AF:ECDHE-ECDSA-AES256-CCM8
+C100:GOST2012-MAGMA-MAGMAOMAC C101:GOST2012-KUZNYECHIK-KUZNYECHIKOMAC CCA8:ECDHE-RSA-CHACHA20-POLY1305
+CCA9:ECDHE-ECDSA-CHACHA20-POLY1305 CCAA:DHE-RSA-CHACHA20-POLY1305 FF85:GOST2012-GOST8912-GOST8912
+FF87:GOST2012-NULL-GOST12
+"""
+
+NAMES: dict[int, str] = {
+    int(number, 16): name for number, _, name in (word.partition(":") for word in _TABLE.split())
+}
+"""OpenSSL's names by IANA's numbers."""
+
+_WEAK = (
+    ("NULL", "no encryption"),
+    ("EXP", "export-grade keys"),
+    ("RC4", "RC4"),
+    ("ADH-", "no authentication"),
+    ("AECDH-", "no authentication"),
+    ("DES-CBC3", "3DES, blocks of 64 bits"),
+    ("DES-CBC-", "DES, keys of 56 bits"),
+    ("RC2", "RC2"),
+    ("IDEA", "IDEA, blocks of 64 bits"),
+)
+"""What a part of a name means, the worst first (RFC 9325 section 4.1, RFC 7465)."""
+
+
+def name_of(suite: int | None) -> str:
+    """OpenSSL's name, or the number in hex where the table has none."""
+    return "no suite" if suite is None else NAMES.get(suite, f"0x{suite:04X}")
+
+
+def weakness(name: str) -> str:
+    """What is weak about a suite; empty where nothing is.
+
+    >>> weakness("ADH-RC4-MD5"), weakness("AES128-SHA")
+    ('RC4', '')
+    """
+    return next((words for part, words in _WEAK if part in name), "")
+
+
+def _sorted(names: Iterable[str]) -> tuple[int, ...]:
+    wanted = set(names)
+    return tuple(number for number, name in NAMES.items() if name in wanted)
+
+
+_OLD = [name for name in NAMES.values() if not name.startswith("TLS_")]
+
+WEAK = _sorted(name for name in _OLD if weakness(name))
+STRONG_DHE = _sorted(name for name in _OLD if name.startswith("DHE-") and not weakness(name))
+STRONG_ECDSA = _sorted(name for name in _OLD if "ECDSA" in name and not weakness(name))
+STRONG_RSA = _sorted(
+    name
+    for name in _OLD
+    if not weakness(name) and "ECDSA" not in name and not name.startswith(("DHE-", "GOST"))
+)
+"""ECDHE with RSA, and RSA's own key exchange."""
+TLS13 = _sorted(name for name in NAMES.values() if name.startswith("TLS_"))
+
+
+def all_suites() -> tuple[int, ...]:
+    """Every suite of SSLv3 to TLS 1.2, those first that a client of today would have."""
+    usual = (*STRONG_ECDSA, *STRONG_RSA, *STRONG_DHE)
+    forward = sorted(
+        usual, key=lambda number: (not NAMES[number].startswith("ECDHE"), "GCM" not in NAMES[number])
+    )
+    return (*forward, *(number for number in NAMES if number not in usual and number not in TLS13))
+
+
+def is_dhe(suite: int) -> bool:
+    """Whether the key exchange is one in a finite field with a key of its own for each connection."""
+    return is_dhe_name(name_of(suite))
+
+
+def is_dhe_name(name: str) -> bool:
+    """The same by OpenSSL's name."""
+    return name.removeprefix("EXP-").removeprefix("EXP1024-").startswith(("DHE-", "EDH-", "ADH-"))
+
+
+def is_ecdhe(suite: int) -> bool:
+    """Whether it is one on an elliptic curve, with a key of its own for each connection."""
+    return name_of(suite).startswith(("ECDHE-", "AECDH-"))
