@@ -230,12 +230,14 @@ class GatedRpms:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRepo:
-    """The repository that readers now see."""
+    """A generation of a repository: one that readers see, or one that is proven before they do."""
 
     gated: GatedRpms
     folder: Path
     """The target's folder: ``current``, ``generations``, ``backport.repo`` and the public key."""
     generation: str
+    content: Path
+    """The generation's own folder; until it is proven it has not its own name."""
     repo_file: Path
     base_url: str
     checks: tuple[Check, ...]

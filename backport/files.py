@@ -19,6 +19,7 @@ from typing import BinaryIO
 from backport.errors import BackportError
 
 _CHUNK = 256 * 1024
+_NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 _BATCH = 100
 """How many files a thread hashes before it takes the next: small ones take less time than a task."""
 
@@ -106,6 +107,21 @@ def opened_folder(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def link_or_copy(source: Path | str, destination: Path | str) -> bool:
+    """Put a file at another place, too: by a hard link, or where there is none a copy; whether it is a link.
+
+    Raises OSError.
+    """
+    try:
+        os.link(source, destination)
+    except OSError as problem:
+        if problem.errno not in _NO_HARD_LINKS:
+            raise
+        shutil.copy2(source, destination)
+        return False
+    return True
 
 
 def sync(path: Path | str) -> None:

@@ -24,7 +24,16 @@ from backport.builders import Builder, choose_builder
 from backport.errors import BuildRootLocked, Interrupted
 from backport.evidence.provenance import Origin
 from backport.files import digest_of, locked, write_atomically
-from backport.prepare import Resolved, fetch_all, is_held, is_published, patch_all, resolve_job, source_data
+from backport.prepare import (
+    Resolved,
+    fetch_all,
+    held_sources,
+    is_held,
+    is_published,
+    patch_all,
+    resolve_job,
+    source_data,
+)
 from backport.progress import Progress
 from backport.repodata import compression_of, write_repodata
 from backport.repository import proof, publish
@@ -143,6 +152,10 @@ def _patch(run: _Run, originals: Sequence[SourceRpm]) -> tuple[PatchedSrpm, ...]
             str(one.source.rpm.nevra): {"sha256": one.sha256, "diff": one.diff} for one in patched
         }
     run.reached(Stage.PATCH)
+    if not run.force and run.until is Stage.PUBLISH and (names := held_sources(run.job, patched)):
+        run.progress.note(f"readers were led back from this very {', '.join(names)}: nothing is built")
+        run.record.outcome = "held"
+        raise _Enough
     return patched
 
 

@@ -11,8 +11,8 @@ from backport.artifacts import PatchedSrpm, SourceRpm
 from backport.builders import Builder
 from backport.files import scratch_folder
 from backport.progress import Progress
-from backport.repository import publish
-from backport.repository.generations import Generation
+from backport.repository import holds, publish
+from backport.repository.generations import Generation, TargetFolder
 from backport.runs.job import Job, settings_inputs
 from backport.runs.results import key_of
 from backport.signing import sign
@@ -82,6 +82,13 @@ def is_published(job: Job, resolved: Resolved) -> bool:
 def is_held(job: Job, resolved: Resolved) -> bool:
     """Whether readers were led back from what these very inputs gave; then only ``--force`` publishes it."""
     return publish.is_held(job.site.paths.repository, job.target, resolved.key, job.site.channel)
+
+
+def held_sources(job: Job, patched: Sequence[PatchedSrpm]) -> tuple[str, ...]:
+    """The packages of which readers were led back from what was built of the very same source; it would be
+    the same again, whatever else of the inputs is another. Raises PublishError."""
+    folder = TargetFolder.of(job.site.paths.repository, job.target.name, job.site.channel)
+    return holds.held_sources(folder, patched)
 
 
 def fetch_all(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:

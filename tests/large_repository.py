@@ -111,6 +111,7 @@ class Shelf:
             repository=repository,
             base_url=URL,
             signing=self.signing,
+            prove=tiny.proven,
         )
 
     def publications(self, count: int, runs: int) -> Iterator[Publication]:

@@ -28,9 +28,9 @@ def rollback(
 ) -> None:
     """Let readers see another generation again, by one rename.
 
-    What the generation that readers leave was built from is held: `backport build` does not publish it
-    again before its inputs change, or --force is given. The way forward again is the same command with
-    the later generation's id.
+    The packages that readers then have no more are held: `backport build` does not publish them again
+    before a source, a patch or a bump makes others of them, or --force is given. The way forward again is
+    the same command with the later generation's id.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def rollback(
     typer.echo(f"readers of {moved.folder} see {moved.generation} now, before: {moved.before or 'nothing'}")
     _tell_unknown(place.folder)
     for name in moved.held:
-        typer.echo(f"{name} is not published again until its inputs change, or with --force")
+        typer.echo(f"{name} is not published again until its source, patches or bump change, or with --force")
 
 
 @app.command()

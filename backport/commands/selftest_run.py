@@ -107,12 +107,16 @@ def published(job: Job, *, url: str | None, workspace: Path) -> Candidate:
     try:
         settings.read_string(_get(f"{place}/{REPO_FILE}").decode("utf-8"))
         section = settings[SECTION]
-        baseurl, keys = section["baseurl"], section["gpgkey"].split()
+        listed, keys = section.get("mirrorlist", ""), section["gpgkey"].split()
+        baseurl = section["baseurl"] if not listed else ""
     except (configparser.Error, KeyError, UnicodeDecodeError) as problem:
         raise FetchError(f"{place}/{REPO_FILE} is no configuration of dnf: {problem}") from None
     if url is None:
         # This host publishes it: its files are here, whatever the URL is that clients see.
-        baseurl, keys = baseurl.replace(public, own, 1), [key.replace(public, own, 1) for key in keys]
+        baseurl, listed, *keys = (one.replace(public, own, 1) for one in (baseurl, listed, *keys))
+    if listed:
+        baseurl = _get(expand_url(listed, job.target)).decode("utf-8", "replace").strip()
+        baseurl = baseurl.replace(public, own, 1) if url is None else baseurl
     baseurl = expand_url(baseurl, job.target)
     repository = ExtraRepository(
         id=SECTION,

@@ -1,48 +1,46 @@
 """One new generation, made beside those that are there, whole before anybody can see it.
 
 What the generation before holds is linked, the new packages are added; all of it is described, signed,
-read back and brought to the disk, and only then gets its name. Metadata files of the generation before
-stay reachable for a while, so that a client which has just read the old ``repomd.xml`` still finds all
-that it names.
+read back, brought to the disk and proven, and only then gets its name.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from backport import repodata
 from backport.artifacts import Rpm
 from backport.errors import PublishError
+from backport.evidence import store as evidence
 from backport.evidence.store import Evidence, place_evidence
-from backport.files import digest_of, opened_folder, scratch_folder, sync, write_atomically
+from backport.files import digest_of, link_or_copy, opened_folder, scratch_folder, sync, write_atomically
 from backport.progress import Progress
 from backport.repository import builds
 from backport.repository.advisories import Advisory, add_updateinfo, read_advisories
 from backport.repository.contents import Content, basearch, described, repositories_of
 from backport.repository.generations import RECORD, Generation, TargetFolder, generation_id
 from backport.repository.page import Build
+from backport.repository.readers import own_files, write_mirrorlists
 from backport.repository.splice import extend_repodata, read_base
 from backport.signing.key import Signer, open_key, verify_file
 from backport.site import Signing
 from backport.target import Target
 
-GRACE = timedelta(days=3)
-"""How long superseded metadata stays reachable; dnf uses what it has for two days by default."""
 REPOMD = f"{repodata.FOLDER}/{repodata.REPOMD}"
 """Relative to a repository's folder."""
 _LINKERS = 4
 _SYNCS = 8
 """How many files are brought to the disk at a time: the file system writes its journal once for several."""
-_NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+
+Proof = Callable[[Generation, Path], None]
+"""Looks at a whole generation whose folder has not its name yet, and raises what keeps it from readers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +59,8 @@ class Publication:
 
     folder: TargetFolder
     target: Target
+    url: str
+    """The URL of the target's folder as clients see it."""
     public_key: Path
     before: Generation | None
     added: Sequence[Incoming]
@@ -137,22 +137,21 @@ class Publication:
 
     def link(self, source: Path | str, destination: Path | str) -> None:
         """Put a file at another place, too: by a hard link where the file system has them."""
-        try:
-            os.link(source, destination)
-        except OSError as problem:
-            if problem.errno not in _NO_HARD_LINKS:
-                raise
-            shutil.copy2(source, destination)
-            self.copied.append(Path(destination))
-        else:
+        if link_or_copy(source, destination):
             self.linked.add(str(destination))
+        else:
+            self.copied.append(Path(destination))
 
 
-def make_generation(publication: Publication, signing: Signing, progress: Progress) -> Generation:
-    """Make the generation, whole and on the disk, and give its record; no reader is led to it yet.
+def make_generation(
+    publication: Publication, signing: Signing, progress: Progress, *, prove: Proof
+) -> Generation:
+    """Make the generation, whole, proven and on the disk, and give its record; no reader is led to it yet.
 
-    Raises PublishError when it does not read back or a package changed, SignError when its metadata
-    cannot be signed, HostError when this host cannot write it, OSError; nothing is left of it then.
+    It gets its name when ``prove`` has not raised: what is called like a generation was proven. Raises
+    PublishError when it does not read back or a package changed, SignError when its metadata cannot be
+    signed, HostError when this host cannot write it, OSError, what ``prove`` raises; nothing is left of it
+    then.
     """
     repodata.compression_of(publication.record.compression)
     folder = publication.folder
@@ -161,7 +160,7 @@ def make_generation(publication: Publication, signing: Signing, progress: Progre
         record = _made(publication, scratch, signing)
         _read_back(publication, scratch)
         _bring_to_disk(scratch, publication.linked)
-        folder.remember("make", record.id, signing)
+        prove(record, scratch)
         scratch.rename(folder.folder_of(record.id))
         sync(folder.generations)
     if publication.copied:
@@ -182,6 +181,7 @@ def _made(publication: Publication, scratch: Path, signing: Signing) -> Generati
                 _place_evidence(publication, scratch, signer)
             record = _completed(publication, scratch)
             write_atomically(scratch / RECORD, record.to_json())
+            write_mirrorlists(scratch, publication.target, f"{publication.url}/generations/{record.id}")
             for _ in pool.map(signer.sign_file, unsigned):
                 pass
     return record
@@ -192,11 +192,9 @@ def _completed(publication: Publication, scratch: Path) -> Generation:
     metadata = metadata_digests(scratch, publication.target)
     if publication.copy_of and metadata != publication.record.metadata:
         raise _not_whole("its metadata is not that of the generation to promote")
-    superseded = _keep_superseded(publication, scratch)
-    told = builds.digest_over(scratch)
     folder = publication.folder
     record = replace(
-        publication.record, metadata=metadata, superseded=superseded, builds=told,
+        publication.record, metadata=metadata, superseded={}, builds=builds.digest_over(scratch),
         target=publication.target.name, channel=folder.channel, history=folder.read_history().digest,
     )  # fmt: skip
     taken = folder.generations
@@ -225,16 +223,18 @@ def _place_evidence(publication: Publication, scratch: Path, signer: Signer) -> 
 
 
 def _take_over(publication: Publication, scratch: Path) -> None:
-    """Packages, metadata and evidence as they are; not what only clients of the other channel knew."""
+    """Packages, metadata and evidence as they are; not what is there for others' clients alone."""
     origin = publication.origin
-    own = Generation.from_json((origin / RECORD).read_text(encoding="utf-8"))
-    left_out = {RECORD, f"{RECORD}.asc", *own.superseded}
-    for folder, _, names in os.walk(origin):
-        place = Path(folder).relative_to(origin)
-        (scratch / place).mkdir(exist_ok=True)
-        for name in names:
-            if (place / name).as_posix() not in left_out:
-                publication.link(origin / place / name, scratch / place / name)
+    for name in repositories_of(publication.target):
+        (scratch / name / repodata.FOLDER).mkdir(parents=True)
+        for path in (*own_files(origin, name), REPOMD, f"{REPOMD}.asc"):
+            publication.link(origin / name / path, scratch / name / path)
+    newest = [origin / f"{name}{end}" for name in evidence.NEWEST for end in ("", ".asc")]
+    for file in (*newest, *(origin / evidence.FOLDER).glob("*"), *builds.files(origin)):
+        if file.is_file():
+            place = scratch / file.relative_to(origin)
+            place.parent.mkdir(exist_ok=True)
+            publication.link(file, place)
 
 
 def _present(publication: Publication, scratch: Path) -> Mapping[str, str] | None:
@@ -300,7 +300,8 @@ def _extend(publication: Publication, before: Path, scratch: Path, name: str) ->
     """Link the packages while the metadata is written: neither waits for Python's lock for long."""
     folder = scratch / name
     with ThreadPoolExecutor(1) as pool:
-        linking = pool.submit(_link_all, publication, before, folder)
+        added = {one.path.rpartition("/")[2] for one in publication.added_to(name)}
+        linking = pool.submit(_link_all, publication, before, folder, added)
         base = read_base(before, publication.record.compression)
         extend_repodata(folder, base, rpms=[scratch / one.path for one in publication.added_to(name)])
         linked = linking.result()
@@ -310,10 +311,11 @@ def _extend(publication: Publication, before: Path, scratch: Path, name: str) ->
     _link_packages(publication, before, folder, sorted(base.locations - linked))
 
 
-def _link_all(publication: Publication, before: Path, folder: Path) -> frozenset[str]:
-    """Link the packages of a folder in the order in which the file system has them; their names."""
+def _link_all(publication: Publication, before: Path, folder: Path, added: Collection[str]) -> frozenset[str]:
+    """Link the packages of a folder, but ``added``, in the order in which the file system has them; their
+    names."""
     with os.scandir(before) as entries:
-        names = [entry.name for entry in entries if entry.name.endswith(".rpm")]
+        names = [entry.name for entry in entries if entry.name.endswith(".rpm") and entry.name not in added]
     _link_packages(publication, before, folder, names)
     return frozenset(names)
 
@@ -353,26 +355,6 @@ def _link_metadata(publication: Publication, before: Path, folder: Path) -> None
     (folder / repodata.FOLDER).mkdir()
     for file in (*repodata.metadata_files(before), REPOMD, f"{REPOMD}.asc"):
         publication.link(before / file, folder / file)
-
-
-def _keep_superseded(publication: Publication, scratch: Path) -> dict[str, datetime]:
-    """Link the metadata files that clients of earlier generations may still ask for."""
-    before, path = publication.before, publication.before_path
-    if before is None or path is None:
-        return {}
-    now = publication.record.time
-    kept = {name: since for name, since in before.superseded.items() if now - since < GRACE}
-    for name in repositories_of(publication.target):
-        if (path / name).is_dir():
-            kept |= {f"{name}/{file}": now for file in repodata.metadata_files(path / name)}
-    kept = {
-        name: since
-        for name, since in kept.items()
-        if not (scratch / name).exists() and (path / name).exists()
-    }
-    for name in kept:
-        publication.link(path / name, scratch / name)
-    return kept
 
 
 def _read_back(publication: Publication, scratch: Path) -> None:

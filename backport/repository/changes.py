@@ -17,18 +17,24 @@ import rpm as rpm_bindings
 
 from backport.artifacts import Nevra
 from backport.errors import PublishError
-from backport.progress import Progress
+from backport.progress import Progress, Silent
 from backport.repodata import FOLDER, REPOMD
 from backport.repository.assemble import Publication, make_generation
 from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
 from backport.repository.contents import PublishedRpm, content_of, packages_of
 from backport.repository.generations import Generation, TargetFolder, last_switch
+from backport.repository.history import SWITCHES
+from backport.repository.holds import about, held, held_packages, held_recipes, left_behind
 from backport.repository.overview import write_page
-from backport.repository.publish import LOCK_TIMEOUT
+from backport.repository.publish import LOCK_TIMEOUT, lead_to, tidy_page
+from backport.repository.readers import recent, take_back, write_mirrorlists
 from backport.signing.key import KeyInfo
 from backport.site import Signing
 from backport.target import Target
 from backport.trust import fingerprints_in
+
+_MAKING = SWITCHES - {"rollback"}
+"""The actions that make a generation from the one that readers see."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,9 @@ class Moved:
     generation: str
     before: str | None
     held: tuple[str, ...] = ()
-    """The recipes whose inputs are not published again until they change."""
+    """The recipes whose packages are not published again until a source, a patch or a `bump` changes."""
+    packages: tuple[str, ...] = ()
+    """The packages that are held."""
 
 
 def list_generations(folder: TargetFolder) -> tuple[Listed, ...]:
@@ -101,17 +109,18 @@ def lead_back(
     target: Target,
     base_url: str,
     signing: Signing,
+    progress: Progress | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> Moved:
-    """Let readers see a generation again (default: the one from which the present one was made).
+    """Let readers see a generation again (default: the last one that they may, see `_previous`).
 
-    It is one rename, and recorded. What the generation that readers leave came from is held: it is not
-    published again before its inputs change or somebody forces it. Leading readers to a later
-    generation is done the same way, and lets go of what that came from. ``base_url`` is the URL of the
-    repository folder.
+    It is one rename, and recorded. The packages that only the generation has which readers leave are held:
+    they are not published again before a source, a patch or a `bump` makes others of them, or somebody forces
+    it. Leading readers to a later generation is done the same way, and lets go of what that has. ``base_url``
+    is the URL of the repository folder.
 
-    Raises PublishError when there is no such generation, readers see it already, it is not whole, or it is
-    signed by a key that clients are not told any more.
+    Raises PublishError when there is no such generation, readers see it already, it was never proven, it is
+    not whole, or it is signed by a key that clients are not told any more.
     """
     _require(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
@@ -121,17 +130,16 @@ def lead_back(
         if now and wanted.id == now.id:
             raise PublishError(f"{folder.path}: readers see {wanted.id} already")
         _require_usable(folder, wanted)
-        left = dict(now.inputs) if now else {}
-        held = {name: digest for name, digest in left.items() if wanted.inputs.get(name) != digest}
         later = now is None or now.time < wanted.time
-        folder.switch(
-            wanted.id, action="rollback", signing=signing, hold=() if later else held.values(),
-            release=tuple(wanted.inputs.values()),
-        )  # fmt: skip
-        write_page(folder, target, channel_url(base_url, folder.channel))
+        bad = frozenset() if later else left_behind(folder, now, wanted)
+        url = channel_url(base_url, folder.channel)
+        write_mirrorlists(folder.folder_of(wanted.id), target, f"{url}/{target.name}/generations/{wanted.id}")
+        freed = about(folder, wanted, held(folder))
+        lead_to(folder, wanted.id, target, signing, action="rollback", hold=bad, release=freed)  # fmt: skip
+        tidy_page(folder, target, url, progress or Silent())
     return Moved(
         folder=str(folder.path), generation=wanted.id, before=now.id if now else None,
-        held=() if later else tuple(sorted(held)),
+        held=held_recipes(now.inputs if now else {}, bad), packages=held_packages(bad),
     )  # fmt: skip
 
 
@@ -158,32 +166,42 @@ def promote(
     if source.path == destination.path:
         raise PublishError(f"{source.channel}: a channel is not promoted to itself", hint="name two channels")
     _require(source)
-    with reported(destination), ExitStack() as held:
+    with reported(destination), ExitStack() as locks:
         destination.create()
         for folder in sorted((source, destination), key=lambda one: str(one.path)):
-            held.enter_context(folder.locked(timeout=lock_timeout))
+            locks.enter_context(folder.locked(timeout=lock_timeout))
         source.remove_leftovers(signing)
         destination.remove_leftovers(signing)
         wanted, before = source.current_generation(), destination.current_generation()
         if wanted is None:
             raise PublishError(f"{source.path}: nothing is published there")
-        if not force:
-            _require_not_held(wanted, destination)
+        rolled_back = about(source, wanted, held(destination))
+        if rolled_back and not force:
+            raise PublishError(
+                f"{', '.join(_told(wanted, rolled_back))}: was rolled back from {destination.path}",
+                hint="promote what came from other sources, or the same again by --force",
+            )
         if before and before.metadata == wanted.metadata and wanted.inputs.items() <= before.inputs.items():
             progress.note("everything is published there already")
             return Moved(folder=str(destination.path), generation=before.id, before=before.id)
-        publication = _copy_of(source, wanted, destination, before, target)
-        record = make_generation(publication, signing, progress)
-        key = PublicKey(fingerprint=record.fingerprint, text=source.public_key.read_text("ascii"))
+        _require_proven(source, wanted)
         url = channel_url(base_url, destination.channel)
-        write_client_files(
-            destination, signer=key, others=others, needed=record, before=before, target=target, base_url=url
+        publication = _copy_of(
+            source, wanted, destination, before=before, target=target, url=f"{url}/{target.name}"
         )
-        release = tuple(record.inputs.values()) if force else ()
-        destination.switch(record.id, action="promote", signing=signing, release=release)
-        if source.is_proven(wanted.id):
+
+        def prepare(record: Generation, _content: Path) -> None:
+            key = PublicKey(fingerprint=record.fingerprint, text=source.public_key.read_text("ascii"))
+            write_client_files(
+                destination, signer=key, others=others, needed=record, before=before, target=target,
+                base_url=url,
+            )  # fmt: skip
+            # The packages and their metadata are those that a client has installed from.
             destination.mark_proven(record.id, signing)
-        write_page(destination, target, url)
+
+        record = make_generation(publication, signing, progress, prove=prepare)
+        lead_to(destination, record.id, target, signing, action="promote", release=rolled_back, is_new=True)
+        tidy_page(destination, target, url, progress)
     return Moved(folder=str(destination.path), generation=record.id, before=before.id if before else None)
 
 
@@ -198,9 +216,10 @@ def prune(
 ) -> tuple[str, ...]:
     """Remove all but the newest ``keep`` generations; gives the ids of those that went.
 
-    What readers see stays, and so does every generation without which the newest build of a package
-    would be lost, and every one that the record does not know. ``base_url`` is the URL of the repository
-    folder. Raises PublishError for fewer than one, or when a generation is damaged.
+    What readers see stays, and so do what they saw during the last days (`readers.GRACE`), every generation
+    without which the newest build of a package would be lost, and every one that the record does not know.
+    ``base_url`` is the URL of the repository folder. Raises PublishError for fewer than one, or when a
+    generation is damaged.
     """
     if keep < 1:
         raise PublishError("at least one generation is kept", hint="give --keep a number above 0")
@@ -210,9 +229,11 @@ def prune(
         records = [folder.load(one) for one in folder.ids()]
         records.sort(key=lambda one: (one.time, one.id), reverse=True)
         kept = {one.id for one in records[:keep]} | {folder.current_id(), last_switch(folder.history())}
-        kept |= set(folder.unknown())
-        held = [(one.id, packages_of(folder, one).values()) for one in records]
-        kept |= _only_with_newest(held, kept)
+        # What the record does not know, and what clients may be reading, which lend what is nowhere else.
+        kept |= {*folder.unknown(), *recent(folder)}
+        having = [(one.id, packages_of(folder, one).values()) for one in records]
+        kept |= _only_with_newest(having, kept)
+        take_back(folder, target)
         gone = tuple(one.id for one in reversed(records) if one.id not in kept)
         if gone:
             folder.remember("prune", None, signing, generations=gone)
@@ -235,6 +256,10 @@ def collect_garbage(
     _require(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
         gone = folder.remove_leftovers(signing)
+        take_back(folder, target)
+        if current := folder.current_id():
+            url = f"{channel_url(base_url, folder.channel)}/{target.name}/generations/{current}"
+            write_mirrorlists(folder.folder_of(current), target, url)
         write_page(folder, target, channel_url(base_url, folder.channel))
     return gone
 
@@ -277,17 +302,40 @@ def _named(rpms: Iterable[PublishedRpm]) -> tuple[str, ...]:
 
 
 def _previous(folder: TargetFolder, now: Generation | None) -> str:
-    previous = now.previous if now else None
-    if previous is None:
+    """What readers may be led back to: what the present generation was made from, or where that is gone
+    what was before it; at last the newest that is there. It was proven, and readers have seen it."""
+    history = folder.history()
+    made_from = {event.generation: event.before for event in history if event.action in _MAKING}
+    usable = folder.proven() & folder.seen()
+    one, passed = now.previous if now else None, set[str]()
+    while one and one not in usable | passed:
+        passed.add(one)
+        one = made_from.get(one)
+    if one is None or one in passed:
+        left = {event.before for event in history if event.action == "rollback"}
+        older = sorted(other for other in usable - left if now is None or other < now.id)
+        one = older[-1] if older else None
+    if one is None:
         raise PublishError(
-            f"{folder.path}: no earlier generation is known",
+            f"{folder.path}: no earlier generation is known that a client could install from",
             hint="name one; `backport repo list` names those that are there",
         )
-    return previous
+    return one
+
+
+def _require_proven(folder: TargetFolder, wanted: Generation) -> None:
+    """What somebody accepted who looked at the folder has no proof, and needs none."""
+    accepted = {one for event in folder.history() if event.action == "anchor" for one in event.generations}
+    if wanted.id not in accepted and not folder.is_proven(wanted.id):
+        raise PublishError(
+            f"{wanted.id}: never was a client shown to install from it: the record tells of no proof",
+            hint="`backport build` proves what it publishes; `backport repo list` names what was proven",
+        )
 
 
 def _require_usable(folder: TargetFolder, wanted: Generation) -> None:
     """It takes no more than a look: whether all of it is whole is the business of `verify`."""
+    _require_proven(folder, wanted)
     path = folder.folder_of(wanted.id)
     for name in wanted.metadata or ():
         if not (path / name / FOLDER / f"{REPOMD}.asc").is_file():
@@ -303,21 +351,18 @@ def _require_usable(folder: TargetFolder, wanted: Generation) -> None:
         )
 
 
-def _require_not_held(wanted: Generation, destination: TargetFolder) -> None:
-    held = destination.held()
-    if rolled_back := sorted(name for name, digest in wanted.inputs.items() if digest in held):
-        raise PublishError(
-            f"{', '.join(rolled_back)}: was rolled back from {destination.path}",
-            hint="promote what came from other inputs, or the same again by --force",
-        )
+def _told(generation: Generation, words: Collection[str]) -> tuple[str, ...]:
+    return held_recipes(generation.inputs, words) or held_packages(words)
 
 
 def _copy_of(
     source: TargetFolder,
     wanted: Generation,
     destination: TargetFolder,
+    *,
     before: Generation | None,
     target: Target,
+    url: str,
 ) -> Publication:
     origin = source.folder_of(wanted.id)
     there, known = packages_of(source, wanted), {}
@@ -333,12 +378,14 @@ def _copy_of(
             hint="set the clock",
         )
     return Publication(
-        folder=destination, target=target, public_key=source.public_key, before=before, copy_of=origin,
-        added=(), others=frozenset(path for path, rpm in there.items() if known.get(path) != rpm),
+        folder=destination, target=target, url=url, public_key=source.public_key, before=before,
+        copy_of=origin, added=(),
+        others=frozenset(path for path, rpm in there.items() if known.get(path) != rpm),
         record=replace(
             wanted, id="", time=now, previous=before.id if before else None, superseded={},
             added=len(there.keys() - known.keys()),
             inputs={**(before.inputs if before else {}), **wanted.inputs},
+            sources={**(before.sources if before else {}), **wanted.sources},
         ),
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from backport.errors import PublishError, SignError
 from backport.files import write_atomically
 from backport.repository.generations import STABLE, Generation, TargetFolder
+from backport.repository.readers import write_mirrorlists
 from backport.roots.dnf import render
 from backport.signing.key import KeyInfo
 from backport.target import Target
@@ -87,6 +88,9 @@ def write_client_files(
     names = sorted(_name(folder, fingerprint) for fingerprint in wanted - {signer.fingerprint})
     keys = [folder.public_key.name, *(name for name in names if (folder.path / name).is_file())]
     url = f"{base_url.rstrip('/')}/{target.name}"
+    if before:
+        # The .repo file leads through them.
+        write_mirrorlists(folder.folder_of(before.id), target, f"{url}/generations/{before.id}")
     repo_file = render(
         "backport.repo.j2", summary=target.summary, base_url=url,
         keys=" ".join(f"{url}/{name}" for name in keys),

@@ -19,16 +19,15 @@ Whatever begins with a dot is work in progress, or was when its process was kill
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from backport.errors import PublishError
+from backport.errors import BackportError, PublishError
 from backport.files import locked, remove_tree, sync
 from backport.repository import history
 from backport.repository.history import SWITCHES, Action, Event, History
@@ -65,6 +64,9 @@ class Generation:
     """The run that made it."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """For each recipe whose packages are here, the digest over everything that they were made from."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """For each source package that was built here, by its file name, the digest over what it was packed from;
+    nothing is known of those that earlier versions published."""
     signers: Mapping[str, int] = field(default_factory=dict)
     """How many of the packages each key signed, by its fingerprint."""
     added: int = 0
@@ -144,6 +146,11 @@ class TargetFolder:
         return self.path / "RPM-GPG-KEY-backport"
 
     @property
+    def _next(self) -> Path:
+        """The link that takes the place of `current`; while it is there, a switch is under way."""
+        return self.path / ".current.next"
+
+    @property
     def history_file(self) -> Path:
         """The record of every switch and proof; see `backport.repository.history`."""
         return self.path / "history.jsonl"
@@ -215,27 +222,71 @@ class TargetFolder:
     ) -> None:
         """Let readers see a generation from now on, by one rename; None: nothing.
 
-        What they saw before stands until then, and stays in its folder. The inputs ``hold`` are held back
-        from now on, those in ``release`` no more. Raises PublishError, SignError, OSError.
+        What they saw before stands until then, and stays in its folder. The record comes first; what is
+        raised is raised before the rename. What is in ``hold`` is held back from now on, what is in
+        ``release`` no more. Raises PublishError, SignError, OSError.
         """
         held = (self.held() | set(hold)) - set(release)
         before = self.current_id()
+        # All that takes room comes first: the rename itself needs none.
+        if generation is not None:
+            self._next.unlink(missing_ok=True)
+            self._next.symlink_to(Path("generations", generation))
+        try:
+            self.remember(action, generation, signing, before=before, held=held)
+            sync(self.path)
+            self._let_see(generation)
+        except BaseException:
+            with suppress(OSError, BackportError):
+                self._take_word_back(generation, before, signing)
+            raise
+        # Readers see it: whether that is on the disk, too, changes nothing for them.
+        with suppress(OSError):
+            sync(self.path)
+
+    def _let_see(self, generation: str | None) -> None:
         if generation is None:
             self.current.unlink(missing_ok=True)
         else:
-            beside = self.path / f".current.{os.getpid()}"
-            beside.unlink(missing_ok=True)
-            beside.symlink_to(Path("generations", generation))
-            beside.replace(self.current)
-        sync(self.path)
-        self.remember(action, generation, signing, before=before, held=held)
+            self._next.replace(self.current)
+
+    def _take_word_back(self, generation: str | None, before: str | None, signing: Signing) -> None:
+        """The switch was perhaps recorded, and did not come: what readers see is recorded in its place."""
+        self._next.unlink(missing_ok=True)
+        if last_switch(self.history()) != before:
+            self.remember("rollback", before, signing, before=generation)
+
+    def complete_switch(self, signing: Signing) -> None:
+        """Finish what a process began that was killed once it had recorded its switch, or that its generation
+        is proven. For the lock's holder alone. Raises PublishError, SignError, OSError."""
+        known, current = self.history(), self.current_id()
+        if self._next.is_symlink():
+            wanted = self._next.readlink().name
+            if last_switch(known) == wanted != current and self.folder_of(wanted).is_dir():
+                self._next.replace(self.current)
+                sync(self.path)
+                return
+        last = known[-1] if known else None
+        if last is None or last.action != "proof" or last.generation in (None, current):
+            return
+        if self._follows(str(last.generation), current):
+            self.switch(last.generation, action="publish", signing=signing)
+
+    def _follows(self, generation: str, current: str | None) -> bool:
+        """Whether a generation is there, whole as far as can be seen, that was made from the present one."""
+        try:
+            return self.load(generation).previous == current
+        except PublishError:
+            return False
 
     def mark_proven(self, generation: str, signing: Signing) -> None:
         """Remember that a client could install from a generation. Raises PublishError, SignError, OSError."""
         self.remember("proof", generation, signing)
 
     def held(self) -> frozenset[str]:
-        """The inputs that were rolled back and are not to be published again. Raises PublishError."""
+        """What was rolled back and is not to be published again, in the words of `backport.repository.holds`.
+
+        Raises PublishError."""
         events = self.history()
         return frozenset(events[-1].held) if events else frozenset()
 
@@ -257,8 +308,30 @@ class TargetFolder:
 
         A line that nobody signed says so of generations of an earlier version alone.
         """
-        proofs = [one for one in self.history() if one.action == "proof" and one.generation == generation]
-        return any(one.key for one in proofs) or bool(proofs and not self.load(generation).history)
+        return generation in self.proven((generation,))
+
+    def proven(self, generations: Collection[str] | None = None) -> frozenset[str]:
+        """Those of some generations (default: of all that are there) that a client could install from.
+
+        Raises PublishError."""
+        proofs = [one for one in self.history() if one.action == "proof"]
+        signed = {one.generation for one in proofs if one.key}
+        told = {one.generation for one in proofs}
+        there = self.ids() if generations is None else generations
+        return frozenset(one for one in there if one in signed or (one in told and self._is_early(one)))
+
+    def _is_early(self, generation: str) -> bool:
+        """Whether an earlier version made it, which signed no line of the record."""
+        try:
+            return not self.load(generation).history
+        except PublishError:
+            return False
+
+    def seen(self) -> frozenset[str]:
+        """The generations that readers were led to, now or before. Raises PublishError."""
+        return frozenset(
+            event.generation for event in self.history() if event.action in SWITCHES and event.generation
+        )
 
     def history(self) -> tuple[Event, ...]:
         """Every switch and proof, the oldest first. Raises PublishError when the file is damaged."""
@@ -313,6 +386,7 @@ class TargetFolder:
         come from a backup. Gives what was removed, relative to this folder. Raises PublishError, SignError,
         OSError.
         """
+        self.complete_switch(signing)
         removed = [file for file in self.path.glob(".*") if _is_leftover(file)]
         removed += [path for path in self.generations.glob(".*") if path.name.startswith((".new-", ".old-"))]
         known = self.history()

@@ -42,8 +42,8 @@ class Event:
     """What it is about: for a switch what readers see since; None when nothing was left to see."""
     before: str | None = None
     held: tuple[str, ...] = ()
-    """The inputs (see `Generation.inputs`) whose packages were rolled back, so that since this event they
-    are not published again until somebody wants it."""
+    """What readers were led back from, so that since this event it is not published again until somebody
+    wants it; see `backport.repository.holds`."""
     generations: tuple[str, ...] = ()
     """Those that ``prune`` removed, or that ``anchor`` found."""
     key: str = ""

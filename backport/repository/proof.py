@@ -1,4 +1,4 @@
-"""The proof that a client can install what was published: by HTTP, with both signature checks on."""
+"""The proof that a client can install what is to be published: by HTTP, with both signature checks on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import configparser
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import rpm as rpm_bindings
 from backport.artifacts import Check, PublishedRepo, Rpm, Verdict, is_for_debugging
 from backport.errors import PublishError
 from backport.progress import Progress, Silent
-from backport.repository.contents import path_of
-from backport.repository.generations import TargetFolder
+from backport.repository.contents import basearch, path_of
+from backport.repository.readers import MIRRORLIST, mirrorlist
 from backport.roots.dnf import expand_url
 from backport.roots.root import ExtraRepository, Root, clean_root
 from backport.settings import Key
@@ -37,16 +37,19 @@ def prove(
     workspace: Path,
     progress: Progress | None = None,
 ) -> tuple[Check, ...]:
-    """Install the published packages in a clean root as a client would, and look at what came of it.
+    """Install a generation's packages in a clean root as a client would, and look at what came of it.
 
-    The client's files are those that were published, asked for by HTTP; only the host and port in
-    their URLs are those of a server on loopback. Packages that are only for debugging are left out.
+    The client's files are those that are published, asked for by HTTP; only the host and port in
+    their URLs are those of a server on loopback, and what the link `current` would lead to is the
+    generation under its own URL, so that no reader need see it yet. Packages that are only for debugging
+    are left out.
     The first check that fails is the last: without installed packages there is nothing to look at.
 
     Raises BuildRootError when no clean root can be made. ``workspace/proof.log`` tells what dnf did.
     """
-    (progress or Silent()).note("installing from the published repository over HTTP")
-    with served(published.folder.parent) as url:
+    (progress or Silent()).note("installing from the new generation over HTTP")
+    own = f"/{target.name}/generations/{published.generation}/"
+    with served(published.folder.parent, {own: published.content}) as url:
         settings = _Client(url=f"{url}/{target.name}", published=published, target=target, folder=workspace)
         checks = [settings.check_files()]
         if checks[-1].stops:
@@ -64,9 +67,12 @@ def packages_to_install(published: PublishedRepo) -> tuple[Rpm, ...]:
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The URL of a folder that a web server on loopback serves while the block lasts."""
-    handler = functools.partial(_Quiet, directory=str(folder))
+def served(folder: Path, others: Mapping[str, Path] | None = None) -> Iterator[str]:
+    """The URL of a folder that a web server on loopback serves while the block lasts.
+
+    ``others`` are folders by the paths, with a slash at either end, under which they are seen in it.
+    """
+    handler = functools.partial(_Quiet, directory=str(folder), others=others or {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, name="published repository")
         thread.start()
@@ -79,6 +85,21 @@ def served(folder: Path) -> Iterator[str]:
 
 class _Quiet(SimpleHTTPRequestHandler):
     """Serves files and says nothing about it."""
+
+    def __init__(self, *arguments: Any, others: Mapping[str, Path], **options: Any) -> None:
+        self.others = others
+        super().__init__(*arguments, **options)
+
+    def translate_path(self, path: str) -> str:
+        """The file that a URL's path names."""
+        folder = self.directory
+        for place, other in self.others.items():
+            if path.startswith(place):
+                path, self.directory = path[len(place) - 1 :], str(other)
+        try:
+            return super().translate_path(path)
+        finally:
+            self.directory = folder
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's own name
         """Say nothing."""
@@ -97,7 +118,7 @@ class _Client:
     def check_files(self) -> Check:
         """The .repo file and the key that it names, as a client gets them."""
         title = "A client gets the .repo file and the key"
-        expected = "both signature checks are on, the key is the signing key, the URL goes through `current`"
+        expected = "both signature checks are on, the key is the signing key, `current` leads to the packages"
         try:
             self.repository = self._fetch_settings()
         except (
@@ -138,8 +159,7 @@ class _Client:
     def check_packages(self, root: Root) -> Check:
         """Compare what is installed with what was tested, and its signature with the published one's."""
         packages = packages_to_install(self.published)
-        generation = TargetFolder(path=self.published.folder).folder_of(self.published.generation)
-        files = {rpm.nevra: generation / path_of(rpm, self.target) for rpm in packages}
+        files = {rpm.nevra: self.published.content / path_of(rpm, self.target) for rpm in packages}
         installed = {_identity_of(header) for header in root.headers()}
         missing = [
             str(rpm.nevra)
@@ -168,10 +188,22 @@ class _Client:
             raise ValueError(f"the first key is {keys[0].fingerprint}, not {signer}")
         return ExtraRepository(
             id=REPOSITORY_ID,
-            baseurl=expand_url(self._here(section["baseurl"]), self.target),
+            baseurl=self._here(self._mirror(section["mirrorlist"])),
             keys=tuple(keys),
             repo_gpgcheck=True,
         )
+
+    def _mirror(self, url: str) -> str:
+        """What the mirror list names, which a client gets through `current`."""
+        name = basearch(self.target)
+        public = f"{self.published.base_url.rstrip('/')}/{self.target.name}"
+        if expand_url(url, self.target) != f"{public}/current/{name}/{MIRRORLIST}":
+            raise ValueError(f"{url} is not the mirror list below {public}/current/")
+        own = f"{public}/generations/{self.published.generation}"
+        told = self._get(self._here(f"{own}/{name}/{MIRRORLIST}"))
+        if told != mirrorlist(own, name):
+            raise ValueError(f"the mirror list names {told.strip()}, not {own}/{name}/")
+        return told.strip()
 
     def _fetch_key(self, number: int, url: str) -> Key:
         file = self.folder / f"published-key-{number}.asc"

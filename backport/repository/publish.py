@@ -1,7 +1,8 @@
 """Publishing: packages that passed everything become a new generation that readers see whole, or not at all.
 
-A new generation is made beside those that are there. Then one rename switches readers over. Until that
-rename any failure, even a power cut, leaves them what they had.
+A new generation is made beside those that are there, and proven: a client installs from it. Only then has
+it a name, and one rename switches readers over. Until that rename any failure, even a power cut, leaves them
+what they had; after it nothing is a failure any more.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from backport.repository.clients import PublicKey, channel_url, reported, write_
 from backport.repository.contents import PublishedRpm, basearch, content_of, packages_of, path_of
 from backport.repository.documents import Account, advisories_for, evidence_for
 from backport.repository.generations import STABLE, Generation, TargetFolder
+from backport.repository.history import Action
+from backport.repository.holds import concerning, held, held_packages, sources_of
 from backport.repository.overview import write_page
+from backport.repository.readers import lend
 from backport.signing.key import other_keys
 from backport.site import Signing
 from backport.target import Target
@@ -40,10 +44,10 @@ def publish(
     repository: Path,
     base_url: str,
     signing: Signing,
+    prove: Prover,
     run: str = "",
     inputs: Mapping[str, str] | None = None,
     account: Account | None = None,
-    prove: Prover | None = None,
     progress: Progress | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
     channel: str = STABLE,
@@ -51,13 +55,12 @@ def publish(
 ) -> PublishedRepo:
     """Let readers of a target's channel see the packages, besides all that were there.
 
-    ``base_url`` is the URL of ``repository`` as clients see it. ``run`` goes into the generation's
+    ``base_url`` is the URL of ``repository`` as clients see it. ``prove`` looks at the new generation (see
+    `backport.repository.proof`) before any reader is led to it. ``run`` goes into the generation's
     record, and so do ``inputs``, beside those of the generation before under other names. Packages
-    that are there already are left alone; where all are, from the same inputs, nothing changes.
-    ``account`` is what is told of the packages: signed evidence, an advisory.
-    ``prove`` looks at the result (see `backport.repository.proof`) before another publisher can; when it
-    fails or is interrupted, readers are led back to what they saw before. Inputs whose packages were
-    rolled back are published again only with ``force``.
+    that are there already are left alone; where all are, from the same inputs, nothing changes but that
+    the present generation is proven once more. ``account`` is what is told of the packages: signed
+    evidence, an advisory. What was rolled back is published again only with ``force``.
 
     Raises PublishError when the folder cannot be written to, another publisher holds it for
     ``lock_timeout`` seconds, the inputs were rolled back, a package of the same NEVRA with other content
@@ -67,42 +70,83 @@ def publish(
     tested = gated.tested
     folder = TargetFolder.of(repository, target.name, channel)
     base_url = channel_url(base_url, channel)
-    released = frozenset((inputs or {}).values()) if force else frozenset()
     progress = progress or Silent()
     with reported(folder):
         folder.create()
         with folder.locked(timeout=lock_timeout):
             folder.remove_leftovers(signing)
             arrival = _arrival(tested, folder, target)
-            before = arrival.before
+            before, found = arrival.before, []
+
+            def show(record: Generation, content: Path) -> None:
+                """Let the prover see a generation, with the files for clients that it needs."""
+                write_client_files(
+                    folder, signer=_signing_key(tested.signed), others=other_keys(signing),
+                    needed=record, before=before, target=target, base_url=base_url,
+                )  # fmt: skip
+                found.append(
+                    PublishedRepo(
+                        gated=gated, folder=folder.path, generation=record.id, content=content,
+                        repo_file=folder.repo_file, base_url=base_url, checks=(),
+                    )
+                )  # fmt: skip
+                found[0] = replace(found[0], checks=prove(found[0]))
+                _require_proven(found[0].checks)
+                if not folder.is_proven(record.id):
+                    folder.mark_proven(record.id, signing)
+
             if before and not arrival.added and _is_as_wanted(before, tested.signed, target, inputs or {}):
                 progress.note("everything is published already")
                 now = before
+                try:
+                    show(now, folder.folder_of(now.id))
+                except PublishError as problem:
+                    raise _led_to_proven(problem, folder, now, target, signing) from None
             else:
-                _require_not_held(folder, inputs or {}, released)
+                rolled_back = _held(arrival, inputs or {})
+                if not force:
+                    _require_not_held(folder, rolled_back)
                 record = _record(arrival, run=run, inputs=inputs or {})
-                publication = _publication(arrival, record, account)
-                now = make_generation(publication, signing, progress)
-            # The key and the .repo file are there before anything that they are needed for.
-            write_client_files(
-                folder, signer=_signing_key(tested.signed), others=other_keys(signing),
-                needed=now, before=before, target=target, base_url=base_url,
-            )  # fmt: skip
-            if before is None or now.id != before.id:
-                folder.switch(now.id, action="publish", signing=signing, release=released)
-            write_page(folder, target, base_url)
-            published = PublishedRepo(
-                gated=gated, folder=folder.path, generation=now.id, repo_file=folder.repo_file,
-                base_url=base_url, checks=(),
-            )  # fmt: skip
-            if prove is None:
-                return published
-            try:
-                return _proven(published, prove, folder, before, signing)
-            except BaseException:
-                with suppress(BackportError, OSError):
-                    write_page(folder, target, base_url)
-                raise
+                publication = _publication(arrival, record, account, f"{base_url}/{target.name}")
+                now = make_generation(publication, signing, progress, prove=show)
+                lead_to(folder, now.id, target, signing, action="publish", release=rolled_back, is_new=True)
+            tidy_page(folder, target, base_url, progress)
+            return replace(found[0], content=folder.folder_of(now.id))
+
+
+def lead_to(
+    folder: TargetFolder,
+    generation: str,
+    target: Target,
+    signing: Signing,
+    *,
+    action: Action,
+    hold: Collection[str] = (),
+    release: Collection[str] = (),
+    is_new: bool = False,
+) -> None:
+    """Let readers see a generation, with what those who have just read another may still ask for.
+
+    One that was just made (``is_new``) is removed again where that fails. Raises PublishError, OSError.
+    """
+    try:
+        lend(folder, generation, target)
+        folder.switch(generation, action=action, signing=signing, hold=hold, release=release)
+    except BaseException:
+        if is_new and folder.current_id() != generation:
+            with suppress(OSError):
+                folder.remove(generation)
+        raise
+
+
+def tidy_page(folder: TargetFolder, target: Target, base_url: str, progress: Progress) -> None:
+    """Renew the page after a switch: readers see that already, so that it cannot fail any more."""
+    try:
+        write_page(folder, target, base_url)
+    except (BackportError, OSError) as problem:
+        progress.note(
+            f"readers see it, but the page could not be renewed, `backport repo gc` does: {problem}"
+        )
 
 
 def published_state(repository: Path, target: Target, channel: str = STABLE) -> Generation | None:
@@ -134,40 +178,52 @@ def is_proven(repository: Path, target: Target, channel: str = STABLE) -> bool:
     return current is not None and folder.is_proven(current)
 
 
-def _proven(
-    published: PublishedRepo,
-    prove: Prover,
-    folder: TargetFolder,
-    before: Generation | None,
-    signing: Signing,
-) -> PublishedRepo:
-    """The publication with its checks; unless all pass, readers see the generation before again."""
-    previous = before.id if before else None
-    try:
-        checks = prove(published)
-        if failed := [check for check in checks if check.stops]:
-            raise PublishError(
-                f"a client cannot install what was published: {failed[0].title}: {failed[0].found}; "
-                "readers see what they saw before",
-                hint=failed[0].advice or None,
-            )
-    except BaseException:
-        if previous != published.generation:
-            folder.switch(previous, action="rollback", signing=signing)
-        raise
-    if not folder.is_proven(published.generation):
-        folder.mark_proven(published.generation, signing)
-    return replace(published, checks=checks)
+def _require_proven(checks: Sequence[Check]) -> None:
+    if not checks:
+        raise ValueError("without a check nothing is proved")
+    if failed := [check for check in checks if check.stops]:
+        raise PublishError(
+            f"a client cannot install what is to be published: {failed[0].title}: {failed[0].found}; "
+            "readers see what they saw before",
+            hint=failed[0].advice or None,
+        )
 
 
-def _require_not_held(folder: TargetFolder, inputs: Mapping[str, str], released: Collection[str]) -> None:
-    for name, digest in inputs.items():
-        if digest in folder.held() - set(released):
-            raise PublishError(
-                f"{name}: what these inputs gave was rolled back from {folder.path}",
-                hint="change the inputs, lead readers to that generation by `backport repo rollback ID`, "
-                "or publish it again by --force",
-            )
+def _led_to_proven(
+    problem: PublishError, folder: TargetFolder, now: Generation, target: Target, signing: Signing
+) -> PublishError:
+    """What is to be told where the very generation that readers see fails its proof: unless it passed it
+    before, they are led to the last one that did."""
+    if folder.is_proven(now.id) or (earlier := last_proven(folder, now)) is None:
+        return problem
+    lead_to(folder, earlier, target, signing, action="rollback")
+    message = problem.message.replace("what they saw before", f"{earlier} again, the last that passed")
+    return PublishError(message, hint=problem.hint)
+
+
+def last_proven(folder: TargetFolder, now: Generation) -> str | None:
+    """The newest generation before ``now`` that is there, passed its proof and was seen by readers."""
+    known = folder.proven() & folder.seen()
+    return next((one for one in reversed(folder.ids()) if one in known and one < now.id), None)
+
+
+def _held(arrival: _Arrival, inputs: Mapping[str, str]) -> frozenset[str]:
+    """What of the run was rolled back: the very packages, their sources, or the run itself."""
+    built = sources_of(arrival.tested.signed.built)
+    return concerning(
+        held(arrival.folder), packages=[one.rpm.nevra for one in arrival.incoming],
+        sources=set(built.values()), inputs=set(inputs.values()),
+    )  # fmt: skip
+
+
+def _require_not_held(folder: TargetFolder, rolled_back: Collection[str]) -> None:
+    if rolled_back:
+        names = ", ".join(held_packages(rolled_back)) or "what these inputs gave"
+        raise PublishError(
+            f"{names}: was rolled back from {folder.path}",
+            hint="raise `bump` in the recipe for a change, lead readers to that generation by "
+            "`backport repo rollback ID`, or publish it again by --force",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,14 +282,14 @@ def _is_new(
     return not (old and there and (there.is_signed_by(signer) or old.sha256 == one.rpm.sha256))
 
 
-def _publication(arrival: _Arrival, record: Generation, account: Account | None) -> Publication:
+def _publication(arrival: _Arrival, record: Generation, account: Account | None, url: str) -> Publication:
     """What is published, with all that is told of it."""
     new = {one.path for one in arrival.added}
     files = [_file_of(one, new, arrival.known) for one in arrival.incoming]
     parts = [Part(rpm=one.rpm, path=one.path, source=one.content.source) for one in arrival.incoming]
     signed, target = arrival.tested.signed, arrival.target
     return Publication(
-        folder=arrival.folder, target=target, public_key=signed.public_key, before=arrival.before,
+        folder=arrival.folder, target=target, url=url, public_key=signed.public_key, before=arrival.before,
         added=arrival.added, replaced=arrival.replaced, record=record,
         evidence=evidence_for(account, arrival.tested, files, new),
         advisories=advisories_for(account, files, basearch(target), arrival.before_path),
@@ -290,6 +346,7 @@ def _record(arrival: _Arrival, *, run: str, inputs: Mapping[str, str]) -> Genera
         fingerprint=signer,
         run=run,
         inputs={**(before.inputs if before else {}), **inputs},
+        sources={**(before.sources if before else {}), **sources_of(arrival.tested.signed.built)},
         signers=_signers(arrival, signer),
         added=len(arrival.added) - len(arrival.replaced),
     )

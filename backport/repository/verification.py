@@ -23,6 +23,7 @@ from backport.repository.assemble import content_digest
 from backport.repository.contents import repositories_of
 from backport.repository.generations import RECORD, Generation, TargetFolder
 from backport.repository.overview import PAGE
+from backport.repository.readers import MIRRORLIST, mirrorlist, own_files
 from backport.settings import Key
 from backport.signing.key import verify_file
 from backport.target import Target
@@ -114,6 +115,8 @@ class _Reading:
     signers: list[tuple[Path, Generation, list[tuple[int, int]]]] = field(default_factory=list)
     """For each generation, the packages that its record says the signers of."""
     faults: list[Fault] = field(default_factory=list)
+    owned: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    """What the metadata of each generation's repositories names, where somebody asked."""
 
     def fault(self, path: Path, detail: str) -> None:
         self.faults.append(Fault(path=path.relative_to(self.folder.path).as_posix(), detail=detail))
@@ -139,8 +142,10 @@ class _Reading:
         expected |= self._check_superseded(place, record, present)
         expected |= self._check_builds(place, record, present)
         expected |= self._check_evidence(place, present)
+        expected |= self._check_mirrorlists(place, present)
         for path in sorted(present.keys() - expected):
-            self.fault(place / path, "is an extra file, which nothing names")
+            if not self._is_on_loan(name, path, self.digests[present[path].identity]):
+                self.fault(place / path, "is an extra file, which nothing names")
 
     def check_signatures(self) -> None:
         """Let rpm check every package's signature and digests, gpg every other signature, each file once."""
@@ -252,6 +257,36 @@ class _Reading:
         for name in names:
             self._expect_signature(place, name, present, self.keys.values())
         return {*names, *(f"{name}{SIGNATURE}" for name in names)}
+
+    def _check_mirrorlists(self, place: Path, present: Mapping[str, _File]) -> set[str]:
+        """Each is one line, the URL of its own repository in this generation."""
+        found = set()
+        for name in repositories_of(self.target):
+            path = f"{name}/{MIRRORLIST}"
+            if path in present:
+                found.add(path)
+                told = present[path].path.read_bytes()[:4096].decode("utf-8", "replace")
+                own = f"/{self.target.name}/generations/{place.name}"
+                if told.count("\n") != 1 or not told.endswith(mirrorlist(own, name)):
+                    self.fault(place / path, f"does not name {own}/{name}/ alone")
+        return found
+
+    def _is_on_loan(self, generation: str, path: str, digest: str) -> bool:
+        """Whether another generation has the very file as its own; see `backport.repository.readers`."""
+        name = next((one for one in repositories_of(self.target) if path.startswith(f"{one}/")), None)
+        if name is None:
+            return False
+        for other in self.folder.ids():
+            if (other, name) not in self.owned:
+                try:
+                    self.owned[other, name] = own_files(self.folder.folder_of(other), name)
+                except PublishError:
+                    self.owned[other, name] = {}
+        inner = path.removeprefix(f"{name}/")
+        return any(
+            other != generation and self.owned[other, name].get(inner) == digest
+            for other in self.folder.ids()
+        )
 
     def _expect_signature(
         self, place: Path, name: str, present: Mapping[str, _File], keys: Iterable[Key]

@@ -41,7 +41,7 @@ class Arguments:
         """Publish here and now."""
         publish(
             tiny.gated(self.tested), target=self.target, repository=self.repository, signing=self.signing,
-            base_url="http://repo.example.org",
+            base_url="http://repo.example.org", prove=tiny.proven,
         )  # fmt: skip
 
 

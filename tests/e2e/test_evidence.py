@@ -71,7 +71,7 @@ class Site:
         wishes: Wishes | None = None,
         *,
         inputs: str = "",
-        prove: Callable[[PublishedRepo], tuple[Check, ...]] | None = None,
+        prove: Callable[[PublishedRepo], tuple[Check, ...]] = tiny.proven,
     ) -> PublishedRepo:
         (built,) = tested.signed.built
         origin = Origin(
@@ -224,15 +224,12 @@ def test_the_page_follows_what_readers_see(site: Site) -> None:
     assert "first-1-1.fc28.bp1.noarch.rpm" in before
     assert "S: 220 ready" in before
 
-    def refuse(published: PublishedRepo) -> tuple[Check, ...]:
-        assert "second" in page.read_text()
+    def refuse(_published: PublishedRepo) -> tuple[Check, ...]:
         return (Check(id="no", title="No", verdict=Verdict.FAIL, found="it does not"),)
 
     with pytest.raises(PublishError):
         site.publish(site.tested("second"), prove=refuse)
-    after = page.read_text()
-    assert "second-1-1.fc28.bp1.noarch.rpm" not in after
-    assert "rollback" in after
+    assert page.read_text() == before
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,7 +173,10 @@ def test_what_was_rolled_back_is_held_until_somebody_wants_it(fresh: Bench) -> N
     assert fresh.build()[1]["outcome"] == "published"
     done = fresh.run("repo", "rollback", "--target", "f28")
     assert (done.code, current(fresh)) == (0, first)
-    assert "hello is not published again until its inputs change, or with --force" in done.output
+    assert (
+        "hello is not published again until its source, patches or bump change, or with --force"
+        in done.output
+    )
     before = snapshot(fresh.repository)
     result, report = fresh.build()
     assert (result.code, report["outcome"]) == (0, "held")
@@ -184,6 +187,21 @@ def test_what_was_rolled_back_is_held_until_somebody_wants_it(fresh: Bench) -> N
     assert (result.code, report["outcome"]) == (0, "published"), result.errors
     assert current(fresh) != first
     assert fresh.build()[1]["outcome"] == "unchanged"
+
+
+def test_another_self_test_does_not_bring_back_what_was_rolled_back(fresh: Bench) -> None:
+    assert fresh.build()[1]["outcome"] == "published"
+    first = current(fresh)
+    fresh.change("[packages.hello]", "[packages.hello]\nbump = 2")
+    assert fresh.build()[1]["outcome"] == "published"
+    assert fresh.run("repo", "rollback", "--target", "f28").code == 0
+    fresh.change('output = "^Hello, postmaster$"', 'output = "postmaster"')
+    result, report = fresh.build()
+    assert (result.code, report["outcome"], current(fresh)) == (0, "held", first)
+    assert [stage["name"] for stage in report["stages"]] == ["resolve", "fetch", "patch"]
+    fresh.change("bump = 2", "bump = 3")
+    assert fresh.build()[1]["outcome"] == "published"
+    assert "hello-1.0-1.fc28.bp3.x86_64.rpm" in fresh.published()
 
 
 def test_what_was_built_for_testing_is_promoted_as_it_is(fresh: Bench) -> None:

@@ -21,9 +21,7 @@ from backport import repodata
 from backport.artifacts import Check, PublishedRepo, SignedRpms, TestedRpms, Verdict
 from backport.errors import PublishError, SignError
 from backport.files import digest_of
-from backport.repository.assemble import GRACE
 from backport.repository.generations import RECORD, Generation
-from backport.repository.history import SWITCHES
 from backport.repository.overview import PAGE
 from backport.repository.publish import publish, published_state
 from backport.settings import Key
@@ -48,7 +46,7 @@ def test_a_first_publication_is_a_whole_repository(publisher: Publisher, shelf: 
     first = shelf("split", more=("split-libs", "split-debuginfo", "split-debugsource"))
     published = publisher.publish(first, run="abc", inputs={"target": "1"})
     assert published.folder == publisher.folder.path
-    assert published.checks == ()
+    assert published.checks == tiny.proven(published)
     assert seen_by_reader(publisher, first) == {
         "split-1-1.fc28.bp1.noarch.rpm", "split-libs-1-1.fc28.bp1.noarch.rpm",
         "split-debuginfo-1-1.fc28.bp1.noarch.rpm", "split-debugsource-1-1.fc28.bp1.noarch.rpm",
@@ -72,6 +70,9 @@ def test_a_first_publication_is_a_whole_repository(publisher: Publisher, shelf: 
     assert sorted(name.rsplit("-", 1)[-1] for name in names) == [
         "filelists.xml.gz", "other.xml.gz", "primary.xml.gz", "repomd.xml", "repomd.xml.asc",
     ]  # fmt: skip
+    own = f"http://repo.example.org/f28/generations/{published.generation}"
+    for name in ("x86_64", "debug/x86_64", "source"):
+        assert (current / name / "mirrorlist").read_text() == f"{own}/{name}/\n"
 
 
 def test_everybody_may_read_what_is_published(publisher: Publisher, shelf: Shelf) -> None:
@@ -87,7 +88,8 @@ def test_everybody_may_read_what_is_published(publisher: Publisher, shelf: Shelf
 def test_the_files_for_clients_never_change_without_need(publisher: Publisher, shelf: Shelf) -> None:
     publisher.publish(shelf("first"))
     text = publisher.folder.repo_file.read_text()
-    assert "baseurl=http://repo.example.org/f28/current/$basearch/\n" in text
+    assert "\nmirrorlist=http://repo.example.org/f28/current/$basearch/mirrorlist\n" in text
+    assert "baseurl" not in text
     assert "gpgkey=http://repo.example.org/f28/RPM-GPG-KEY-backport\n" in text
     assert text.count("\ngpgcheck=1\nrepo_gpgcheck=1\n") == 3
     assert publisher.folder.public_key.read_text() == sign.show_key(publisher.signing).public_key
@@ -118,23 +120,6 @@ def test_the_next_generation_holds_everything_and_shares_it(publisher: Publisher
     assert state is not None
     second = publisher.folder.load(state.previous or "")
     assert second.previous == first.generation
-
-
-def test_superseded_metadata_goes_after_the_grace_time(publisher: Publisher, shelf: Shelf) -> None:
-    publisher.publish(shelf("first"))
-    second = publisher.publish(shelf("second"))
-    path = publisher.folder.generations / second.generation / RECORD
-    record = Generation.from_json(path.read_text())
-    assert len(record.superseded) == 6
-    long_ago = datetime.now(UTC) - GRACE - timedelta(seconds=1)
-    aged = replace(record, superseded=dict.fromkeys(record.superseded, long_ago))
-    path.write_text(aged.to_json())
-    publisher.publish(shelf("third"))
-    state = published_state(publisher.repository, publisher.target)
-    assert state is not None
-    assert len(state.superseded) == 6
-    assert not set(state.superseded) & set(record.superseded)
-    seen_by_reader(publisher, shelf("third"))
 
 
 def test_publishing_the_same_again_changes_nothing(
@@ -244,7 +229,7 @@ def test_where_files_cannot_be_linked_they_are_copied(
 
     monkeypatch.setattr(os, "link", no_links)
     publisher.publish(shelf("second"))
-    assert any("copied 14 files: the file system has no hard links" in note for note in publisher.notes)
+    assert any("copied 8 files: the file system has no hard links" in note for note in publisher.notes)
     assert len(seen_by_reader(publisher, shelf("second"))) == 4
 
 
@@ -373,7 +358,7 @@ def test_another_publisher_is_waited_for_or_told(publisher: Publisher, shelf: Sh
     ):
         publish(
             tiny.gated(shelf("second")), target=publisher.target, repository=publisher.repository,
-            base_url=URL, signing=publisher.signing, lock_timeout=0,
+            base_url=URL, signing=publisher.signing, lock_timeout=0, prove=tiny.proven,
         )  # fmt: skip
 
 
@@ -384,37 +369,48 @@ def test_two_publishers_at_once_lose_nothing(publisher: Publisher, shelf: Shelf)
     assert len(seen_by_reader(publisher, both[0])) == 4
 
 
-def test_what_no_client_can_install_is_taken_back_and_that_is_recorded(
-    publisher: Publisher, shelf: Shelf
-) -> None:
+def refuse(_published: PublishedRepo) -> tuple[Check, ...]:
+    return (Check(id="no", title="It installs", verdict=Verdict.FAIL, found="not so"),)
+
+
+def test_no_reader_ever_sees_what_no_client_can_install(publisher: Publisher, shelf: Shelf) -> None:
     seen: list[str] = []
 
-    def refuse(published: PublishedRepo) -> tuple[Check, ...]:
+    def look_and_refuse(published: PublishedRepo) -> tuple[Check, ...]:
+        """The whole generation is there, and nobody is led to it."""
         seen.append(published.generation)
-        assert publisher.folder.current_id() == published.generation
-        return (Check(id="no", title="It installs", verdict=Verdict.FAIL, found="not so"),)
+        assert publisher.folder.current_id() != published.generation
+        assert published.generation not in publisher.folder.ids()
+        assert list(published.content.glob("x86_64/*.rpm"))
+        return refuse(published)
 
     with pytest.raises(PublishError, match="It installs: not so"):
-        publisher.publish(shelf("first"), prove=refuse)
+        publisher.publish(shelf("first"), prove=look_and_refuse)
     assert published_state(publisher.repository, publisher.target) is None
     assert not (publisher.folder.path / PAGE).exists()
     second = publisher.publish(shelf("second")).generation
-    with pytest.raises(PublishError, match="It installs: not so"):
-        publisher.publish(shelf("third"), prove=refuse)
+    with pytest.raises(PublishError, match="It installs: not so; readers see what they saw before"):
+        publisher.publish(shelf("third"), prove=look_and_refuse)
     assert len(seen_by_reader(publisher, shelf("second"))) == 2
-    history = [
-        (event.action, event.generation, event.before)
-        for event in publisher.folder.history()
-        if event.action in SWITCHES
-    ]
-    assert history == [
-        ("publish", seen[0], None),
-        ("rollback", None, seen[0]),
-        ("publish", second, None),
-        ("publish", seen[1], second),
-        ("rollback", second, seen[1]),
-    ]
-    assert len(list(publisher.folder.generations.iterdir())) == 3
+    assert len(seen) == 2
+    history = [(event.action, event.generation) for event in publisher.folder.history()]
+    assert history == [("proof", second), ("publish", second)]
+    assert [path.name for path in publisher.folder.generations.iterdir()] == [second]
+
+
+def test_readers_of_what_was_never_proven_are_led_to_the_last_that_was(
+    publisher: Publisher, shelf: Shelf
+) -> None:
+    """Earlier versions proved what readers saw already, and could be killed meanwhile."""
+    first = publisher.publish(shelf("first")).generation
+    second = publisher.publish(shelf("second")).generation
+    history = publisher.folder.path / "history.jsonl"
+    lines = history.read_text().splitlines(keepends=True)
+    history.write_text("".join(lines[:2] + lines[3:]))
+    assert (publisher.folder.current_id(), publisher.folder.is_proven(second)) == (second, False)
+    with pytest.raises(PublishError, match=f"readers see {first} again, the last that passed"):
+        publisher.publish(shelf("second"), prove=refuse)
+    assert publisher.folder.current_id() == first
 
 
 @pytest.fixture(scope="module")
@@ -449,6 +445,7 @@ def test_a_publisher_killed_before_any_step_leaves_a_whole_repository(
     for _, repository in killed_states:
         reader = replace(publisher, repository=repository)
         seen.append(len(seen_by_reader(reader, shelf("first"))))
+        assert reader.folder.is_proven(reader.folder.current_id() or "")
     assert set(seen) == {2, 4}
     assert seen == sorted(seen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -24,7 +25,7 @@ from backport.errors import PublishError, SignError
 from backport.evidence.provenance import Origin
 from backport.evidence.store import statements, verify_provenance
 from backport.recipe import Advisory as Wishes
-from backport.repository import builds
+from backport.repository import builds, readers
 from backport.repository.advisories import make_advisory
 from backport.repository.changes import (
     Moved,
@@ -37,7 +38,7 @@ from backport.repository.changes import (
 )
 from backport.repository.documents import Account
 from backport.repository.generations import RECORD, Generation, last_switch
-from backport.repository.history import SWITCHES
+from backport.repository.holds import held_sources
 from backport.repository.overview import PAGE
 from backport.repository.verification import verify
 from backport.signing import rollover, sign
@@ -119,7 +120,7 @@ def test_what_was_rolled_back_is_held_until_its_inputs_change(publisher: Publish
     second = publisher.publish(shelf("first", "2"), inputs={"tiny": "2"})
     assert back(publisher) == Moved(
         folder=str(publisher.folder.path), generation=first.generation, before=second.generation,
-        held=("tiny",),
+        held=("tiny",), packages=("first-2-1.fc28.bp1.noarch", "first-2-1.fc28.bp1.src"),
     )  # fmt: skip
     assert len(seen_by_reader(publisher, shelf("first"))) == 2
     assert publisher.folder.history()[-1].action == "rollback"
@@ -128,16 +129,51 @@ def test_what_was_rolled_back_is_held_until_its_inputs_change(publisher: Publish
         publisher.publish(shelf("first", "2"), inputs={"tiny": "2"})
     assert snapshot(publisher.repository) == before
     publisher.publish(shelf("first", "3"), inputs={"tiny": "3"})
-    assert publisher.folder.held() == {"2"}
+    assert "2" in publisher.folder.held()
     publisher.publish(shelf("first", "2"), inputs={"tiny": "2"}, force=True)
     assert publisher.folder.held() == frozenset()
+
+
+def test_no_other_run_brings_back_what_was_rolled_back(
+    publisher: Publisher, testing: Publisher, shelf: Shelf, tmp_path: Path
+) -> None:
+    publisher.publish(shelf("first"), inputs={"tiny": "1"})
+    bad = shelf("first", "2")
+    publisher.publish(bad, inputs={"tiny": "2"})
+    back(publisher)
+    (built,) = bad.signed.built
+    anew = tiny.tested(shelf.sign_again(built, tmp_path / "again"))
+    for what, inputs in ((bad, {"tiny": "other tool"}), (bad, {"another recipe": "4"}), (anew, None)):
+        with pytest.raises(PublishError, match=r"first-2-1\.fc28\.bp1\.noarch, .*: was rolled back") as told:
+            publisher.publish(what, inputs=inputs)
+        assert "bump" in (told.value.hint or "")
+    assert held_sources(publisher.folder, [built.patched]) == ("first",)
+    testing.publish(bad, inputs={"tiny": "another"})
+    with pytest.raises(PublishError, match="was rolled back"):
+        promoted(testing, publisher)
+    publisher.publish(shelf("first", "3"), inputs={"tiny": "3"})
+    assert held_sources(publisher.folder, [built.patched]) == ("first",)
+    publisher.publish(bad, force=True)
+    assert held_sources(publisher.folder, [built.patched]) == ()
+
+
+def test_a_hold_of_an_earlier_version_is_one_on_its_packages(publisher: Publisher, shelf: Shelf) -> None:
+    publisher.publish(shelf("first"), inputs={"tiny": "1"})
+    publisher.publish(shelf("first", "2"), inputs={"tiny": "2"})
+    back(publisher)
+    history = publisher.folder.path / "history.jsonl"
+    *lines, last = history.read_text().splitlines()
+    history.write_text("\n".join([*lines, json.dumps({**json.loads(last), "held": ["2"]})]) + "\n")
+    assert publisher.folder.held() == {"2"}
+    with pytest.raises(PublishError, match=r"first-2-1.*: was rolled back"):
+        publisher.publish(shelf("first", "2"), inputs={"tiny": "other tool"})
 
 
 def test_the_way_forth_again_lets_go(publisher: Publisher, shelf: Shelf) -> None:
     first = publisher.publish(shelf("first"), inputs={"tiny": "1"})
     second = publisher.publish(shelf("second"), inputs={"tiny": "2"})
     back(publisher, first.generation)
-    assert publisher.folder.held() == {"2"}
+    assert len(publisher.folder.held()) == 4
     assert back(publisher, second.generation).held == ()
     assert publisher.folder.held() == frozenset()
 
@@ -190,19 +226,16 @@ def test_a_channel_gets_what_another_has(publisher: Publisher, testing: Publishe
     for name in ("x86_64/first-1-1.fc28.bp1.noarch.rpm", "x86_64/repodata/repomd.xml.asc"):
         assert (publisher.folder.current / name).samefile(testing.folder.current / name)
     text = testing.folder.repo_file.read_text()
-    assert "baseurl=http://repo.example.org/testing/f28/current/$basearch/\n" in text
-    assert (
-        "baseurl=http://repo.example.org/f28/current/$basearch/\n" in publisher.folder.repo_file.read_text()
-    )
+    assert "mirrorlist=http://repo.example.org/testing/f28/current/$basearch/mirrorlist\n" in text
+    text = publisher.folder.repo_file.read_text()
+    assert "mirrorlist=http://repo.example.org/f28/current/$basearch/mirrorlist\n" in text
     before = snapshot(publisher.repository)
     assert promoted(testing, publisher).generation == moved.generation
     assert snapshot(publisher.repository) == before
     testing.publish(shelf("third"))
     again = promoted(testing, publisher)
     assert publisher.folder.load(again.generation).previous == moved.generation
-    assert len(publisher.folder.load(again.generation).superseded) == 6
-    switches = [event.action for event in publisher.folder.history() if event.action in SWITCHES]
-    assert switches == ["promote", "promote"]
+    assert [event.action for event in publisher.folder.history()] == ["proof", "promote"] * 2
     assert faults(publisher) == []
 
 
@@ -234,6 +267,13 @@ def test_a_promotion_of_what_was_rolled_back_must_be_forced(
     assert len(seen_by_reader(publisher, shelf("first"))) == 4
 
 
+@pytest.fixture
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if what readers saw last had been days ago."""
+    monkeypatch.setattr(readers, "GRACE", timedelta(0))
+
+
+@pytest.mark.usefixtures("_no_grace")
 def test_old_generations_go_but_never_what_is_needed(publisher: Publisher, shelf: Shelf) -> None:
     ids = [publisher.publish(shelf("first", version)).generation for version in ("1", "2", "3")]
     with pytest.raises(PublishError, match="at least one"):
@@ -248,6 +288,7 @@ def test_old_generations_go_but_never_what_is_needed(publisher: Publisher, shelf
     assert faults(publisher) == []
 
 
+@pytest.mark.usefixtures("_no_grace")
 def test_what_stays_keeps_its_evidence_and_its_row_when_generations_go(
     publisher: Publisher, shelf: Shelf
 ) -> None:
@@ -354,10 +395,6 @@ class Damage:
 
 DAMAGES: dict[str, tuple[Callable[[Damage], object], str]] = {
     "missing package": (lambda it: it.package.unlink(), "first-1-1.fc28.bp1.noarch.rpm: is missing"),
-    "missing superseded": (
-        lambda it: (it.new / min(it.record.superseded)).unlink(),
-        "is missing: clients of the generation before",
-    ),
     "missing signature": (lambda it: it.signature.unlink(), "repomd.xml: is not signed"),
     "missing record signature": (
         lambda it: (it.new / f"{RECORD}.asc").unlink(),
@@ -457,6 +494,7 @@ def test_a_package_for_which_somebody_changed_everything_but_the_key_is_found(
     assert any("is not the key" in one for one in found)
 
 
+@pytest.mark.usefixtures("_no_grace")
 @pytest.mark.parametrize("action", ["rollback", "promote", "prune"])
 def test_a_process_killed_at_any_point_leaves_a_whole_repository(
     publisher: Publisher, testing: Publisher, shelf: Shelf, tmp_path: Path, action: str

@@ -14,6 +14,7 @@ from backport.artifacts import (
     GatedRpms,
     Nevra,
     PatchedSrpm,
+    PublishedRepo,
     Rpm,
     SignedRpms,
     SourceRpm,
@@ -96,6 +97,11 @@ def tested(signed: SignedRpms) -> TestedRpms:
 def gated(tested: TestedRpms) -> GatedRpms:
     """The packages as if the gates had let them pass, too."""
     return GatedRpms(tested=tested, checks=(Check(id="gate", title="It may", verdict=Verdict.PASS),))
+
+
+def proven(_published: PublishedRepo) -> tuple[Check, ...]:
+    """As if a client had installed the packages."""
+    return (Check(id="publish.tiny", title="A client installs it", verdict=Verdict.PASS),)
 
 
 def _rpm(path: Path) -> Rpm:

@@ -1,0 +1,139 @@
+"""What the folder of a generation holds for readers besides what is its own: files on loan, and mirror lists.
+
+A client asks for ``repomd.xml`` first and then for what that names. Through the link ``current`` the first
+may come from one generation and the rest from another, the older or the newer. So each generation that
+readers are led to is lent the files of those that they saw during the last days: hard links under the same
+names, until the grace is over. What is on loan is told from what is foreign by what it is: the file that
+another generation's signed metadata names at that path.
+
+A mirror list is one line: the URL of the generation's own repository. It lies in the repository, and clients
+ask for it through ``current``: so the one rename switches it, too, and all that they then fetch, the
+signature of ``repomd.xml`` before all, is of one generation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from backport import repodata
+from backport.errors import PublishError
+from backport.files import link_or_copy, sync, write_atomically
+from backport.repository.contents import repositories_of
+from backport.repository.generations import TargetFolder
+from backport.repository.history import SWITCHES
+from backport.target import Target
+
+GRACE = timedelta(days=3)
+"""How long what readers saw stays reachable; dnf uses what it has for two days by default."""
+MIRRORLIST = "mirrorlist"
+_SIGNED = frozenset({repodata.REPOMD, f"{repodata.REPOMD}.asc"})
+
+
+def write_mirrorlists(generation: Path, target: Target, url: str) -> None:
+    """Let each repository in a generation's folder name its own URL, below the generation's ``url``.
+
+    Raises OSError.
+    """
+    for name in repositories_of(target):
+        path, text = generation / name / MIRRORLIST, mirrorlist(url, name)
+        if path.parent.is_dir() and not (path.is_file() and path.read_text("utf-8") == text):
+            write_atomically(path, text)
+
+
+def mirrorlist(url: str, name: str) -> str:
+    """The mirror list of a repository of the generation at ``url``."""
+    return f"{url}/{name}/\n"
+
+
+def recent(folder: TargetFolder, now: datetime | None = None) -> tuple[str, ...]:
+    """The generations that clients may still be reading, the latest last. Raises PublishError."""
+    since, there = (now or datetime.now(UTC)) - GRACE, set(folder.ids())
+    switches = [event for event in folder.history() if event.action in SWITCHES and event.time > since]
+    seen = [one for event in switches for one in (event.before, event.generation)]
+    return tuple(dict.fromkeys(one for one in (*seen, folder.current_id()) if one in there and one))
+
+
+def own_files(generation: Path, name: str) -> dict[str, str]:
+    """What the metadata of a repository names, by path in it, with the SHA-256 digest that it tells.
+
+    Raises PublishError when the metadata is damaged.
+    """
+    place = generation / name
+    # A metadata file is called by its digest.
+    files = {path: Path(path).name.partition("-")[0] for path in repodata.metadata_files(place)}
+    return files | {package.location_href: package.pkgId for package in repodata.read_primary(place)}
+
+
+def lend(folder: TargetFolder, generation: str, target: Target) -> None:
+    """Give a generation what the clients of the others may still ask for. Raises PublishError, OSError.
+
+    One whose metadata is damaged lends nothing.
+    """
+    for other in recent(folder):
+        for name in repositories_of(target) if other != generation else ():
+            with suppress(PublishError):
+                _lend(folder, folder.folder_of(other) / name, folder.folder_of(generation) / name)
+
+
+def take_back(folder: TargetFolder, target: Target) -> None:
+    """Remove what is on loan and nobody asks for any more, where another generation has the same file as its
+    own. Raises PublishError, OSError."""
+    asked, owners = set(recent(folder)), _owners(folder, target)
+    for (generation, name), own in owners.items():
+        place = folder.folder_of(generation) / name
+        for path in set(_files(place)) - own:
+            holders = [one for (one, other), theirs in owners.items() if other == name and path in theirs]
+            same = [one for one in holders if _is_same(folder.folder_of(one) / name / path, place / path)]
+            if same and asked.isdisjoint(same):
+                (place / path).unlink()
+
+
+def _lend(folder: TargetFolder, source: Path, destination: Path) -> None:
+    if not destination.is_dir() or not source.is_dir():
+        return
+    wanted = [path for path in repodata.metadata_files(source) if not (destination / path).exists()]
+    if missing := _packages(source) - _packages(destination):
+        wanted += [one.location_href for one in repodata.read_primary(source) if one.location_href in missing]
+    beside = folder.generations / f".new-loan.{os.getpid()}"
+    for path in wanted:
+        # A copy, where there are no hard links, is seen when it is whole.
+        beside.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            link_or_copy(source / path, beside)
+            beside.replace(destination / path)
+    if wanted:
+        sync(destination / repodata.FOLDER)
+        sync(destination)
+
+
+def _owners(folder: TargetFolder, target: Target) -> dict[tuple[str, str], set[str]]:
+    """What each repository of each generation names; those whose metadata is damaged are left out."""
+    found = {}
+    for generation in folder.ids():
+        for name in repositories_of(target):
+            with suppress(PublishError):
+                found[generation, name] = set(own_files(folder.folder_of(generation), name))
+    return found
+
+
+def _files(place: Path) -> Iterator[str]:
+    """The packages and metadata files in a repository's folder, whoever they belong to."""
+    yield from _packages(place)
+    for path in (place / repodata.FOLDER).iterdir():
+        if path.name not in _SIGNED:
+            yield f"{repodata.FOLDER}/{path.name}"
+
+
+def _packages(place: Path) -> set[str]:
+    with os.scandir(place) as entries:
+        return {entry.name for entry in entries if entry.name.endswith(".rpm")}
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return first.samefile(second) or first.read_bytes() == second.read_bytes()
+    return False
