@@ -138,6 +138,7 @@ def test_a_package_signed_by_a_new_key_gets_a_statement_of_its_own(site: Site, t
     again = sign.sign(
         list(tested.signed.built), signing=other, target=site.target, workspace=tmp_path / "again"
     )
+    site.published.anchor(other)
     replace(site, signing=other).publish(tiny.tested(again))
     assert site.failed() == {}
     assert len(list(statements(site.generation))) == 1

@@ -21,7 +21,7 @@ from backport import repodata
 from backport.artifacts import Check, PublishedRepo, SignedRpms, TestedRpms, Verdict
 from backport.errors import PublishError, SignError
 from backport.files import digest_of
-from backport.repository.generations import RECORD, Generation
+from backport.repository.generations import RECORD, Generation, TargetFolder
 from backport.repository.overview import PAGE
 from backport.repository.publish import publish, published_state
 from backport.settings import Key
@@ -403,10 +403,9 @@ def test_readers_of_what_was_never_proven_are_led_to_the_last_that_was(
 ) -> None:
     """Earlier versions proved what readers saw already, and could be killed meanwhile."""
     first = publisher.publish(shelf("first")).generation
-    second = publisher.publish(shelf("second")).generation
-    history = publisher.folder.path / "history.jsonl"
-    lines = history.read_text().splitlines(keepends=True)
-    history.write_text("".join(lines[:2] + lines[3:]))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TargetFolder, "mark_proven", lambda *_arguments: None)
+        second = publisher.publish(shelf("second")).generation
     assert (publisher.folder.current_id(), publisher.folder.is_proven(second)) == (second, False)
     with pytest.raises(PublishError, match=f"readers see {first} again, the last that passed"):
         publisher.publish(shelf("second"), prove=refuse)
@@ -483,7 +482,7 @@ def test_a_reader_that_never_pauses_sees_only_whole_states(publisher: Publisher,
     assert len(seen_by_reader(publisher, tiny.tested(whole))) == PUBLICATIONS + 1
 
 
-PUBLICATIONS = 200
+PUBLICATIONS = 60
 
 
 class Reader:
