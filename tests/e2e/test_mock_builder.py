@@ -482,9 +482,7 @@ def test_an_interrupted_mock_leaves_no_process_and_no_root(f28: Target, cache: P
 def test_mock_tells_a_failed_build_from_a_late_one(f28: Target, cache: Path, tmp_path: Path) -> None:
     builder = MockBuilder(target=f28, cache=cache)
     with pytest.raises(BuildError, match="hello: rpmbuild failed") as caught:
-        builder.build(
-            hello.patched(tmp_path / "a", checking="false"), candidates=None, workspace=cache / "1"
-        )
+        builder.build(hello.patched(tmp_path / "a", checking="false"), candidates=None, workspace=cache / "1")
     assert type(caught.value) is BuildError
     again = [*(caught.value.command or ()), "--resultdir", str(cache / "again"), "--uniqueext", "again"]
     (cache / "again").mkdir()
