@@ -1,8 +1,7 @@
 """The signing key in its GNUPGHOME, detached signatures by it, and their verification.
 
 gpg is told everything by its arguments and says everything by ``--with-colons``, ``--status-fd`` and
-exit codes (GnuPG's doc/DETAILS). The passphrase stays in its file or with gpg's agent. An agent that
-is started here is ended here; one that runs already, perhaps with a passphrase preset, is left alone.
+exit codes (GnuPG's doc/DETAILS). The passphrase stays in its file or with gpg's agent, see `agent`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from backport.errors import BackportError, SignError
 from backport.files import read_regular, scratch_folder, write_atomically
 from backport.run import Completed, run
 from backport.settings import Fingerprint, Key
+from backport.signing.agent import shared_agent
 from backport.site import Signing
 
 Digest = str
@@ -135,7 +135,7 @@ def init_key(signing: Signing, packager: str) -> KeyInfo:
     home = signing.gnupghome
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_home(signing)
-    with _agent(signing):
+    with shared_agent(signing.gnupghome):
         if keys := _secret_keys(signing):
             raise SignError(
                 f"{home} holds the key {keys[0].fingerprint} already",
@@ -151,7 +151,7 @@ def add_key(signing: Signing, packager: str) -> tuple[KeyInfo, KeyInfo]:
     Raises SignError when a second key was made before, or the present one cannot certify.
     """
     _check_home(signing)
-    with _agent(signing):
+    with shared_agent(signing.gnupghome):
         keys = _secret_keys(signing)
         now = _choose(keys, signing)
         _make_key(signing, packager)
@@ -170,7 +170,7 @@ def other_keys(signing: Signing) -> tuple[KeyInfo, ...]:
     if len(key_state(signing)) < 2:
         return ()
     _check_home(signing)
-    with _agent(signing):
+    with shared_agent(signing.gnupghome):
         keys = _secret_keys(signing)
         signs = _choose(keys, signing).fingerprint
         wanted = set(key_state(signing)) - {signs}
@@ -193,7 +193,7 @@ def show_key(signing: Signing) -> KeyInfo:
     signs by itself.
     """
     _check_home(signing)
-    with _agent(signing):
+    with shared_agent(signing.gnupghome):
         return _key_info(signing, _choose(_secret_keys(signing), signing))
 
 
@@ -201,7 +201,7 @@ def show_key(signing: Signing) -> KeyInfo:
 def open_key(signing: Signing, *, digest: Digest = "sha256") -> Iterator[Signer]:
     """The key, ready to sign; its agent ends with the block. Raises SignError."""
     _check_home(signing)
-    with _agent(signing):
+    with shared_agent(signing.gnupghome):
         key = _key_info(signing, _choose(_secret_keys(signing), signing))
         yield Signer(key=key, signing=signing, digest=digest)
 
@@ -292,21 +292,6 @@ def dearmored(armor: bytes) -> bytes:
     lines = [line.strip() for line in armor.decode("ascii").splitlines()]
     body = lines[lines.index("") + 1 :]
     return base64.b64decode("".join(line for line in body if not line.startswith(("=", "-----"))))
-
-
-@contextlib.contextmanager
-def _agent(signing: Signing) -> Iterator[None]:
-    """End gpg's agent of this home afterwards, unless it runs already."""
-    home = {"GNUPGHOME": str(signing.gnupghome)}
-    asked = run(
-        ["gpg-connect-agent", "--no-autostart", "GETINFO pid", "/bye"],
-        timeout=_GPG_TIMEOUT, error=SignError, env=home, accept=None,
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        if not asked.text.startswith("D "):
-            run(["gpgconf", "--kill", "all"], timeout=_GPG_TIMEOUT, error=SignError, env=home, accept=None)
 
 
 def _check_home(signing: Signing) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from backport.artifacts import BuiltRpms
 from backport.errors import SignError
 from backport.signing import key as signing_key
 from backport.signing import sign
+from backport.signing.agent import end_unused_agent
 from backport.site import Signing
 from backport.target import Target, load_target
 from tests.e2e import tiny
@@ -235,3 +238,43 @@ def test_a_detached_signature_fits_its_file_and_key_alone(signing: Signing, tmp_
     sign.sign_file(file, other)
     with pytest.raises(SignError, match="not a good one"):
         sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)
+
+
+def test_runs_side_by_side_do_not_take_the_agent_from_each_other(signing: Signing) -> None:
+    small_key(signing)
+
+    def sign_often(number: int) -> list[str]:
+        failures = []
+        for attempt in range(6):
+            try:
+                with signing_key.open_key(signing) as signer:
+                    signer.signature(f"{number} {attempt}".encode())
+            except SignError as problem:
+                failures.append(problem.message)
+        return failures
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        failures = [message for told in pool.map(sign_often, range(4)) for message in told]
+    assert failures == []
+    assert agents_of(signing.gnupghome) == []
+
+
+def test_an_agent_that_a_killed_run_left_is_ended_unless_it_is_in_use(signing: Signing) -> None:
+    small_key(signing)
+    program = (
+        "import os, sys; from pathlib import Path; from backport.signing.agent import shared_agent\n"
+        "with shared_agent(Path(sys.argv[1])): os._exit(0)"
+    )
+    killed = [sys.executable, "-c", program, str(signing.gnupghome)]
+    subprocess.run(killed, check=True, timeout=60)
+    assert len(agents_of(signing.gnupghome)) == 1
+    with signing_key.open_key(signing):
+        assert not end_unused_agent(signing.gnupghome)
+    assert agents_of(signing.gnupghome) == []
+    subprocess.run(killed, check=True, timeout=60)
+    assert end_unused_agent(signing.gnupghome)
+    assert agents_of(signing.gnupghome) == []
+    make_key(signing, "one <one@example.org>", "rsa2048", "sign", "never")
+    assert not end_unused_agent(signing.gnupghome)
+    assert len(agents_of(signing.gnupghome)) == 1
+    end_agent(signing)
