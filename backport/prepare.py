@@ -63,8 +63,7 @@ def resolve_job(job: Job, builder: Builder) -> Resolved:
     signing_key = sign.show_key(job.site.signing).fingerprint
     inputs = settings_inputs(job, builder=builder.identity, signing_key=signing_key)
     for name, one in builds.items():
-        digests = sorted((key, sorted(values.items())) for key, values in one.digests.items())
-        inputs[f"{name} source"] = f"{one.nevra} {key_of({'hub': repr((one.header_digest, digests))})}"
+        inputs[f"{name} source"] = one.identity
     return Resolved(
         builds=builds,
         inputs=inputs,

@@ -124,8 +124,8 @@ class Source(Settings):
     """Where the source packages come from."""
 
     tag: Name
-    """The Koji tag that ``backport search`` looks in; where the hub has no such build as a package's
-    ``nvr``, the tag's latest is suggested."""
+    """The Koji tag that every build must carry, itself or by one that it inherits from. ``backport search``
+    looks in it; where the hub has no such build as a package's ``nvr``, the tag's latest is suggested."""
     keys: tuple[Name, ...] = Field(min_length=1)
     """Names of the keys of which one must have signed every source package."""
 

@@ -62,14 +62,20 @@ def search(
     """
     from dataclasses import asdict
 
-    from backport.commands.terminal import output, rows_table
+    from rich.text import Text
+
+    from backport.commands.terminal import errors, output, rows_table
     from backport.site import known_recipes, load_site
     from backport.sources import resolve
 
     site = load_site(config)
     tags = tag or sorted({recipe.source.tag for recipe in known_recipes(site)})
     hint = "correct --tag" if tag else "correct `tag` under [source] in the recipe, or name others with --tag"
-    found = resolve.search(site.koji, pattern, tags=tags, hint=hint)
+
+    def tell(text: str) -> None:
+        errors().print(Text(f"note: {text}"))
+
+    found = resolve.search(site.koji, pattern, tags=tags, tell=tell, hint=hint)
     if as_json:
         print_json([asdict(one) for one in found])
         return

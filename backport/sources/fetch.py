@@ -139,12 +139,16 @@ class _Copy:
 
     @property
     def url(self) -> str:
-        return self._url(f"data/signed/{self.sigkey}/src/{self.build.nevra.filename}")
+        return self._url(self._signed)
+
+    @property
+    def _signed(self) -> str:
+        return f"data/signed/{self.sigkey}/src/{self.build.nevra.filename}"
 
     def fetch(self, target: Path, scratch: Path, progress: Progress) -> None:
         """Put the signed copy at ``target``: as it is, or made from the unsigned one and the signature."""
         try:
-            self._download(self.url, target, self.build.size, progress)
+            self._download(self._signed, target, self.build.size, progress)
         except FileMissing:
             progress.note(f"no signed copy of {self.build.nevra.nvr} is left; putting its signature back on")
             with scratch_folder(scratch, "splice-") as folder:
@@ -156,8 +160,8 @@ class _Copy:
         name = self.build.nevra.filename
         unsigned, signature = target.with_name(f"unsigned-{name}"), folder / f"{name}.sig"
         try:
-            self._download(self._url(f"data/sigcache/{self.sigkey}/src/{name}.sig"), signature, 0, progress)
-            self._download(self._url(f"src/{name}"), unsigned, self.build.size, progress)
+            self._download(f"data/sigcache/{self.sigkey}/src/{name}.sig", signature, 0, progress)
+            self._download(f"src/{name}", unsigned, self.build.size, progress)
             _check_digest(unsigned, self.build.sha256(""), self.build)
             # The client library writes a temporary file beside its result, so that is in the scratch folder.
             spliced = koji.splice_rpm_sighdr(signature.read_bytes(), str(unsigned), str(folder / "spliced"))
@@ -172,7 +176,16 @@ class _Copy:
             unsigned.unlink(missing_ok=True)
         Path(spliced).replace(target)
 
-    def _download(self, url: str, target: Path, size: int, progress: Progress) -> None:
+    def _download(self, path: str, target: Path, size: int, progress: Progress) -> None:
+        """A file of the build from where all builds are, or else from the volume that the hub names."""
+        try:
+            self._download_from(self._url(path), target, size, progress)
+        except FileMissing:
+            if not self.build.volume:
+                raise
+            self._download_from(self._url(path, volume=f"vol/{self.build.volume}/"), target, size, progress)
+
+    def _download_from(self, url: str, target: Path, size: int, progress: Progress) -> None:
         limits = Limits(
             timeout=self.koji.timeout,
             retries=self.koji.retries,
@@ -181,9 +194,10 @@ class _Copy:
         )
         download(url, target, limits=limits, progress=progress, size=size or None)
 
-    def _url(self, path: str) -> str:
+    def _url(self, path: str, *, volume: str = "") -> str:
         nevra = self.build.nevra
-        return f"{self.koji.files.rstrip('/')}/packages/{nevra.name}/{nevra.version}/{nevra.release}/{path}"
+        build = f"packages/{nevra.name}/{nevra.version}/{nevra.release}"
+        return f"{self.koji.files.rstrip('/')}/{volume}{build}/{path}"
 
 
 def _pinned_sigkey(build: ResolvedBuild, keyring: Keyring) -> str:

@@ -7,7 +7,7 @@ the signature. Every field that ends up in a path, a URL or a message is checked
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,10 +24,18 @@ MAX_PACKAGE = 16 * 1024**3
 """Bytes in one source package: more is no sane answer."""
 MAX_FOUND = 40
 """Packages that one search shows."""
+_NEWEST = 10
+"""Builds of a package that are asked for where one that is no draft is wanted, and that a hint names."""
 
 # Koji's own numbers: koji.BUILD_STATES, and the types of getRPMDeps.
 _STATES = {0: "BUILDING", 1: "COMPLETE", 2: "DELETED", 3: "FAILED", 4: "CANCELED"}
+_STATE_HINTS = {
+    "BUILDING": "wait until Koji has built it, then run this again; or pin a build that is COMPLETE",
+    "DELETED": "Koji has thrown it away: pin another build; `backport search` shows the latest ones",
+}
+_STATE_HINT = "it was never whole: pin another build; `backport search` shows the latest ones"
 _REQUIRES, _PROVIDES = 0, 1
+_FIRST_VOLUME = "DEFAULT"
 _DEBUG_PACKAGE = re.compile(r"-debug(info|source)(-common)?$")
 
 Part = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+~^-]*$", max_length=200)]
@@ -47,6 +55,8 @@ class ResolvedBuild:
     rpm_id: int
     size: int
     """Bytes of the unsigned copy; a signed one is a little larger, or as large."""
+    volume: str = ""
+    """The hub's volume that the files lie on; empty for its own first one."""
     header_digest: str
     """SIGMD5 of the source package in hex, over header and payload; empty where the hub has none."""
     digests: Mapping[str, Mapping[str, str]]
@@ -58,6 +68,12 @@ class ResolvedBuild:
     """Names that the binary packages require; empty where only one build was asked for."""
     provides: tuple[str, ...] = ()
     """Names that the binary packages provide, their own names among them."""
+
+    @property
+    def identity(self) -> str:
+        """What makes it this source package and no other: not who signed it besides, nor which digests of its
+        copies the hub can state just now; those change while the package does not."""
+        return f"{self.nevra} {self.header_digest}".rstrip()
 
     def sha256(self, sigkey: str) -> str | None:
         """The hub's SHA-256 of the copy signed by that key, where it has one."""
@@ -83,6 +99,11 @@ class _Build(_Row):
     id: Id
     nvr: str
     state: int
+    volume_name: Part | None = None
+
+    @property
+    def volume(self) -> str:
+        return "" if self.volume_name in (None, _FIRST_VOLUME) else str(self.volume_name)
 
 
 class _Rpm(_Row):
@@ -118,7 +139,20 @@ class _Named(_Row):
 
 
 class _Tagged(_Row):
-    nvr: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+~^-]+$", max_length=600)]
+    """A build in a list. A draft's NVR ends in ``,draft_`` and a number (Koji 1.34), and is no NVR to pin."""
+
+    nvr: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._+~^,-]+$", max_length=600)]
+    draft: bool | None = None
+
+    @property
+    def is_draft(self) -> bool:
+        return bool(self.draft) or "," in self.nvr
+
+
+class _Tag(_Row):
+    """A tag, or a parent that a tag inherits from."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$", max_length=256)]
 
 
 _Digests = dict[SigKey, dict[str, Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,128}$")] | None]]
@@ -130,26 +164,40 @@ def resolve(
     """The builds behind the NVRs, in their order, by three requests to the hub.
 
     Binary packages are looked at for ``arch``, and only where several builds have to be put in
-    order. ``tag`` names the tag whose latest build is suggested for an NVR that does not exist.
+    order. ``tag`` names the tag that every build must carry, or one of those that it inherits from.
 
-    Raises FetchError: hub not reachable, too slow or talking nonsense; build unknown or not COMPLETE.
+    Raises FetchError: hub not reachable, too slow or talking nonsense; build unknown, not COMPLETE or not in
+    the tag.
     """
     hub = Hub(koji)
     builds = _complete_builds(hub, nvrs, tag)
     wanted = ["src", "noarch", arch]
-    rows = hub.call_all([("listRPMs", (), {"buildID": build.id, "arches": wanted}) for build in builds])
+    calls: list[Call] = [("listRPMs", (), {"buildID": build.id, "arches": wanted}) for build in builds]
+    if tag:
+        calls += [("listTags", (), {"build": build.id}) for build in builds]
+        calls.append(("getFullInheritance", (tag,), {}))
+    found = hub.call_all(calls)
+    rows, tagged = found[: len(builds)], found[len(builds) :]
     rpms = [_rpms_of(hub, nvr, build, row) for nvr, build, row in zip(nvrs, builds, rows, strict=True)]
-    plans = [_Questions(rpm=rpm, binaries=binaries if len(nvrs) > 1 else []) for rpm, binaries in rpms]
+    if tag:
+        _require_tag(hub, builds, tag, tags=tagged[:-1], parents=tagged[-1])
+    plans = [
+        _Questions(rpm=rpm, binaries=binaries if len(nvrs) > 1 else [], volume=build.volume)
+        for build, (rpm, binaries) in zip(builds, rpms, strict=True)
+    ]
     answers = iter(hub.call_all([call for plan in plans for call in plan.calls]))
     return tuple(plan.resolved(hub, [next(answers) for _ in plan.calls]) for plan in plans)
 
 
-def search(koji: Koji, pattern: str, tags: Sequence[str], *, hint: str = "") -> tuple[Found, ...]:
+def search(
+    koji: Koji, pattern: str, tags: Sequence[str], *, tell: Callable[[str], object], hint: str = ""
+) -> tuple[Found, ...]:
     """Packages whose name fits the pattern, and their latest builds in the tags, by two requests.
 
     A pattern without ``*`` or ``?`` fits every name that contains it; letter case is of no concern.
-    At most MAX_FOUND packages are given, the shortest names first. Raises FetchError, also for a tag
-    that the hub does not know; ``hint`` says what to do about that.
+    At most MAX_FOUND packages are given, the shortest names first. A tag that the hub does not know is left
+    out, which ``tell`` is told. Raises FetchError, also where the hub knows none of the tags; ``hint`` says
+    what to do about that.
     """
     hub = Hub(koji)
     glob = pattern if re.search(r"[*?]", pattern) else f"*{pattern}*"
@@ -158,15 +206,21 @@ def search(koji: Koji, pattern: str, tags: Sequence[str], *, hint: str = "") -> 
     names = sorted((row.name for row in rows), key=lambda name: (len(name), name))[:MAX_FOUND]
     if not names:
         return ()
-    calls: list[Call] = [("getLatestBuilds", (tag,), {"package": name}) for name in names for tag in tags]
-    answers = iter(hub.call_all(calls) if calls else [])
-    return tuple(
-        Found(
-            package=name,
-            builds={tag: nvr for tag in tags for nvr in _latest(hub, next(answers), name, tag, hint)},
-        )
-        for name in names
-    )
+    pairs = [(name, tag) for name in names for tag in tags]
+    answers = hub.call_all([_newest(tag, name) for name, tag in pairs]) if pairs else []
+    builds: dict[str, dict[str, str]] = {name: {} for name in names}
+    refused: dict[str, Fault] = {}
+    for (name, tag), answer in zip(pairs, answers, strict=True):
+        if isinstance(answer, Fault):
+            refused[tag] = answer
+        elif nvrs := _finished(hub, answer, f"the latest {name} in the tag {tag}"):
+            builds[name][tag] = nvrs[0]
+    if refused and len(refused) == len(set(tags)):
+        tag, fault = next(iter(refused.items()))
+        raise FetchError(f"{koji.hub}: refused to tell the builds in the tag {tag}: {fault}", hint=hint)
+    for tag, fault in refused.items():
+        tell(f"the tag {tag} was left out: {fault}; {hint}")
+    return tuple(Found(package=name, builds=builds[name]) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +229,7 @@ class _Questions:
 
     rpm: _Rpm
     binaries: list[_Rpm]
+    volume: str
 
     @property
     def calls(self) -> list[Call]:
@@ -199,6 +254,7 @@ class _Questions:
             build_id=self.rpm.build_id,
             rpm_id=self.rpm.id,
             size=self.rpm.size,
+            volume=self.volume,
             header_digest=self.rpm.payloadhash,
             digests=self._digests(hub, checksums),
             sigkeys=tuple(sorted({row.sigkey for row in rows if row.sigkey})),
@@ -231,7 +287,7 @@ def _complete_builds(hub: Hub, nvrs: Sequence[str], tag: str | None) -> list[_Bu
         if (state := _STATES.get(build.state, f"state {build.state}")) != "COMPLETE":
             raise FetchError(
                 f"{nvr} is {state} on {hub.settings.hub}, not COMPLETE",
-                hint="pin another build; `backport search` shows the latest ones",
+                hint=_STATE_HINTS.get(state, _STATE_HINT),
             )
         builds.append(build)
     return builds
@@ -240,14 +296,12 @@ def _complete_builds(hub: Hub, nvrs: Sequence[str], tag: str | None) -> list[_Bu
 def _unknown(hub: Hub, nvr: str, tag: str | None) -> FetchError:
     """The error for an NVR that the hub does not have, with the builds that it does have."""
     name = Nevra.from_nvr(nvr).name
-    recent = {"packageID": name, "state": 1, "queryOpts": {"order": "-build_id", "limit": 10}}
+    recent = {"packageID": name, "state": 1, "queryOpts": {"order": "-build_id", "limit": 3 * _NEWEST}}
     calls: list[Call] = [("listBuilds", (), recent)]
     if tag:
-        calls.append(("getLatestBuilds", (tag,), {"package": name}))
+        calls.append(_newest(tag, name))
     answers = [answer for answer in hub.call_all(calls) if not isinstance(answer, Fault)]
-    known = [
-        row.nvr for answer in answers for row in hub.checked(list[_Tagged], answer, f"the builds of {name}")
-    ]
+    known = [nvr for answer in answers for nvr in _finished(hub, answer, f"the builds of {name}")[:_NEWEST]]
     near = did_you_mean(nvr, known)
     hint = (
         f"it has {', '.join(dict.fromkeys(reversed(known)))}"[:300]
@@ -272,10 +326,39 @@ def _rpms_of(hub: Hub, nvr: str, build: _Build, answer: Any) -> tuple[_Rpm, list
     return sources[0], [row for row in rows if row.arch != "src" and not _DEBUG_PACKAGE.search(row.name)]
 
 
-def _latest(hub: Hub, answer: Any, name: str, tag: str, hint: str) -> list[str]:
-    what = f"the latest {name} in the tag {tag}"
-    rows = hub.checked(list[_Tagged], answer, what, hint=hint)
-    return [row.nvr for row in rows[:1]]
+def _require_tag(hub: Hub, builds: Sequence[_Build], tag: str, *, tags: Sequence[Any], parents: Any) -> None:
+    """Raise FetchError for a build that carries neither the tag nor one that it inherits from."""
+    hint = "correct `tag` under [source] in the recipe; `koji list-tags` shows those there are"
+    inherited = hub.checked(list[_Tag], parents, f"what the tag {tag} inherits from", hint=hint)
+    fitting = {tag, *(parent.name for parent in inherited)}
+    for build, answer in zip(builds, tags, strict=True):
+        carried = [row.name for row in hub.checked(list[_Tag], answer, f"the tags of {build.nvr}")]
+        if fitting.isdisjoint(carried):
+            raise _untagged(hub, build.nvr, tag, carried)
+
+
+def _untagged(hub: Hub, nvr: str, tag: str, carried: Sequence[str]) -> FetchError:
+    name = Nevra.from_nvr(nvr).name
+    (answer,) = hub.call_all([_newest(tag, name)])
+    known = [] if isinstance(answer, Fault) else _finished(hub, answer, f"the builds of {name} in {tag}")
+    hints = [f"pin one that is: {', '.join(known)}"] if known else []
+    if carried:
+        hints.append(f'name its tag, tag = "{carried[0]}", under [source] in the recipe')
+    where = f"only in {', '.join(carried[:_NEWEST])}" if carried else "in no tag at all"
+    return FetchError(
+        f"{nvr} is not in the tag {tag} nor in one that it inherits from; it is {where}",
+        hint=", or ".join(hints) or f"pin a build that is in the tag {tag}",
+    )
+
+
+def _newest(tag: str, name: str) -> Call:
+    """The call for a package's newest builds in a tag and in those that it inherits from."""
+    return ("listTagged", (tag,), {"inherit": True, "latest": _NEWEST, "package": name})
+
+
+def _finished(hub: Hub, answer: Any, what: str) -> list[str]:
+    """The NVRs in a list of builds, in its order, without the drafts: those are nobody's to start from."""
+    return [row.nvr for row in hub.checked(list[_Tagged], answer, what) if not row.is_draft]
 
 
 def _names(rows: Iterable[_Dependency], kind: int) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ CALLS = sorted(
     if recording.get("method") and "not_xmlrpc" not in recording
 )
 NVR = "openssl-1.1.1a-1.fc29"
+DRAFT = "hello-1.0-1.fc29,draft_71"
 
 
 def binary(name: str, arch: str) -> dict[str, object]:
@@ -52,7 +53,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KojiServer]:
     small.add("openssl-1.1.1-3.fc29", age=3, key=None, binaries=three)
     small.add(NVR, age=2, binaries=three)
     small.add("crypto-policies-20181026-1.gitd42aaa6.fc29", age=1, key=None, epoch=0)
-    small.write("states.json", {"crypto-policies-20181122-66.fc29": koji.BUILD_STATES["BUILDING"]})
+    small.write("states.json", {"crypto-policies-20181122-66.fc29": koji.BUILD_STATES["BUILDING"],
+                                DRAFT: koji.BUILD_STATES["COMPLETE"]})  # fmt: skip
     small.write("tags.json", {"f29": ["openssl-1.1.1-3.fc29", "crypto-policies-20181026-1.gitd42aaa6.fc29"],
                               "f29-updates": [NVR], "f29-build": []})  # fmt: skip
     small.write("inheritance.json", {"f29-updates": ["f29"], "f29-build": ["f29-updates"]})
@@ -189,3 +191,19 @@ def test_file_server_serves_nothing_else(server: KojiServer, path: str) -> None:
 def test_a_fault_is_injected_once(server: KojiServer) -> None:
     server.file_troubles[f"{NVR}.src.rpm"].append(FileTrouble(status=503))
     assert [requests.get(url(server), timeout=10).status_code for _ in range(2)] == [503, 200]
+
+
+def test_a_draft_has_the_recorded_form(server: KojiServer) -> None:
+    (recorded,) = RECORDINGS["draft_build"]["result"]
+    (row,), _ = ask(server, {"method": "listBuilds", "args": ["hello"], "kwargs": {}})
+    assert shape(row) == shape({**recorded, "extra": {"source": recorded["extra"]["source"]}})
+    assert row["draft"] is recorded["draft"] is True
+    form = r"hello-1\.0-1\.fc2[89](\.bp1)?,draft_71"
+    assert re.fullmatch(form, row["nvr"])
+    assert re.fullmatch(form, recorded["nvr"])
+
+
+def test_an_outage_is_a_fault_with_status_200(server: KojiServer) -> None:
+    server.hub_trouble.offline = 1
+    with pytest.raises(koji.ServerOffline, match="database outage"):
+        koji.ClientSession(server.hub_url, opts={"max_retries": 0}).getAPIVersion()

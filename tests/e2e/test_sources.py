@@ -185,6 +185,17 @@ def test_unavailable_hub_is_asked_again_within_bounds(server: KojiServer, koji: 
     assert server.calls == ["503", "503"]
 
 
+def test_an_outage_that_the_hub_tells_of_is_waited_for_within_bounds(server: KojiServer, koji: Koji) -> None:
+    server.hub_trouble.offline = 2
+    assert one(koji).nevra.nvr == NVR
+    server.calls.clear()
+    server.hub_trouble.offline = 9
+    with pytest.raises(FetchError, match="in 2 attempts: is offline, it says: database outage") as refused:
+        one(koji.model_copy(update={"retries": 1}))
+    assert server.calls == ["multiCall"] * 2
+    assert "maintenance or outage" in str(refused.value.hint)
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -214,16 +225,20 @@ def test_another_address_is_told_from_a_hub(server: KojiServer, koji: Koji) -> N
 
 
 def test_search_finds_packages_and_their_latest_builds(server: KojiServer, koji: Koji) -> None:
-    (found,) = search(koji, "TIN", ["f29", "f29-updates"])
+    (found,) = search(koji, "TIN", ["f29", "f29-updates"], tell=print)
     assert (found.package, found.builds) == ("tiny", {"f29": "tiny-0.9-1.fc29", "f29-updates": NVR})
     assert server.calls == ["multiCall"] * 2
-    assert [found.package for found in search(koji, "*i*", ["f29"])] == ["tiny", "unsigned"]
-    assert search(koji, "nothing", ["f29"]) == ()
+    assert [found.package for found in search(koji, "*i*", ["f29"], tell=print)] == ["tiny", "unsigned"]
+    assert search(koji, "nothing", ["f29"], tell=print) == ()
 
 
 def test_search_in_an_unknown_tag(koji: Koji) -> None:
-    with pytest.raises(FetchError, match="No such entry in table tag: f99"):
-        search(koji, "tiny", ["f99"])
+    told: list[str] = []
+    (found,) = search(koji, "tiny", ["f99", "f29"], tell=told.append)
+    assert found.builds == {"f29": "tiny-0.9-1.fc29"}
+    assert "f99" in told[0]
+    with pytest.raises(FetchError, match="No such tagInfo: 'f99'"):
+        search(koji, "tiny", ["f99"], tell=print)
 
 
 # Fetching
@@ -495,6 +510,31 @@ def test_signature_of_another_package_does_not_fit(
     server.file_troubles[f"{FILE}.sig"].append(FileTrouble(content=foreign))
     with pytest.raises(FetchError, match="its header states the digest"):
         take(koji, tmp_path, keys)
+
+
+@pytest.mark.parametrize("left", ["signed copy", "signature"])
+def test_a_package_on_another_volume_is_found_there(
+    server: KojiServer, koji: Koji, keys: list[Key], small: SmallKoji, tmp_path: Path, *, left: str
+) -> None:
+    folder = small.folder / "packages" / "tiny"
+    moved = small.folder / "vol" / "archive02" / "packages" / "tiny"
+    moved.parent.mkdir(parents=True)
+    build = one(koji)
+    assert build.volume == ""
+    content = signed_copy(small).read_bytes()
+    folder.rename(moved)
+    aside = moved / "1.0" / "1.fc29" / "data" / "signed"
+    try:
+        if left == "signature":
+            aside.rename(moved / "aside")
+        assert "not on the server" in refusal(koji, tmp_path, keys, build)
+        archived = ResolvedBuild(**{**vars(build), "volume": "archive02"})
+        assert take(koji, tmp_path, keys, archived).rpm.path.read_bytes() == content
+    finally:
+        if left == "signature":
+            (moved / "aside").rename(aside)
+        moved.rename(folder)
+        shutil.rmtree(small.folder / "vol")
 
 
 def test_neither_signed_copy_nor_signature(

@@ -23,6 +23,7 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 from xml.parsers.expat import ExpatError
 
+import koji
 from koji import xmlrpcplus
 
 from tests.lab.koji_database import Database
@@ -38,6 +39,8 @@ class HubTrouble:
 
     unavailable: int = 0
     """How many of the next requests are answered with 503."""
+    offline: int = 0
+    """How many of the next requests are answered with fault 1014, as a hub without its database does."""
     delay: float = 0.0
     """Seconds before any answer."""
     body: bytes | None = None
@@ -170,11 +173,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer_text(HTTPStatus.BAD_REQUEST, f"Invalid request: {wrong}\n".encode())
             return
         self.server.koji.calls.append(method)
-        body = (
-            trouble.body
-            if trouble.body is not None
-            else _response(self.server.koji.hub, method, params, trouble)
-        )
+        if trouble.offline:
+            trouble.offline -= 1
+            body = _encode(xmlrpcplus.Fault(koji.ServerOffline.faultCode, "database outage"))
+        elif trouble.body is not None:
+            body = trouble.body
+        else:
+            body = _response(self.server.koji.hub, method, params, trouble)
         self._start(
             HTTPStatus.OK,
             {"Koji-Version": VERSION, "Content-Length": str(len(body)), "Content-Type": "text/xml"},

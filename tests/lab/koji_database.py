@@ -34,6 +34,7 @@ class Build:
     epoch: int | None
     state: int
     finished: float
+    volume: str = "DEFAULT"
     rpms: list[Row] = field(default_factory=list)
     srpm: Path | None = None
     binaries: list[Row] = field(default_factory=list)
@@ -41,6 +42,10 @@ class Build:
     @property
     def nvr(self) -> str:
         return f"{self.name}-{self.version}-{self.release}"
+
+    @property
+    def draft(self) -> bool:
+        return ",draft_" in self.release
 
     @property
     def source(self) -> str | None:
@@ -70,16 +75,21 @@ class Database:
     """Everything that the folder's files say, read once; builds are numbered from the oldest file on.
 
     ``tags.json`` maps tags to NVRs in the order of tagging, ``inheritance.json`` (optional) tags to
-    their parents, ``states.json`` (optional) NVRs to build states, of builds without files too.
+    their parents, ``states.json`` (optional) NVRs to build states, of builds without files too;
+    ``volumes.json`` (optional) NVRs to the volume that their files lie on, below ``vol/NAME``. A build
+    whose NVR ends in ``,draft_N`` is a draft.
     """
 
     def __init__(self, folder: Path) -> None:
         self.packages = folder / "packages"
         self.tags: Mapping[str, list[str]] = _json(folder / "tags.json", {})
         self.inheritance: Mapping[str, list[str]] = _json(folder / "inheritance.json", {})
+        self.volumes: Mapping[str, str] = _json(folder / "volumes.json", {})
         states: Mapping[str, int] = _json(folder / "states.json", {})
+        packages = (self.packages, *(folder / "vol" / name / "packages" for name in self.volumes.values()))
         found = sorted(
-            self.packages.glob("*/*/*/src/*.src.rpm"), key=lambda path: (path.stat().st_mtime, path)
+            {path for place in packages for path in place.glob("*/*/*/src/*.src.rpm")},
+            key=lambda path: (path.stat().st_mtime, path),
         )
         srpms = {path.name.removesuffix(".src.rpm"): path for path in found}
         nvrs = [*srpms, *(nvr for nvr in states if nvr not in srpms)]
@@ -125,6 +135,7 @@ class Database:
             state=state,
             finished=srpm.stat().st_mtime if srpm else 0.0,
             srpm=srpm,
+            volume=self.volumes.get(nvr, "DEFAULT"),
         )
         self.builds.append(build)
         if srpm and header:
@@ -142,7 +153,7 @@ class Database:
             "build_id": build.id,
             "buildroot_id": None,
             "buildtime": int(build.finished),
-            "draft": False,
+            "draft": build.draft,
             "epoch": build.epoch,
             "external_repo_id": 0,
             "external_repo_name": "INTERNAL",
@@ -168,7 +179,7 @@ def build_row(build: Build) -> Row:
         "completion_time": finished,
         "creation_event_id": build.id,
         "creation_time": text_time(build.finished),
-        "draft": False,
+        "draft": build.draft,
         "epoch": build.epoch,
         "extra": build.extra,
         "name": build.name,
@@ -186,8 +197,8 @@ def build_row(build: Build) -> Row:
         "state": build.state,
         "task_id": None,
         "version": build.version,
-        "volume_id": 0,
-        "volume_name": "DEFAULT",
+        "volume_id": 0 if build.volume == "DEFAULT" else 1,
+        "volume_name": build.volume,
     }
 
 

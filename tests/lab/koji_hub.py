@@ -163,7 +163,7 @@ class Hub:
         tag: str,
         *,
         inherit: bool = False,
-        latest: bool = False,
+        latest: bool | int = False,
         package: str | None = None,
         event: int | None = None,
     ) -> list[Row]:
@@ -194,6 +194,28 @@ class Hub:
         if strict:
             raise HubFault(f"No such tagInfo: {tag_info!r}")
         return None
+
+    def full_inheritance(self, tag: str) -> list[Row]:
+        self._need_tag(tag)
+        return [*self._links(tag, depth=1)]
+
+    def _links(self, tag: str, *, depth: int) -> Iterator[Row]:
+        tags = [*self.data.tags]
+        for priority, parent in enumerate(self.data.inheritance.get(tag, [])):
+            yield {
+                "child_id": tags.index(tag) + 1,
+                "currdepth": depth,
+                "filter": [],
+                "intransitive": False,
+                "maxdepth": None,
+                "name": parent,
+                "nextdepth": None,
+                "noconfig": False,
+                "parent_id": tags.index(parent) + 1,
+                "pkg_filter": "",
+                "priority": priority,
+            }
+            yield from self._links(parent, depth=depth + 1)
 
     def get_package(self, info: Any, *, strict: bool = False) -> Row | None:
         number = self.package_id(info)
@@ -252,7 +274,8 @@ class Hub:
         return _with_options(found, query_opts)
 
     def volumes(self) -> list[Row]:
-        return [{"id": 0, "name": "DEFAULT"}]
+        names = ["DEFAULT", *sorted(set(self.data.volumes.values()))]
+        return [{"id": number, "name": name} for number, name in enumerate(names)]
 
     def _find_build(self, info: Any) -> Build | None:
         if isinstance(info, dict):
@@ -296,20 +319,19 @@ class Hub:
         }
 
     def _tagged(
-        self, tag: str, *, inherit: bool, latest: bool, package: str | None, event: int | None
+        self, tag: str, *, inherit: bool, latest: bool | int, package: str | None, event: int | None
     ) -> list[Row]:
-        """Builds of the tag, newest tagging first; a parent's packages only where the tag has none."""
+        """Builds of the tag, newest tagging first; a parent's packages only where the tag has too few."""
         rows: list[Row] = []
         if event is not None and event < EPOCH_OF_EVENTS:
             return rows
         for name in (tag, *(self._ancestors(tag) if inherit else ())):
-            seen = {row["package_name"] for row in rows} if latest else set()
             for nvr in reversed(self.data.tags[name]):
                 build = self._find_build(nvr)
-                if build is None or build.name in seen or package not in (None, build.name):
+                if build is None or package not in (None, build.name):
                     continue
-                if latest:
-                    seen.add(build.name)
+                if latest and sum(row["package_name"] == build.name for row in rows) >= int(latest):
+                    continue
                 rows.append(
                     {
                         **build_row(build),
@@ -347,6 +369,7 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     "getLatestBuilds": Hub.latest_builds,
     "listTags": Hub.list_tags,
     "getTag": Hub.get_tag,
+    "getFullInheritance": Hub.full_inheritance,
     "getPackage": Hub.get_package,
     "getPackageID": Hub.package_id,
     "listPackages": Hub.list_packages,

@@ -58,7 +58,7 @@ def test_every_group_helps_with_an_example(group: tuple[str, ...]) -> None:
 def test_search_looks_in_the_tags_of_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[tuple[list[str], str]] = []
 
-    def search(_koji: object, _pattern: str, *, tags: list[str], hint: str) -> tuple[()]:
+    def search(_koji: object, _pattern: str, *, tags: list[str], tell: object, hint: str) -> tuple[()]:
         asked.append((tags, hint))
         return ()
 

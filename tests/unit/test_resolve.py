@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ def recorded(name: str) -> Any:
     return json.loads((DATA / f"{name}.json").read_text())["result"]
 
 
+def recorded_answer(name: str) -> list[Any]:
+    return [recorded(name)]
+
+
 class Recorded:
     """A session that answers multicalls by method from the recordings, and counts them."""
 
     def __init__(self) -> None:
         self.requests = 0
+        self.next_answers: dict[str, Iterator[Any]] = {}
+        """By method, the answers before the one in ``answers``."""
         self.answers: dict[str, Any] = {
             "getBuild": [recorded("getBuild_nvr")],
             "listRPMs": [recorded("listRPMs_all")],
@@ -35,14 +42,19 @@ class Recorded:
             "queryRPMSigs": [recorded("queryRPMSigs")],
             "getRPMDeps": [recorded("getRPMDeps")],
             "listBuilds": [recorded("listBuilds_name")],
-            "getLatestBuilds": [recorded("getLatestBuilds_tag_package")],
+            "listTagged": [recorded("listTagged_latest_pkg_inherit")],
+            "listTags": [recorded("listTags_build")],
+            "getFullInheritance": [recorded("getFullInheritance")],
             "search": [[{"id": 1, "name": "openssl"}]],
         }
 
     def callMethod(self, name: str, calls: list[dict[str, Any]]) -> Any:  # noqa: N802  # the client library's name
         assert name == "multiCall"
         self.requests += 1
-        return [copy.deepcopy(self.answers[call["methodName"]]) for call in calls]
+        return [copy.deepcopy(self._answer(call["methodName"])) for call in calls]
+
+    def _answer(self, method: str) -> Any:
+        return next(self.next_answers.get(method, iter(())), self.answers[method])
 
 
 @pytest.fixture
@@ -78,15 +90,92 @@ def test_hub_that_cannot_tell_digests_is_no_obstacle(session: Recorded) -> None:
 
 
 def test_search_reads_recorded_answers(session: Recorded) -> None:
-    (found,) = search(Koji(), "open", ["f29-updates"])
+    (found,) = search(Koji(), "open", ["f29-updates"], tell=print)
     assert (found.package, dict(found.builds)) == ("openssl", {"f29-updates": NVR})
 
 
 def test_a_tag_that_the_hub_does_not_know_is_told_with_what_to_do(session: Recorded) -> None:
-    session.answers["getLatestBuilds"] = {"faultCode": 1000, "faultString": "No such tag", "traceback": []}
+    session.answers["listTagged"] = {"faultCode": 1000, "faultString": "No such tag", "traceback": []}
     with pytest.raises(FetchError, match="f92-updates") as refused:
-        search(Koji(), "open", ["f92-updates"], hint="correct --tag")
+        search(Koji(), "open", ["f92-updates"], tell=print, hint="correct --tag")
     assert refused.value.hint == "correct --tag"
+
+
+def test_one_tag_that_is_gone_leaves_the_others_to_be_searched(session: Recorded) -> None:
+    gone = {"faultCode": 1000, "faultString": "No such tagInfo: 'f1'", "traceback": []}
+    answers = iter([gone, recorded_answer("listTagged_latest_pkg_inherit")])
+    session.next_answers["listTagged"] = answers
+    told: list[str] = []
+    (found,) = search(Koji(), "open", ["f1", "f29-updates"], tell=told.append, hint="correct it")
+    assert dict(found.builds) == {"f29-updates": NVR}
+    assert told == ["the tag f1 was left out: No such tagInfo: 'f1'; correct it"]
+
+
+def test_drafts_are_neither_found_nor_suggested(session: Recorded) -> None:
+    (draft,) = recorded("draft_build")
+    session.answers["listTagged"] = [[draft, *recorded("listTagged_latest_pkg_inherit")]]
+    session.answers["listBuilds"] = [[draft, *recorded("listBuilds_name")]]
+    (found,) = search(Koji(), "open", ["f29-updates"], tell=print)
+    assert dict(found.builds) == {"f29-updates": NVR}
+    session.answers["listTagged"] = [[draft]]
+    (found,) = search(Koji(), "open", ["f29-updates"], tell=print)
+    assert dict(found.builds) == {}
+    session.answers["getBuild"] = [None]
+    with pytest.raises(FetchError, match="is not on") as refused:
+        resolve(Koji(), ["openssl-1.1.1b-1.fc29"], arch="x86_64", tag="f29-updates")
+    assert "draft" not in str(refused.value.hint)
+    assert NVR in str(refused.value.hint)
+
+
+def test_a_build_carries_the_tag_or_one_that_it_inherits(session: Recorded) -> None:
+    assert resolve(Koji(), [NVR], arch="x86_64", tag="f29-updates")
+    assert resolve(Koji(), [NVR], arch="x86_64", tag="f29-build")
+    assert session.requests == 6
+
+
+@pytest.mark.parametrize(
+    ("carried", "where"), [([], "in no tag at all"), (["f29-archive"], "only in f29-archive")]
+)
+def test_a_build_outside_of_the_tag_is_refused(session: Recorded, carried: list[str], where: str) -> None:
+    (row,) = recorded("listTags_build")
+    session.answers["listTags"] = [[{**row, "name": name} for name in carried]]
+    with pytest.raises(FetchError, match=f"{NVR} is not in the tag f29-build .*{where}$") as refused:
+        resolve(Koji(), [NVR], arch="x86_64", tag="f29-build")
+    assert f"pin one that is: {NVR}" in str(refused.value.hint)
+    assert ('tag = "f29-archive"' in str(refused.value.hint)) == bool(carried)
+
+
+def test_a_recipes_tag_that_is_gone_is_told_by_name(session: Recorded) -> None:
+    session.answers["getFullInheritance"] = {
+        "faultCode": 1000, "faultString": "No such tagInfo: 'f1'", "traceback": []
+    }  # fmt: skip
+    with pytest.raises(FetchError, match="what the tag f1 inherits from: No such tagInfo: 'f1'") as refused:
+        resolve(Koji(), [NVR], arch="x86_64", tag="f1")
+    assert "correct `tag`" in str(refused.value.hint)
+
+
+def test_a_build_that_is_under_way_is_not_to_be_replaced_by_another(session: Recorded) -> None:
+    session.answers["getBuild"] = [{**recorded("getBuild_nvr"), "state": koji.BUILD_STATES["BUILDING"]}]
+    with pytest.raises(FetchError, match="BUILDING") as refused:
+        resolve(Koji(), [NVR], arch="x86_64")
+    assert "wait until Koji has built it" in str(refused.value.hint)
+
+
+def test_a_fault_of_one_call_that_tells_of_an_outage_is_asked_again(session: Recorded) -> None:
+    outage = {"faultCode": 1014, "faultString": "database outage", "traceback": []}
+    session.next_answers["getBuild"] = iter([outage, session.answers["getBuild"]])
+    assert resolve(Koji(), [NVR], arch="x86_64")
+    assert session.requests == 4
+
+
+def test_the_key_of_a_source_is_the_same_whatever_else_the_hub_says(session: Recorded) -> None:
+    (build,) = resolve(Koji(), [NVR], arch="x86_64")
+    session.answers["getRPMChecksums"] = {"faultCode": 1000, "faultString": "busy", "traceback": []}
+    session.answers["queryRPMSigs"][0].append({"rpm_id": 5, "sigkey": "0badcafe", "sighash": "0" * 32})
+    (later,) = resolve(Koji(), [NVR], arch="x86_64")
+    assert later.digests != build.digests
+    assert later.sigkeys != build.sigkeys
+    assert later.identity == build.identity
 
 
 def test_refused_call_is_quoted_without_control_characters(session: Recorded) -> None:
