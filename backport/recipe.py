@@ -181,7 +181,8 @@ class SelfTest(Settings):
     install: tuple[Name, ...] = ()
     """The target's own packages that are installed first, before the update."""
     update: tuple[Name, ...] = ()
-    """Packages that the update must bring in although nothing of them was installed."""
+    """Packages that the update must bring in although nothing of them was installed. Where none is named and
+    none of the recipe's packages was there, all of them are installed."""
     starttls: Starttls | None = None
     """The mail server's examination; without it the commands alone are the proof."""
     commands: tuple[Command, ...] = ()

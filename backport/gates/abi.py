@@ -92,7 +92,7 @@ def _check(subject: Subject, old: Solvable, new: Rpm, *, lost: Sequence[str]) ->
         expected=f"all that {old.str()} offers, by {comparison.means}",
         found="all of it, and more" if code & _CHANGE else "all of it, unchanged",
         evidence=[*report, f"log: {comparison.log}"],
-        advice=f'read the log; if no program can miss it, say so under [gates.warn]: "abi.{name}"',
+        advice=f'rebuild what uses it; if no program can miss it, say so under [gates.warn]: "abi.{name}"',
         verdict=verdict,
     )
 

@@ -13,7 +13,7 @@ from backport.artifacts import Check, Verdict
 from backport.probe import transport
 from backport.probe.certificates import dns_names, explain, is_named
 from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
-from backport.probe.ledger import Finding, Ledger
+from backport.probe.ledger import Finding, Ledger, tail
 from backport.probe.smtp import Conversation, NotSmtp, Refused
 from backport.probe.tls import PROTOCOLS, Session
 from backport.recipe import Command, Handshake, SelfTest
@@ -25,9 +25,9 @@ CHAIN_LENGTH = 3
 
 _REFUSED = "refused by an alert"
 _TROUBLE_ADVICE: tuple[tuple[type[WireError], str], ...] = (
-    (Unreachable, "Find out from Exim's log why it does not listen."),
+    (Unreachable, "Mend what Exim's log names: it does not listen."),
     (NoAnswer, "Find out what Exim waits for: look-ups by DNS or ident are the usual reason."),
-    (Closed, "Find out from Exim's main and panic logs why it closed the connection."),
+    (Closed, "Mend what Exim's log, main or panic, names: it closed the connection."),
     (NotSmtp, "Find out what answers on this port: it is no SMTP server."),
     (Refused, "Check tls_advertise_hosts, tls_certificate and tls_privatekey, and Exim's log."),
     (
@@ -84,12 +84,13 @@ def command_id(command: Command) -> str:
     return f"command.{command.id}"
 
 
-def judge_trouble(ledger: Ledger, stage: str, trouble: WireError) -> None:
-    """A conversation that did not come to its end; everything that needed it is barred."""
+def judge_trouble(ledger: Ledger, stage: str, trouble: WireError, *, log: str = "") -> None:
+    """A conversation that did not come to its end; everything that needed it is barred. ``log`` is Exim's."""
     advice = next(text for kind, text in _TROUBLE_ADVICE if isinstance(trouble, kind))
     ledger.compare(
-        f"{stage}.starttls", good=False, expected="a TLS session", found=trouble.message, advice=advice
-    )
+        f"{stage}.starttls", good=False, expected="a TLS session", found=trouble.message,
+        evidence=tail(log), advice=advice,
+    )  # fmt: skip
     ledger.bar((f"{stage}.",), f"{stage}.starttls: {trouble.message}")
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from backport import probe
-from backport.artifacts import Nevra
+from backport.artifacts import Nevra, is_for_debugging
 from backport.errors import SelfTestError
 from backport.probe.errors import WireError
 from backport.probe.ledger import Ledger
@@ -42,6 +42,7 @@ _WORKERS = 4
 COMMAND_TIMEOUT = 120.0
 """Deadline in seconds of each program that runs inside the root."""
 
+_EXIM_SAYS = "Mend what Exim itself says, which is the evidence."
 _LISTENS = f"Exim listens on port {PORT}"
 _BY_HAND = "Run it by hand in an updated system, and read what it says."
 _LIBRARY = "libssl.so"
@@ -83,16 +84,19 @@ class Examiner:
         """
         extra, candidates = (self.candidate.repository,), self.candidate.packages
         wanted = self.self_test.update
+        names = {nevra.name for nevra in candidates}
         with self.ledger.step(
             "update.installed",
             expected="dnf updates from the candidate repository",
             bars=("policy.", "after.", "library.", "transport.", "certificate.", "mail.", "command."),
             advice="Mend what dnf names: a server would fail in the same way.",
         ):
-            names = {nevra.name for nevra in candidates}
             self.stock += [nevra for nevra in self.root.installed() if nevra.name in names]
             log = self.workspace / "update.log"
             self.root.update(extra=extra, log=log, error=SelfTestError)
+            if not wanted and names.isdisjoint(nevra.name for nevra in self.root.installed()):
+                # The target never had any of them: they are not updated but installed.
+                wanted = tuple(sorted(name for name in names if not is_for_debugging(name)))
             if wanted:
                 self.root.install(wanted, extra=extra, log=log, error=SelfTestError)
             inside.judge_update(self.ledger, self.root.installed(), candidates, wanted)
@@ -137,7 +141,7 @@ class Examiner:
             f"{stage}.exim",
             expected=_LISTENS,
             bars=bars,
-            advice="Read what Exim itself says.",
+            advice=_EXIM_SAYS,
         )
 
     @contextlib.contextmanager
@@ -152,7 +156,7 @@ class Examiner:
             offer = Offer(servername=HOST, trust=self.files.trust)
             conversation = converse(exim.dial, offer, helo=HELO, transcript=transcript)
         except WireError as trouble:
-            checks.judge_trouble(self.ledger, stage, trouble)
+            checks.judge_trouble(self.ledger, stage, trouble, log=exim.log())
             self.headline[stage] = trouble.message
             return None
         finally:
@@ -200,9 +204,7 @@ class Examiner:
         check_id = "mail.sender-botnet.coarse"
         trial, log = mail.coarse_trial(exim.files.trial), self.workspace / "exim-coarse.log"
         with (
-            self.ledger.step(
-                check_id, expected="a second Exim listens", advice="Read what Exim itself says."
-            ),
+            self.ledger.step(check_id, expected="a second Exim listens", advice=_EXIM_SAYS),
             running_exim(
                 self.root, exim.files.beside(trial, {Policy.SENDER_BOTNET_COARSE}), log=log, beside=exim
             ) as coarse,
@@ -247,7 +249,7 @@ class Examiner:
             "library.maps",
             expected="the daemon's memory map",
             bars=("library.owner",),
-            advice="Find out from Exim's log why it has ended.",
+            advice=_EXIM_SAYS,
         ):
             files = inside.mapped_files(exim.maps(), _LIBRARY)
             inside.judge_maps(self.ledger, files)

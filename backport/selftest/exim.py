@@ -18,6 +18,7 @@ from pathlib import Path
 
 from backport.errors import SelfTestError
 from backport.files import write_atomically
+from backport.printable import printable
 from backport.probe.errors import Deadline
 from backport.roots.root import Bind, Daemon, Root
 from backport.run import describe_exit
@@ -41,6 +42,8 @@ START_TIMEOUT = 20.0
 
 _FILES = "/etc/exim-selftest"
 _LOGS = ("paniclog", "mainlog")
+_SAID = 20
+"""How many lines of what Exim said are evidence."""
 _SINKS = {behaviour: f"127.0.0.{number}" for number, behaviour in enumerate(Behaviour, start=11)}
 
 
@@ -239,7 +242,12 @@ def _not_started(exim: Exim, message: str) -> SelfTestError:
         for name in _LOGS:
             with contextlib.suppress(OSError):
                 stream.write(read_inside(exim.root, f"{exim.files.trial.spool}/log/{name}"))
-    return SelfTestError(message, hint="Read what Exim itself says.", log=exim.daemon.log)
+    said = exim.daemon.log.read_text("utf-8", "replace").splitlines()
+    evidence = [words for line in said if not line.startswith("$ ") and (words := printable(line))]
+    last = f": {evidence[-1]}" if evidence else ""
+    return SelfTestError(
+        f"{message}{last}", hint="mend what Exim itself says", log=exim.daemon.log, evidence=evidence[-_SAID:]
+    )
 
 
 def _seen_inside(root: Path, line: str) -> str:

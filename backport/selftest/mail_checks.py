@@ -289,7 +289,8 @@ def _not_taken(ledger: Ledger, check_id: str, transfer: Transfer, recipient: str
         check_id,
         expected="a message handed in over TLS",
         found=found,
-        advice="Find out from Exim's log why it does not take mail over TLS.",
+        evidence=tail(transfer.dialogue.log),
+        advice="Mend what Exim's log, the evidence, names: it does not take mail over TLS.",
     )
 
 
@@ -301,6 +302,7 @@ def _unfinished(ledger: Ledger, check_id: str, dialogue: Dialogue) -> bool:
         check_id,
         expected="a dialogue with the server",
         found=dialogue.trouble.message,
-        advice="Find out from Exim's log why the dialogue ended early.",
+        evidence=tail(dialogue.log),
+        advice="Mend what Exim's log, the evidence, names: the dialogue ended early.",
     )
     return True

@@ -79,6 +79,16 @@ def test_packages_are_installed_from_the_candidate_and_the_commands_pass(
     assert (tmp_path / "update.log").exists()
 
 
+def test_packages_that_the_target_never_had_are_taken_where_nothing_is_named(
+    candidate: Candidate, target: Target, shared: Path, tmp_path: Path
+) -> None:
+    examination = examine(candidate, target, shared, tmp_path, update=())
+    assert set(verdicts(examination).values()) == {Verdict.PASS}
+    updated = next(check for check in examination.checks if check.id == "update.installed")
+    assert updated.found == "tiny-1-1.fc28.bp1.noarch"
+    assert examination.stock == ()
+
+
 def test_a_command_that_fails_stops_publishing_and_disturbs_no_other(
     candidate: Candidate, target: Target, shared: Path, tmp_path: Path
 ) -> None:
@@ -99,6 +109,7 @@ def test_a_command_that_fails_stops_publishing_and_disturbs_no_other(
     with pytest.raises(SelfTestError, match=r"command\.fails, command\.missing") as problem:
         selftest.passed(candidate.signed, examination)
     assert problem.value.exit_code == 7
+    assert any("/no/such/file" in line for line in problem.value.evidence)
     assert problem.value.hint
 
 
