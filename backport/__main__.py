@@ -22,6 +22,8 @@ NOBODY_READS = 141
 
 def main() -> NoReturn:
     """Run the command line and exit with the documented code."""
+    # What is made is never for others to change.
+    os.umask(os.umask(0) | 0o022)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
     stdout = sys.stdout

@@ -19,6 +19,7 @@ from backport.bindings import import_bindings
 from backport.errors import BackportError, HostError
 from backport.files import scratch_folder
 from backport.run import find_program, run
+from backport.seals import open_sealer, require_own
 from backport.settings import Key
 from backport.signing.key import show_key
 from backport.site import Koji, Signing, Site
@@ -31,6 +32,8 @@ MOCK_BYTES = 4 * GIB
 """Free space for mock's roots and the builds in them."""
 REPOSITORY_BYTES = GIB
 """Free space for a few generations of what is published."""
+_CACHE_PARTS = ("built", "dnf", "roots", "runs", "sources", "stock")
+"""What backport makes in the cache folder, and believes afterwards."""
 HUB_TIMEOUT = 10.0
 """Seconds that the hub has to answer."""
 
@@ -186,6 +189,8 @@ class Probes:
     signing_key: Callable[[Signing], str] = _signing_key
     check_key: Callable[[Key], None] = _check_key
     hub_version: Callable[[Koji], str] = _hub_version
+    require_own: Callable[[Path], None] = require_own
+    open_sealer: Callable[[Path], object] = open_sealer
 
 
 def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = None) -> tuple[Check, ...]:
@@ -356,6 +361,7 @@ def _folders(site: Site, host: Probes) -> Iterator[Check]:
     ):
         yield _folder_writable(name, folder, host)
         yield _folder_space(name, f"paths.{name}", folder, needed, host)
+    yield _folder_own(cache, host)
     linkable = host.can_link(_existing(cache), _existing(repository))
     yield Check(
         id="folder.links",
@@ -379,6 +385,20 @@ def _folder_writable(name: str, folder: Path, host: Probes) -> Check:
     )
 
 
+def _folder_own(cache: Path, host: Probes) -> Check:
+    """Whether nobody else can change what is used of the cache, in it or in one of its parts."""
+    facts = {"id": "folder.cache.own", "title": "nobody else can write to the cache folder"}
+    try:
+        for folder in (cache, *(cache / name for name in _CACHE_PARTS)):
+            host.require_own(folder)
+    except BackportError as problem:
+        return Check(
+            **facts, verdict=Verdict.FAIL, expected="root alone can write to it", found=problem.message,
+            advice=problem.hint or "",
+        )  # fmt: skip
+    return Check(**facts, verdict=Verdict.PASS, found=str(cache))
+
+
 def _folder_space(name: str, setting: str, folder: Path, needed: int, host: Probes) -> Check:
     free = host.free_bytes(_existing(folder))
     enough = free >= needed
@@ -399,6 +419,7 @@ def _existing(folder: Path) -> Path:
 
 def _keys(site: Site, host: Probes, family: str) -> Iterator[Check]:
     yield _signing(site, host)
+    yield _sealing(site, host)
     for name, key in _pinned_keys(site).items():
         facts = {"id": f"key.{name}", "title": f"public key {name}", "expected": key.fingerprint}
         try:
@@ -422,6 +443,22 @@ def _signing(site: Site, host: Probes) -> Check:
         advice = problem.hint or "backport keys init"
         return Check(**facts, verdict=Verdict.FAIL, found=problem.message, advice=advice)
     return Check(**facts, verdict=Verdict.PASS, found=found)
+
+
+def _sealing(site: Site, host: Probes) -> Check:
+    """The key by which what was built is known again; before its first run a host has none."""
+    file = site.signing.sealing_key
+    facts = {
+        "id": "key.cache",
+        "title": "the key of what was built",
+        "expected": "one that only root can read",
+    }
+    try:
+        if file.exists():
+            host.open_sealer(file)
+    except BackportError as problem:
+        return Check(**facts, verdict=Verdict.FAIL, found=problem.message, advice=problem.hint or "")
+    return Check(**facts, verdict=Verdict.PASS, found=str(file) if file.exists() else f"{file}: not made yet")
 
 
 def _pinned_keys(site: Site) -> dict[str, Key]:

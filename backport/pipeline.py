@@ -44,6 +44,7 @@ from backport.runs.history import Recorder, forget_old_runs, last_run
 from backport.runs.job import Job, Stage, package_inputs
 from backport.runs.report import RunReport
 from backport.runs.results import ResultStore, key_of
+from backport.seals import require_own
 from backport.signing import sign
 
 
@@ -77,9 +78,12 @@ def build(
     """Carry the job's packages over to the target, up to and with the stage ``until``.
 
     A failure is in the report, which is written whatever happens; ``replay`` is the command that it names to
-    try again. Raises HostError only where no report can be written: the cache folder is refused.
+    try again. Raises HostError only where no report can be written: the cache folder is refused, or others
+    can write to it.
     """
     runs = _runs_folder(job)
+    for folder in (job.site.paths.cache, runs):
+        require_own(folder)
     record = Recorder(job, runs=runs, replay=replay)
     try:
         _run_alone(job, record, until=until, force=force, progress=progress)
@@ -160,7 +164,8 @@ def _patch(run: _Run, originals: Sequence[SourceRpm]) -> tuple[PatchedSrpm, ...]
 
 
 def _build(run: _Run, patched: Sequence[PatchedSrpm]) -> tuple[BuiltRpms, ...]:
-    store = ResultStore(run.job.site.paths.cache / "built")
+    site = run.job.site
+    store = ResultStore(site.paths.cache / "built", key=site.signing.sealing_key, note=run.progress.note)
     candidates = run.workspace("candidates")
     built: list[BuiltRpms] = []
     with run.record.stage(Stage.BUILD) as details:

@@ -65,11 +65,19 @@ class Signing(Settings):
     """The key that signs packages and metadata. It never enters a build."""
 
     gnupghome: Path = Path("/etc/backport/gnupg")
-    """The GNUPGHOME that holds the secret key, and nothing else."""
+    """The GNUPGHOME that holds the secret key, and nothing but what backport itself puts there."""
     key: Fingerprint | None = None
     """Needed only where the GNUPGHOME holds more than one secret key."""
     passphrase_file: Path | None = None
     """First line: the passphrase. Without it, gpg's agent is asked."""
+    cache_key: Path | None = None
+    """The file with the secret key by which what was built is known again as one's own; it is made where it
+    is missing, and all is built again. Default: ``backport-cache-key`` in the GNUPGHOME."""
+
+    @property
+    def sealing_key(self) -> Path:
+        """Where the key of the cache's seals is."""
+        return self.cache_key or self.gnupghome / "backport-cache-key"
 
 
 class Mock(Settings):

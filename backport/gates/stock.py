@@ -18,6 +18,7 @@ from backport.progress import Progress
 from backport.repodata import FOLDER, REPOMD, bindings
 from backport.roots.dnf import expand_url, folder_of
 from backport.roots.root import REPOMD_LIMITS
+from backport.seals import require_own
 from backport.sources.download import download
 from backport.target import Repository, Target
 from backport.web import Limits
@@ -48,7 +49,9 @@ class Stock:
     progress: Progress
 
     def metadata(self) -> dict[str, Metadata]:
-        """The metadata of every repository, by its id. Raises PublishError."""
+        """The metadata of every repository, by its id. Raises PublishError, HostError
+        when others can write to the cache."""
+        require_own(self.cache)
         return {repository.id: self._metadata_of(repository) for repository in self.target.repositories}
 
     def package(self, repository_id: str, location: str, checksum: tuple[str, str]) -> Path:

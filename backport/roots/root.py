@@ -47,7 +47,7 @@ BUILDER_NAME, BUILDER_GROUP = "mockbuild", "mock"
 HOME = "/builddir"
 KEPT_BASE_ROOTS = 4
 LOCK_TIMEOUT = 3600.0
-KEY = Path("/run/backport-cache-key")
+KEY = Path("/run/backport-roots/seal-key")
 """The key of the base roots' seals. It goes when the host is restarted, as they do."""
 DATABASE = "/var/lib/rpm"
 """Where the target's releases keep the rpm database."""

@@ -26,6 +26,7 @@ from backport.artifacts import Rpm, SourceRpm
 from backport.errors import FetchError
 from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.progress import Progress
+from backport.seals import require_own
 from backport.settings import Key
 from backport.site import Koji
 from backport.sources.download import FileMissing, download
@@ -50,9 +51,11 @@ def fetch(
 
     ``keys`` are the pinned ones, of which one must have signed. An interrupted download leaves its part
     behind for the next run. Raises FetchError: not to be had, cut short, changed, another package, not
-    a source package, not signed, signed by another key, or the cache cannot be written.
+    a source package, not signed, signed by another key, or the cache cannot be written. Raises HostError
+    when others can write to the cache.
     """
     try:
+        require_own(cache / "sources")
         return _fetch(build, koji, _Store(folder=cache / "sources", build=build), keys, progress)
     except OSError as problem:
         reason = f"{problem.filename or cache}: {problem.strerror}"

@@ -73,8 +73,12 @@ def _collect(built: BuiltRpms, job: Job, disk: Path) -> object:
     )
 
 
+def _store(disk: Path) -> ResultStore:
+    return ResultStore(disk / "built", key=disk.with_name("cache-key"), note=print)
+
+
 def _keep(built: BuiltRpms, _job: Job, disk: Path) -> object:
-    return ResultStore(disk / "built").keep("key", built)
+    return _store(disk).keep("key", built)
 
 
 def _sign(built: BuiltRpms, job: Job, disk: Path) -> object:
@@ -116,7 +120,7 @@ def test_a_full_disk_is_told_as_the_stages_own_failure(
 def test_what_the_store_could_not_keep_leaves_nothing_and_can_be_kept_later(
     disk: Disk, built: BuiltRpms
 ) -> None:
-    store = ResultStore(disk.folder / "built")
+    store = _store(disk.folder)
     disk.fill()
     with pytest.raises(OSError, match="No space left"):
         store.keep("key", built)

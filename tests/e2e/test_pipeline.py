@@ -16,6 +16,7 @@ import pytest
 
 from backport import repodata
 from backport.errors import HostError
+from backport.files import digest_of
 from tests.e2e.command import Bench, bench
 from tests.e2e.shelf import snapshot
 from tests.lab.serve import Served
@@ -164,6 +165,31 @@ def test_another_build_of_the_same_version_is_refused(fresh: Bench) -> None:
     fresh.change("[packages.hello]", "[packages.hello]\nbump = 2")
     assert fresh.build()[0].code == 0
     assert "hello-1.0-1.fc28.bp2.x86_64.rpm" in fresh.published()
+
+
+def test_a_package_that_somebody_put_into_the_cache_is_not_used(fresh: Bench) -> None:
+    (package,) = (fresh.folder / "cache" / "built").glob("*/hello-1*.x86_64.rpm")
+    (other,) = (fresh.folder / "cache" / "built").glob("*/hello-devel-*.x86_64.rpm")
+    built = digest_of(package)
+    package.write_bytes(other.read_bytes())
+    manifest = package.with_name("result.json")
+    manifest.write_text(manifest.read_text().replace(built, digest_of(package)))
+    result, report = fresh.build("--until", "build")
+    assert (result.code, report["outcome"]) == (0, "stopped")
+    assert f"hello: what lies in {package.parent} is not what was built here" in result.errors.replace(
+        "\n", ""
+    )
+    (stage,) = [stage for stage in report["stages"] if stage["name"] == "build"]
+    assert built in {one["sha256"] for one in stage["details"]["hello"]}
+    assert digest_of(package) == built
+
+
+def test_a_cache_that_others_can_write_to_is_refused(fresh: Bench) -> None:
+    (fresh.folder / "cache" / "built").chmod(0o777)
+    result = fresh.run("build", "hello", "--target", "f28", "--until", "build")
+    assert result.code == 9
+    assert "built: others can write to it (mode 0777)" in result.errors.replace("\n", " ")
+    assert "FAIL" in fresh.run("doctor", "--offline").output.upper()
 
 
 def test_what_was_rolled_back_is_held_until_somebody_wants_it(fresh: Bench) -> None:

@@ -13,8 +13,9 @@ from backport import doctor
 from backport.artifacts import Check, Verdict
 from backport.doctor import CACHE_BYTES, GIB, Probes, examine_host
 from backport.errors import HostError, SignError, UsageError
+from backport.seals import open_sealer, require_own
 from backport.settings import Key
-from backport.site import Koji, Mock, Signing, Site
+from backport.site import Koji, Mock, Paths, Signing, Site
 
 ROOT = Path(__file__).parents[2]
 DEBIAN = {"ID": "debian", "VERSION_ID": "12"}
@@ -63,6 +64,8 @@ class Host:
             "signing_key": lambda _signing: "A" * 40,
             "check_key": nothing,
             "hub_version": lambda _koji: "1.35.3",
+            "require_own": nothing,
+            "open_sealer": nothing,
         }
         return Probes(**{**probes, **self.changes})  # type: ignore[arg-type]  # named by the tests
 
@@ -357,3 +360,36 @@ def test_without_the_bindings_what_needs_them_is_passed_over() -> None:
     assert checks["mock.user"].verdict is Verdict.SKIPPED
     assert checks["key.fedora-28"].verdict is Verdict.SKIPPED
     assert checks["hub"].verdict is Verdict.SKIPPED
+
+
+def test_a_cache_that_others_can_write_to_is_told(tmp_path: Path) -> None:
+    site = Site(paths=Paths(cache=tmp_path / "cache"))
+    (tmp_path / "cache" / "built").mkdir(parents=True)
+    (tmp_path / "cache" / "built").chmod(0o777)
+    host = Host()
+    host.changes = {"require_own": require_own}
+    check = host.examine(site)["folder.cache.own"]
+    assert check.verdict is Verdict.FAIL
+    assert check.found.startswith(f"{tmp_path / 'cache' / 'built'}: others can write to it (mode 0777)")
+    assert check.advice.startswith(f"chmod go-w {tmp_path / 'cache' / 'built'}")
+    (tmp_path / "cache" / "built").chmod(0o755)
+    assert host.examine(site)["folder.cache.own"].verdict is Verdict.PASS
+
+
+def test_the_key_of_the_cache_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    site = Site(signing=Signing(gnupghome=tmp_path))
+    host = Host()
+    host.changes = {"open_sealer": open_sealer}
+    check = host.examine(site)["key.cache"]
+    assert (check.verdict, check.found) == (Verdict.PASS, f"{tmp_path / 'backport-cache-key'}: not made yet")
+    assert not list(tmp_path.iterdir())
+    open_sealer(site.signing.sealing_key)
+    assert host.examine(site)["key.cache"].found == str(tmp_path / "backport-cache-key")
+    site.signing.sealing_key.chmod(0o644)
+    assert "others can read the key" in faults_found(host.examine(site)["key.cache"])
+
+
+def faults_found(check: Check) -> str:
+    """What a check that stops has found."""
+    assert check.stops
+    return check.found
