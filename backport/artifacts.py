@@ -110,13 +110,17 @@ class SourceRpm:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How rpmbuild is asked to build: bconds, macros, whether %check runs, the deadline in seconds."""
+    """How rpmbuild is asked to build: bconds, macros, whether %check runs, the deadline in seconds; and its
+    limits of processes, memory (in MiB) and open files, None: what the host gives."""
 
     with_: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     macros: Mapping[str, str] = field(default_factory=dict)
     check: bool = True
     timeout: int = 4 * 3600
+    processes: int | None = None
+    memory: int | None = None
+    files: int | None = None
 
     def arguments(self) -> tuple[str, ...]:
         """The options as rpmbuild and mock both spell them (``--with``, ``--without``, ``--define``)."""

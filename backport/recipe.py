@@ -80,6 +80,13 @@ class Build(Settings):
     """Whether %check runs."""
     timeout: int = Field(default=4 * 3600, ge=1, le=7 * 24 * 3600)
     """Deadline of the build in seconds."""
+    processes: int | None = Field(default=None, ge=64, le=4_000_000)
+    """How many processes the build may have at a time, threads among them. Default: 4096, or 256 for each
+    core where that is more."""
+    memory: int | None = Field(default=None, ge=64)
+    """How much memory the build may use, in MiB. Default: nine tenths of the host's."""
+    files: int | None = Field(default=None, ge=256, le=1024 * 1024)
+    """How many files each of its processes may have open. Default: 16384."""
 
     @model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Build:
@@ -90,8 +97,9 @@ class Build(Settings):
     def options(self) -> BuildOptions:
         """The same as the artifact that builders take."""
         return BuildOptions(
-            with_=self.with_, without=self.without, macros=self.macros, check=self.check, timeout=self.timeout
-        )
+            with_=self.with_, without=self.without, macros=self.macros, check=self.check,
+            timeout=self.timeout, processes=self.processes, memory=self.memory, files=self.files,
+        )  # fmt: skip
 
 
 class Package(Settings):

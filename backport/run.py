@@ -46,6 +46,8 @@ class Completed:
     exit_code: int
     output: bytes
     seconds: float
+    reached: str = ""
+    """Which of a sandbox's limits it ran into, if it failed."""
     log_start: int = 0
     """The byte of its log, if it has one, where what it printed begins."""
 

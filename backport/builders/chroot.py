@@ -31,6 +31,7 @@ from backport.builders.common import (
 from backport.causes import causes_of
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.files import remove_tree, scratch_folder
+from backport.roots.limits import Bounds
 from backport.roots.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
 from backport.run import Completed, describe_exit
 from backport.target import Target
@@ -219,13 +220,16 @@ class _Build:
         env = {"RPM_BUILD_NCPUS": str(len(os.sched_getaffinity(0)))}
         # A login shell, as mock uses one: packages may bring settings in /etc/profile.d.
         shell = ["bash", "--login", "-c", 'umask 022; exec "$@"', "bash"]
+        options = self.patched.options
+        limits = Bounds(processes=options.processes, memory=options.memory, files=options.files)
         return self.root.run(
             [
                 *shell, "rpmbuild", *words, "--nodeps", "--target", self.root.target.arch,
-                *self.patched.options.arguments(), f"{_TOP}/SPECS/{self.patched.spec.name}",
+                *options.arguments(), f"{_TOP}/SPECS/{self.patched.spec.name}",
             ],
             timeout=timeout, error=BuildError, timeout_error=BuildTimeout, accept=None, log=self.log, env=env,
-            binds=[Bind(host=self.results, inside=_RESULTS, writable=True)], folder="/builddir",
+            limits=limits, folder="/builddir",
+            binds=[Bind(host=self.results, inside=_RESULTS, writable=True)],
             what=f"{self._name}: rpmbuild", hint="raise `build.timeout` of the package in the recipe",
         )  # fmt: skip
 
@@ -237,6 +241,9 @@ class _Build:
         hint, why = causes.hint or MEND_HINT, f": {causes.summary}" if causes.summary else ""
         if completed.exit_code < 0 or completed.exit_code > _SIGNALLED:
             hint, why = "something ended it: has memory run out? See `journalctl --dmesg`", ""
+        if completed.reached:
+            why = f": it ran into {completed.reached}{why}"
+            hint = "raise it under the package's `build` in the recipe, if the package needs that much"
         raise BuildError(
             f"{self._name}: {what}: {describe_exit(completed.exit_code)}{why}",
             hint=hint,

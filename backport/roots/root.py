@@ -20,7 +20,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from backport.artifacts import Nevra
 from backport.errors import BackportError, BuildRootError, HostError
 from backport.files import digest_of, locked, write_atomically
 from backport.roots.dnf import Action, Dnf, ExtraRepository, expand_url, folder_of
+from backport.roots.limits import Bounds
 from backport.roots.sandbox import Bind, Daemon, Sandbox
 from backport.roots.scratch import live_folder, remove
 from backport.run import Completed, network_environment, run
@@ -134,6 +135,7 @@ class Root:
         log: Path | None = None,
         what: str | None = None,
         hint: str | None = None,
+        limits: Bounds | None = None,
     ) -> Completed:
         """Run a program inside the root to its end.
 
@@ -142,6 +144,7 @@ class Root:
         (``beside``). All processes that it leaves behind are ended. See `Sandbox.run` for the rest.
         """
         sandbox = self._sandbox(user, network=network, beside=beside, binds=binds, env=env, folder=folder)
+        sandbox = replace(sandbox, limits=limits or sandbox.limits)
         return sandbox.run(
             _as_user(user, argv), timeout=timeout, error=error, timeout_error=timeout_error, accept=accept,
             stdin=stdin, log=log, what=what or f"{PurePosixPath(argv[0]).name} failed", hint=hint,

@@ -2,7 +2,8 @@
 
 A sandbox has mount, pid, ipc, uts and cgroup namespaces of its own and, unless told otherwise, a
 network with nothing but a loopback. It sees what is mounted into it, has the capabilities that are
-named and can gain no other (bubblewrap sets ``no_new_privs``). Its environment is made from nothing.
+named and can gain no other (bubblewrap sets ``no_new_privs``; no user namespace can be made). How many
+processes, how much memory and how many open files it has is limited. Its environment is made from nothing.
 Every mount lies in its own namespace, so that there is nothing to clean up on the host however it
 ends; it ends with the thread that started it at the latest.
 """
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from backport.errors import BackportError, HostError
+from backport.roots.limits import NO_WISHES, Bounds, fenced
+from backport.roots.seccomp import without_user_namespaces
 from backport.run import Completed, describe_exit, run, running
 
 _START_DEADLINE = 10.0
@@ -77,6 +80,8 @@ class Sandbox:
     """Whether the host's network is shared."""
     beside: Daemon | None = None
     """A running program whose network is joined."""
+    limits: Bounds = NO_WISHES
+    """How much of the host it may use."""
 
     def with_binds(self, binds: Sequence[Bind]) -> Sandbox:
         """The same sandbox that sees more of the host."""
@@ -100,13 +105,13 @@ class Sandbox:
         No process of the sandbox is left when this returns or raises. An exit code above 128 is 128
         plus the signal that ended the program. Raises HostError when the sandbox cannot be made.
         """
-        with _opened_status() as status:
+        with _opened_status() as status, fenced(self.limits) as fence, _filter() as seccomp:
             try:
                 completed = run(
-                    self._command(argv, status.descriptor),
+                    [*fence.words, *self._command(argv, status.descriptor, seccomp)],
                     timeout=timeout, error=error, timeout_error=_Deadline, accept=accept, stdin=stdin,
                     log=log, what=what or f"{Path(argv[0]).name} failed", hint=hint, env=self.environment,
-                    pass_fds=(status.descriptor,),
+                    pass_fds=(status.descriptor, seccomp),
                 )  # fmt: skip
             except HostError:
                 raise
@@ -120,21 +125,23 @@ class Sandbox:
                 status.wait_until_gone()
             if completed.exit_code > 0 and not status.program_ran:
                 raise _no_sandbox(describe_exit(completed.exit_code), log)
-            return replace(completed, argv=tuple(str(word) for word in argv))
+            reached = fence.reached() if completed.exit_code else ""
+            return replace(completed, argv=tuple(str(word) for word in argv), reached=reached)
 
     @contextlib.contextmanager
     def start(self, argv: Sequence[str | Path], *, log: Path, error: type[BackportError]) -> Iterator[Daemon]:
         """A program that runs in the sandbox while the block lasts; it and all its children are ended
         when the block is left. Raises ``error`` when it ends at once, HostError without a sandbox."""
-        with _opened_status() as status:
-            command, passed = self._command(argv, status.descriptor), (status.descriptor,)
+        with _opened_status() as status, fenced(self.limits) as fence, _filter() as seccomp:
+            command = [*fence.words, *self._command(argv, status.descriptor, seccomp)]
+            passed = (status.descriptor, seccomp)
             try:
                 with running(command, env=self.environment, log=log, pass_fds=passed) as process:
                     yield Daemon(pid=_program(process, status, argv, log, error), log=log, process=process)
             finally:
                 status.wait_until_gone()
 
-    def _command(self, argv: Sequence[str | Path], descriptor: int) -> list[str]:
+    def _command(self, argv: Sequence[str | Path], descriptor: int, seccomp: int) -> list[str]:
         joined = ["nsenter", f"--net=/proc/{self.beside.pid}/ns/net", "--"] if self.beside else []
         shares_network = self.network or self.beside is not None
         return [
@@ -142,6 +149,7 @@ class Sandbox:
             "--unshare-cgroup-try", *([] if shares_network else ["--unshare-net"]), "--hostname", "localhost",
             *self.mounts, "--chdir", self.folder, "--cap-drop", "ALL",
             *(word for name in self.capabilities for word in ("--cap-add", f"CAP_{name}")),
+            "--seccomp", str(seccomp),
             "--json-status-fd", str(descriptor), "--", *(str(word) for word in argv),
         ]  # fmt: skip
 
@@ -182,6 +190,17 @@ def _opened_status() -> Iterator[_Status]:
     descriptor = os.memfd_create("sandbox-status", os.MFD_CLOEXEC)
     try:
         yield _Status(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _filter() -> Iterator[int]:
+    """The descriptor from which bubblewrap reads the filter of system calls."""
+    descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+    try:
+        os.pwrite(descriptor, without_user_namespaces(), 0)
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -169,7 +169,7 @@ def test_another_build_of_the_same_version_is_refused(fresh: Bench) -> None:
 
 def test_a_package_that_somebody_put_into_the_cache_is_not_used(fresh: Bench) -> None:
     (package,) = (fresh.folder / "cache" / "built").glob("*/hello-1*.x86_64.rpm")
-    (other,) = (fresh.folder / "cache" / "built").glob("*/hello-devel-*.x86_64.rpm")
+    (other,) = (fresh.folder / "cache" / "built").glob("*/libgreet-1*.x86_64.rpm")
     built = digest_of(package)
     package.write_bytes(other.read_bytes())
     manifest = package.with_name("result.json")
@@ -189,7 +189,6 @@ def test_a_cache_that_others_can_write_to_is_refused(fresh: Bench) -> None:
     result = fresh.run("build", "hello", "--target", "f28", "--until", "build")
     assert result.code == 9
     assert "built: others can write to it (mode 0777)" in result.errors.replace("\n", " ")
-    assert "FAIL" in fresh.run("doctor", "--offline").output.upper()
 
 
 def test_what_was_rolled_back_is_held_until_somebody_wants_it(fresh: Bench) -> None:

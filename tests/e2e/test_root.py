@@ -19,6 +19,7 @@ import pytest
 
 from backport.errors import BuildError, BuildRootError
 from backport.repodata import write_repodata
+from backport.roots.limits import Bounds
 from backport.roots.root import BUILDER_UID, ExtraRepository, Root, clean_root
 from backport.target import Target
 from tests.e2e import tiny
@@ -94,6 +95,39 @@ def test_root_inside_cannot_get_out(shared: Root) -> None:
     for attempt in ("mount -t tmpfs none /mnt", "mknod /tmp/disk b 8 0", "echo 1 > /proc/sys/kernel/sysrq"):
         with pytest.raises(BuildError):
             inside(shared, attempt, user="root")
+
+
+def test_no_user_namespace_can_be_made_inside(shared: Root) -> None:
+    # clone3 is left out: what the C library takes instead is what is tried.
+    new_user = 0x10000000
+    tries = {
+        "unshare": f"syscall(272, {new_user})",
+        "clone": f"syscall(56, {new_user} | 17, 0, 0, 0, 0)",
+    }
+    for user in ("builder", "root"):
+        with pytest.raises(BuildError):
+            inside(shared, "unshare --user true", user=user)
+        for call in tries.values():
+            assert inside(shared, f"perl -e '$r = {call}; print \"$r $!\"'", user=user).startswith("-1 ")
+        assert inside(shared, "perl -e 'print syscall(435, 0, 0), \" \", $! + 0'", user=user) == "-1 38"
+        assert inside(shared, "(true | cat) && echo works", user=user) == "works"
+
+
+def test_processes_memory_and_files_are_limited(shared: Root) -> None:
+    forking = "for (1..500) { my $pid = fork; die unless defined $pid; sleep 60 unless $pid }"
+    limits = Bounds(processes=64, memory=128, files=300)
+    for user in ("builder", "root"):
+        bombed = shared.run(
+            ["perl", "-e", forking], timeout=TIMEOUT, error=BuildError, limits=limits, user=user, accept=None
+        )
+        assert bombed.exit_code != 0
+        assert bombed.reached == "its limit of 64 processes (`processes`)"
+        hungry = ["perl", "-e", "$x = 'x' x (1 << 29); print length $x"]
+        ended = shared.run(hungry, timeout=TIMEOUT, error=BuildError, limits=limits, user=user, accept=None)
+        assert ended.exit_code != 0
+        assert ended.reached == "its limit of 128 MiB of memory (`memory`)"
+        assert inside(shared, "ulimit -Sn; ulimit -Hn", limits=limits, user=user) == "300\n300"
+    assert not list(Path("/sys/fs/cgroup").rglob(f"backport-{os.getpid()}-*"))
 
 
 def test_what_a_program_leaves_behind_is_ended(shared: Root, marker: str) -> None:
