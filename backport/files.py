@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from backport.errors import BackportError
 
+_MAKING = ".making-"
 _CHUNK = 256 * 1024
 _NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 _BATCH = 100
@@ -163,13 +164,56 @@ def locked(path: Path, *, timeout: float, error: type[BackportError], what: str)
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A folder for work in progress below ``parent``, gone afterwards however the work ended."""
+    """A folder for work in progress below ``parent``, gone afterwards however the work ended.
+
+    It is held meanwhile, so that one whose process was killed is known by `is_abandoned`.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    making = Path(tempfile.mkdtemp(dir=parent, prefix=_MAKING))
+    folder = making.with_name(f"{prefix}{making.name.removeprefix(_MAKING)}")
     try:
-        yield folder
+        with contextlib.closing(Hold(making, folder)):
+            yield folder
     finally:
         remove_tree(folder)
+
+
+class Hold:
+    """A lock on a new folder, which the kernel frees when this process ends.
+
+    The folder is made under another name (``making``), so that it is never seen as ``folder`` without its
+    lock. Raises OSError.
+    """
+
+    def __init__(self, making: Path, folder: Path) -> None:
+        self._descriptor = os.open(making, os.O_RDONLY | os.O_DIRECTORY)
+        # A file system without such locks tells `is_abandoned` so, too.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        making.rename(folder)
+
+    def close(self) -> None:
+        """Free the lock."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether this is a folder of one's own that no process holds any more."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        state = os.fstat(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return state.st_uid == os.geteuid()
+    finally:
+        os.close(descriptor)
 
 
 def remove_tree(folder: Path) -> None:

@@ -42,6 +42,7 @@ from backport.repository.documents import Account
 from backport.roots.root import clean_root
 from backport.runs.history import Recorder, forget_old_runs, last_run
 from backport.runs.job import Job, Stage, package_inputs
+from backport.runs.leftovers import remove_leftovers
 from backport.runs.report import RunReport
 from backport.runs.results import ResultStore, key_of
 from backport.seals import require_own
@@ -100,6 +101,8 @@ def build(
 
 
 def _run_alone(job: Job, record: Recorder, *, until: Stage, force: bool, progress: Progress) -> None:
+    for left in remove_leftovers(job.site):
+        progress.note(f"removed what a killed process had left: {left}")
     guard = _runs_folder(job) / f".{job.name}-{job.target.name}.lock"
     busy = f"{job.name} is being built for {job.target.name}"
     with locked(guard, timeout=0, error=BuildRootLocked, what=busy):

@@ -336,7 +336,7 @@ def _parse_listing(text: str) -> _Listing:
 def _gnupg_home() -> contextlib.AbstractContextManager[Path]:
     """An empty GNUPGHOME. It lies below the system's temporary folder, since gpg looks there for sockets
     and the path of a socket must be short (108 bytes)."""
-    return scratch_folder(Path(tempfile.gettempdir()), "gnupg-")
+    return scratch_folder(Path(tempfile.gettempdir()), "backport-gnupg-")
 
 
 def _gpg(home: Path, *arguments: str | Path, error: type[BackportError]) -> bytes:

@@ -123,14 +123,18 @@ def gc(
 ) -> None:
     """Remove what killed processes left behind. The next `backport build` does that, too.
 
+    Beside generations that are half made these are folders of runs without a report and temporary keyrings.
+
     \b
     Example:
         backport repo gc --target f28
     """
     from backport.repository.changes import collect_garbage
+    from backport.runs.leftovers import remove_leftovers
 
     place = place_of(target, channel, config)
-    gone = collect_garbage(
+    gone = remove_leftovers(place.site)
+    gone += collect_garbage(
         place.folder, target=place.target, base_url=place.site.url, signing=place.site.signing
     )
     _tell_removed(gone, as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from backport.errors import (
     SignError,
     from_os,
 )
-from backport.files import remove_tree, write_atomically
+from backport.files import Hold, remove_tree, write_atomically
 from backport.runs.job import Job, Stage
 from backport.runs.report import (
     Failure,
@@ -41,6 +42,8 @@ from backport.runs.report import (
     to_junit,
 )
 
+REPORT = "report.json"
+"""Where in a run's folder its report is; without one, the run goes on or was killed."""
 KEPT_RUNS = 100
 """How many runs' folders are kept; the oldest go first."""
 TRACEBACK = "traceback.log"
@@ -84,7 +87,10 @@ class Recorder:
         self._current = Stage.RESOLVE
         self._published: PublishedRepo | None = None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            runs.mkdir(parents=True, exist_ok=True)
+            making = Path(tempfile.mkdtemp(dir=runs, prefix=".making-"))
+            making.chmod(0o755)
+            self._hold = Hold(making, self.folder)
         except OSError as problem:
             raise from_os(problem, HostError) from problem
 
@@ -158,7 +164,8 @@ class Recorder:
             failure=self._failure(ending) if ending else None,
         )
         try:
-            self._write(report, problem)
+            with contextlib.closing(self._hold):
+                self._write(report, problem)
         except OSError as refused:
             unwritten = report.failure or self._failure(from_os(refused, HostError))
             return replace(report, failure=unwritten)
@@ -167,7 +174,7 @@ class Recorder:
     def _write(self, report: RunReport, problem: BaseException | None) -> None:
         # First of all, since it makes room where a full disk was what ended the run.
         _tidy(self.folder)
-        write_atomically(self.folder / "report.json", to_json(report))
+        write_atomically(self.folder / REPORT, to_json(report))
         write_atomically(self.folder / "junit.xml", to_junit(report))
         if problem is not None:
             write_atomically(self.folder / TRACEBACK, "".join(traceback.format_exception(problem)))
@@ -207,7 +214,7 @@ def past_runs(runs: Path) -> Iterator[RunReport]:
     """The reports of past runs, newest first; a folder without a readable report is passed over."""
     for folder in sorted(runs.glob("*Z-*"), reverse=True):
         with contextlib.suppress(OSError, ValueError):
-            yield from_json((folder / "report.json").read_text())
+            yield from_json((folder / REPORT).read_text())
 
 
 def last_run(runs: Path, recipe: str, target: str) -> RunReport | None:
