@@ -182,7 +182,9 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm]) -> tuple[BuiltRpms, ...]:
             if result is None:
                 run.progress.note(f"building {one.source.rpm.nevra} with {run.builder.name}")
                 folder = candidates if earlier else None
-                fresh = run.builder.build(one, candidates=folder, workspace=run.workspace("build", name))
+                fresh = run.builder.build(
+                    one, candidates=folder, workspace=run.workspace("build", name), progress=run.progress
+                )
                 result = store.keep(key, fresh)
             else:
                 run.progress.note(f"{name} was built before from the same inputs")

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
+
+from backport.printable import printable
+
+_CHUNK = 1024 * 1024
+_MOST = 16
+"""How many chunks of a log are read at once."""
+_LINE = 2000
+_SECTION = re.compile(r"^Executing\((%\w+)\): ")
+"""What rpmbuild prints when it begins a section of the spec; only shown, nothing is decided by it."""
 
 
 class Progress(Protocol):
@@ -14,6 +30,9 @@ class Progress(Protocol):
     def transfer(self, what: str, done: int, total: int | None) -> None:
         """``done`` of ``total`` bytes of ``what`` have arrived (None: nobody knows how many)."""
 
+    def following(self, message: str, log: Path) -> AbstractContextManager[None]:
+        """While the block lasts, one long thing is being done that tells of itself in a log."""
+
 
 class Silent:
     """A listener that shows nothing."""
@@ -23,3 +42,50 @@ class Silent:
 
     def transfer(self, what: str, done: int, total: int | None) -> None:
         """Show nothing."""
+
+    def following(self, message: str, log: Path) -> AbstractContextManager[None]:  # noqa: ARG002  # a listener
+        """Show nothing."""
+        return contextlib.nullcontext()
+
+
+class Follower:
+    """The lines of a log while it is written, harmless for a terminal, and the spec's section they are of.
+
+    The log need not be there yet. It may be written by what is not trusted: only a plain file is read.
+    """
+
+    def __init__(self, log: Path, *, start: int = 0) -> None:
+        self.section = ""
+        self._log = log
+        self._offset = start
+        self._rest = b""
+
+    def lines(self) -> Iterator[str]:
+        """The lines that came whole since the last time; those that are too long are cut."""
+        for _ in range(_MOST):
+            chunk = self._read()
+            if not chunk:
+                return
+            *whole, self._rest = (self._rest + chunk).split(b"\n")
+            if len(self._rest) > _LINE:
+                whole, self._rest = [*whole, self._rest], b""
+            for line in whole:
+                text = line[:_LINE].decode("utf-8", "replace")
+                if found := _SECTION.match(text):
+                    self.section = found[1]
+                text = text.expandtabs()
+                yield " " * (len(text) - len(text.lstrip(" "))) + printable(text, _LINE)
+
+    def _read(self) -> bytes:
+        try:
+            descriptor = os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        with os.fdopen(descriptor, "rb") as stream:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode) or state.st_size <= self._offset:
+                return b""
+            stream.seek(self._offset)
+            chunk = stream.read(_CHUNK)
+        self._offset += len(chunk)
+        return chunk

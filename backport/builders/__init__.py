@@ -9,6 +9,7 @@ from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.chroot import ChrootBuilder
 from backport.builders.mock import MockBuilder
 from backport.errors import HostError
+from backport.progress import Progress
 from backport.roots.dnf import ExtraRepository
 from backport.run import find_program
 from backport.site import Mock
@@ -35,6 +36,7 @@ class Builder(Protocol):
         candidates: Path | None,
         published: ExtraRepository | None = None,
         workspace: Path,
+        progress: Progress | None = None,
     ) -> BuiltRpms:
         """Build one package, in a root of the newest that the target's repositories and ``published`` hold.
 

@@ -31,6 +31,7 @@ from backport.builders.common import (
 from backport.causes import causes_of
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.files import remove_tree, scratch_folder
+from backport.progress import Progress, Silent
 from backport.roots.limits import Bounds
 from backport.roots.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
 from backport.run import Completed, describe_exit
@@ -69,6 +70,7 @@ class ChrootBuilder:
         candidates: Path | None,
         published: ExtraRepository | None = None,
         workspace: Path,
+        progress: Progress | None = None,
     ) -> BuiltRpms:
         """Build the package in a clean root.
 
@@ -76,11 +78,15 @@ class ChrootBuilder:
         the deadline, BuildError when rpmbuild fails or is killed. The logs remain in any case.
         """
         extra = beside_target(candidates, published)
+        told, name = progress or Silent(), patched.source.rpm.nevra.name
+        told.note(f"making a clean root for {name}")
         with clean_root(self.target, cache=self.cache, workspace=workspace) as root:
             build = _Build(root=root, patched=patched, extra=extra, workspace=workspace)
             build.prepare()
-            dynamic = build.install_dependencies()
-            build.compile(pack_again=dynamic)
+            with told.following(f"packing {name} and installing what it needs to be built", root.log):
+                dynamic = build.install_dependencies()
+            with told.following(f"compiling {name}", build.log):
+                build.compile(pack_again=dynamic)
             return collect(
                 build.results,
                 workspace / "rpms",

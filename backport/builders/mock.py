@@ -51,6 +51,7 @@ from backport.errors import (
     HostError,
     Interrupted,
 )
+from backport.progress import Progress, Silent
 from backport.roots.dnf import ExtraRepository
 from backport.roots.scratch import is_live, live_folder
 from backport.run import Completed, describe_exit, network_environment, run
@@ -109,6 +110,7 @@ class MockBuilder:
         candidates: Path | None,
         published: ExtraRepository | None = None,
         workspace: Path,
+        progress: Progress | None = None,
     ) -> BuiltRpms:
         """Build the package in a clean root of mock's.
 
@@ -131,9 +133,13 @@ class MockBuilder:
             mock.make_folders()
             mock.sweep()
             with mock.cleaned():
+                told, name = progress or Silent(), patched.source.rpm.nevra.name
                 try:
-                    mock.pack()
-                    mock.rebuild()
+                    with told.following(f"making a root and packing {name} in it", workspace / "mock.log"):
+                        mock.pack()
+                    build_log = mock.results / "build.log"
+                    with told.following(f"installing what {name} needs and compiling it", build_log):
+                        mock.rebuild()
                 except BackportError as problem:
                     problem.command = mock.keep_for_use_by_hand(candidates, published)
                     raise

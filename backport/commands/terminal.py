@@ -5,12 +5,15 @@ Colours and moving lines only where the stream is a terminal; rich respects NO_C
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, ConsoleOptions
@@ -28,6 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backport.artifacts import Check, Verdict
+from backport.progress import Follower
 
 _STYLES = {
     Verdict.PASS: "green",
@@ -36,6 +40,9 @@ _STYLES = {
     Verdict.WARN: "yellow",
     Verdict.SKIPPED: "dim",
 }
+HEARTBEAT = 120.0
+"""After how many seconds a sign of life is due where no line moves."""
+_LOOK, _JOIN = 1.0, 10.0
 _LEVELS = ("B", "kB", "MB", "GB")
 
 
@@ -75,12 +82,16 @@ def errors() -> Console:
 class TerminalProgress:
     """Progress for people: a moving line on a terminal, one plain line per step elsewhere.
 
-    ``doing`` is the word for what a transfer does.
+    ``doing`` is the word for what a transfer does. Where no line moves, work that is followed in its log
+    gives a sign of life every few minutes; with ``verbose`` the log itself is shown.
     """
 
-    def __init__(self, console: Console | None = None, *, doing: str = "downloading") -> None:
+    def __init__(
+        self, console: Console | None = None, *, doing: str = "downloading", verbose: bool = False
+    ) -> None:
         self._console = console or errors()
         self._doing = doing
+        self._verbose = verbose
         self._started = time.monotonic()
         self._live: Progress | None = None
         self._step: TaskID | None = None
@@ -108,12 +119,46 @@ class TerminalProgress:
 
     def note(self, message: str) -> None:
         """Show what is being done now, with the time since the start in seconds."""
-        elapsed = time.monotonic() - self._started
-        self._console.print(Text(f"[{elapsed:7.1f}] {message}"))
+        self._print_note(message)
         if self._live:
             if self._step is not None:
                 self._live.remove_task(self._step)
             self._step = self._live.add_task(message, total=None)
+
+    def _print_note(self, message: str) -> None:
+        self._console.print(Text(f"[{time.monotonic() - self._started:7.1f}] {message}"))
+
+    @contextlib.contextmanager
+    def following(self, message: str, log: Path) -> Iterator[None]:
+        """Show what is being done and its log at once; while the block lasts, that it still goes on."""
+        self.note(f"{message}; log: {log}")
+        start = log.stat().st_size if log.is_file() else 0
+        follower, done = Follower(log, start=start), threading.Event()
+        thread = threading.Thread(target=self._follow, args=(message, follower, done), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(_JOIN)
+
+    def _follow(self, message: str, follower: Follower, done: threading.Event) -> None:
+        """Show a log until it is done with; what it held at its end, too."""
+        told = began = time.monotonic()
+        last = False
+        while not last:
+            last = done.wait(_LOOK)
+            for line in follower.lines():
+                if self._verbose:
+                    self._console.print(Text(line))
+            now = time.monotonic()
+            state = f"{message}: {follower.section}" if follower.section else message
+            if self._live and self._step is not None:
+                with contextlib.suppress(KeyError):
+                    self._live.update(self._step, description=state)
+            elif not last and now - told >= HEARTBEAT:
+                told = now
+                self._print_note(f"still {state}, {(now - began) / 60:.0f} min")
 
     def transfer(self, what: str, done: int, total: int | None) -> None:
         """Show a transfer's bar; without a terminal, one line when it begins."""

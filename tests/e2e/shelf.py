@@ -11,6 +11,7 @@ from pathlib import Path
 from backport import repodata
 from backport.artifacts import BuiltRpms, PublishedRepo, SignedRpms, TestedRpms
 from backport.files import digest_of
+from backport.progress import Silent
 from backport.repository.contents import repositories_of
 from backport.repository.documents import Account
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
@@ -25,7 +26,7 @@ URL = "http://repo.example.org/"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Publisher:
+class Publisher(Silent):
     """Everything that a publication needs besides the packages."""
 
     repository: Path
@@ -57,9 +58,6 @@ class Publisher:
 
     def note(self, message: str) -> None:
         self.notes.append(message)
-
-    def transfer(self, what: str, done: int, total: int | None) -> None:
-        pass
 
 
 def small_key(signing: Signing) -> None:

@@ -14,6 +14,7 @@ import pytest
 from backport.artifacts import SourceRpm
 from backport.errors import FetchError
 from backport.prepare import source_data
+from backport.progress import Silent
 from backport.settings import Key
 from backport.site import Koji
 from backport.sources.download import download
@@ -41,7 +42,7 @@ BINARIES: list[dict[str, object]] = [
 
 
 @dataclass
-class Listener:
+class Listener(Silent):
     """Progress as it was told."""
 
     notes: list[str] = field(default_factory=list)

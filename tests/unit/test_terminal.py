@@ -1,13 +1,16 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 from rich.console import Console
 
 from backport.artifacts import Check, Verdict
+from backport.commands import terminal
 from backport.commands.terminal import TerminalProgress, checks_table, output, rows_table
 
 
@@ -123,3 +126,33 @@ def test_short_cells_are_not_broken_where_a_long_one_can_give_way() -> None:
     lines = [line.split() for line in stream.getvalue().splitlines()]
     assert lines[1] == ["2026-11-11T01:04:35+0100", "x" * 34]
     assert lines[2] == ["x" * 26]
+
+
+def test_long_work_shows_its_log_at_once_and_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(terminal, "_LOOK", 0.01)
+    (target, shown), log = console(width=400), tmp_path / "build.log"
+    log.write_text("Executing(%prep): /bin/sh\n")
+    with TerminalProgress(target) as progress, progress.following("compiling tiny", log):
+        assert f"compiling tiny; log: {log}" in shown.getvalue()
+        with log.open("a") as stream:
+            stream.write("Executing(%check): /bin/sh\n+ make check\n")
+        assert until(lambda: "still compiling tiny: %check, 0 min" in shown.getvalue())
+    assert "make check" not in shown.getvalue()
+    assert "%prep" not in shown.getvalue()
+
+
+def test_whoever_asks_for_it_sees_the_log_itself(tmp_path: Path) -> None:
+    (target, shown), log = console(width=400), tmp_path / "build.log"
+    with TerminalProgress(target, verbose=True) as progress, progress.following("compiling tiny", log):
+        log.write_text("+ make\n  in\x1b[31m red\nan end without a newline")
+    assert "+ make\n  in [31m red\n" in shown.getvalue()
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
