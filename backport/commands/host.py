@@ -1,4 +1,4 @@
-"""Commands about the hub and this host: search, keys, doctor and schema."""
+"""Commands about the hub and this host: search, keys, mock-config, doctor and schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from backport.commands.options import ConfigOption, JsonOption, print_json
+from backport.commands.options import (
+    ConfigOption,
+    JsonOption,
+    OnlyTargetOption,
+    RecipeArgument,
+    print_json,
+)
 
 app = typer.Typer()
 keys_app = typer.Typer(
@@ -153,6 +159,21 @@ def keys_show(as_json: JsonOption = False, config: ConfigOption = None) -> None:
         return
     for name, value in asdict(key).items():
         typer.echo(f"{name.replace('_', ' ')}: {value}" if name != "public_key" else value)
+
+
+@app.command("mock-config")
+def mock_config(recipe: RecipeArgument, target: OnlyTargetOption = None, config: ConfigOption = None) -> None:
+    """Print the mock configuration of a recipe's builds, with the site's mirrors, keys and settings.
+
+    \b
+    Example:
+        backport mock-config openssl --target f28 > f28.cfg && mock -r ./f28.cfg --shell
+    """
+    from backport.builders.mockconfig import render_config
+    from backport.runs.job import load_job
+
+    job = load_job(recipe, target, config)
+    typer.echo(render_config(job.target, settings=job.site.mock), nl=False)
 
 
 @app.command()

@@ -249,3 +249,26 @@ def test_output_that_finds_no_room_is_told(
         monkeypatch.setattr("sys.stdout", stream)
         assert ended(arguments, monkeypatch) == 9
         assert "No space left on device\nhint: make room" in capsys.readouterr().err
+
+
+def test_mocks_configuration_for_use_by_hand_is_that_of_the_site(tmp_path: Path) -> None:
+    key = "A" * 40
+    site = tmp_path / "backport.toml"
+    site.write_text(
+        f"""
+        [mock]
+        basedir = "/fast"
+        extra_config = "config_opts['macros']['%vendor'] = 'ours'"
+        [mirrors.f28]
+        updates = "https://mirror.example/f28/updates"
+        [keys.fedora-28]
+        fingerprint = "{key}"
+        file = "mine.asc"
+        """
+    )
+    result = CliRunner().invoke(app, ["mock-config", "openssl", "--config", str(site)])
+    assert result.exit_code == 0
+    assert "baseurl=https://mirror.example/f28/updates\n" in result.output
+    assert f"gpgkey={(tmp_path / 'mine.asc').as_uri()}\n" in result.output
+    assert "config_opts['basedir'] = '/fast'" in result.output
+    assert "config_opts['macros']['%vendor'] = 'ours'" in result.output
