@@ -78,10 +78,16 @@ def show(probe: Probe) -> None:
     """Print the transcript, the table, the advice and, last, the summary."""
     console = output()
     console.print(Text(probe.report.transcript))
-    console.print(checks_table(probe.report.checks))
+    console.print(checks_table(told(probe.report.checks)))
     for line in advice_lines(probe.report.checks):
         console.print(Text(line))
     console.print(Text(probe.summary(), style="bold green" if probe.passed else "bold red"))
+
+
+def told(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """The checks that a person wants to read of: where nothing could be connected to, that alone."""
+    connect = next((check for check in checks if check.id == "transport.connect"), None)
+    return (connect,) if connect and connect.stops else checks
 
 
 def advice_lines(checks: tuple[Check, ...]) -> Iterator[str]:

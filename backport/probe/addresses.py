@@ -1,15 +1,25 @@
-"""Ways to a server over TCP: a name's addresses, the first of which answers is kept for all connections."""
+"""Ways to a server over TCP: a name's addresses, the first of which answers is kept for all connections.
+
+Several addresses are tried as RFC 8305 has it, so that a dead one hides no working one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
+import os
 import re
+import selectors
 import socket
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from backport.errors import UsageError
-from backport.probe.errors import Deadline, NoAnswer, Unreachable
+from backport.probe.errors import Deadline, NoAddress, NoAnswer, Unreachable
+
+ATTEMPT_DELAY = 0.25
+"""Seconds after which the next address is tried beside the one before (RFC 8305 section 5)."""
 
 _NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(\.(?!-)[a-z0-9_-]{1,63})*", re.IGNORECASE)
 
@@ -82,16 +92,13 @@ class Place:
 
     def __call__(self, deadline: Deadline) -> socket.socket:
         """A connection to it. Raises Unreachable or NoAnswer."""
-        problem: Unreachable | NoAnswer = Unreachable(f"{self.host} has no address")
-        for family, address in self._candidates():
-            try:
-                connection = _connect(family, address, self.port, deadline)
-            except (Unreachable, NoAnswer) as trouble:
-                problem = trouble
-                continue
-            self.address, self._family = address, family
-            return connection
-        raise problem
+        connection = _first_of(self._candidates(), self.port, deadline)
+        self._family, self.address = connection.family, str(connection.getpeername()[0])
+        return connection
+
+    def each(self) -> list[Place]:
+        """The same server at each of its addresses. Raises Unreachable."""
+        return [replace(self, address=address, _family=family) for family, address in self._candidates()]
 
     def is_public(self) -> bool:
         """Whether the Internet knows its addresses, as far as they can be found now.
@@ -114,8 +121,16 @@ class Place:
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError as problem:
-            raise Unreachable(f"{self.host} has no address: {problem.strerror}") from None
-        return list(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
+            raise NoAddress(f"{self.host} has no address: {problem.strerror}") from None
+        return _interleaved(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
+
+
+def _interleaved(found: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Addresses of both families by turns, as the resolver orders them (RFC 8305 section 4)."""
+    families: dict[int, list[tuple[int, str]]] = {}
+    for one in found:
+        families.setdefault(one[0], []).append(one)
+    return [one for row in itertools.zip_longest(*families.values()) for one in row if one]
 
 
 def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
@@ -123,21 +138,70 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
     return Place(host, port)(deadline)
 
 
-def _connect(family: int, address: str, port: int, deadline: Deadline) -> socket.socket:
-    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+def _first_of(candidates: Sequence[tuple[int, str]], port: int, deadline: Deadline) -> socket.socket:
+    """A connection to the first address that answers. Raises Unreachable or NoAnswer."""
+    with _Attempts(port) as attempts:
+        left = list(candidates)
+        while left or attempts.waiting:
+            if left:
+                attempts.begin(*left.pop(0))
+            with contextlib.suppress(NoAnswer):
+                patience = deadline.remaining()
+                if connection := attempts.wait(min(patience, ATTEMPT_DELAY) if left else patience):
+                    return connection
+                continue
+            break
+        silent = ", ".join(attempts.waiting.values())
+        raise attempts.problem or NoAnswer(f"{silent} does not answer within {deadline.seconds:g} s")
+
+
+class _Attempts:
+    """Connections that are being made; those still waiting are given up at the end of the block."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._selector = selectors.DefaultSelector()
+        self.waiting: dict[socket.socket, str] = {}
+        self.problem: Unreachable | None = None
+
+    def __enter__(self) -> _Attempts:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for connection in self.waiting:
+            connection.close()
+        self._selector.close()
+
+    def begin(self, family: int, address: str) -> None:
+        where = f"[{address}]:{self._port}" if ":" in address else f"{address}:{self._port}"
+        try:
+            connection = _begin(family, address, self._port)
+        except OSError as trouble:
+            self.problem = Unreachable(f"cannot connect to {where}: {trouble.strerror}")
+            return
+        self.waiting[connection] = where
+        self._selector.register(connection, selectors.EVENT_WRITE)
+
+    def wait(self, seconds: float) -> socket.socket | None:
+        """The first connection that came about within that time."""
+        ready = {key.fd for key, _ in self._selector.select(seconds)} if self.waiting else set()
+        for connection in [one for one in self.waiting if one.fileno() in ready]:
+            where = self.waiting.pop(connection)
+            self._selector.unregister(connection)
+            error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not error:
+                return connection
+            connection.close()
+            self.problem = Unreachable(f"cannot connect to {where}: {os.strerror(error)}")
+        return None
+
+
+def _begin(family: int, address: str, port: int) -> socket.socket:
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection.settimeout(0)
     try:
-        connection = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as problem:
-        raise Unreachable(f"cannot connect to {where}: {problem.strerror}") from None
-    try:
-        connection.settimeout(deadline.remaining())
-        connection.connect((address, port))
-    except TimeoutError:
-        connection.close()
-        raise NoAnswer(f"{where} does not answer within {deadline.seconds:g} s") from None
-    except OSError as problem:
-        connection.close()
-        raise Unreachable(f"cannot connect to {where}: {problem.strerror}") from None
+        with contextlib.suppress(BlockingIOError):
+            connection.connect((address, port))
     except BaseException:
         connection.close()
         raise

@@ -15,6 +15,10 @@ class Unreachable(WireError):
     """No connection came about."""
 
 
+class NoAddress(Unreachable):
+    """The name's address could not be had."""
+
+
 class NoAnswer(WireError):
     """The server kept silent until the deadline."""
 

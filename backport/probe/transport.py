@@ -8,7 +8,15 @@ import re
 from dataclasses import dataclass
 
 from backport.artifacts import Verdict
-from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
+from backport.probe.errors import (
+    CannotOffer,
+    Closed,
+    HandshakeFailed,
+    NoAddress,
+    NoAnswer,
+    Unreachable,
+    WireError,
+)
 from backport.probe.ledger import Finding, Ledger
 from backport.probe.smtp import QUIT_REPLY, Contact, NotSmtp, Refused, Stage
 from backport.probe.suites import is_dhe_name
@@ -74,6 +82,10 @@ _NEWER = "Correct --expect, unless newer versions are to be kept from clients: t
 _ADVICE: dict[tuple[Stage, type[WireError]], str] = {
     (Stage.CONNECT, Unreachable): (
         "Start the mail server (systemctl status exim, its panic log), and open the port in the firewall."
+    ),
+    (Stage.CONNECT, NoAddress): (
+        "Ask again later, and check the resolver (/etc/resolv.conf) and the name's DNS zone: "
+        "nothing has been learnt about the server."
     ),
     (
         Stage.CONNECT,
