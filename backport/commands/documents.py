@@ -73,6 +73,8 @@ class ServerPart(Part):
     host: str
     """A name in ASCII, or an address."""
     port: int = Field(ge=1, le=65535)
+    addresses: tuple[str, ...]
+    """All that the name has, as far as they could be found."""
     address: str | None
     """Where the connections went; null where nothing answered."""
     servername: str | None

@@ -230,6 +230,9 @@ def probe(
             "--revocation/--no-revocation", help="Ask lists and responders that certificates point to."
         ),
     ] = True,
+    all_addresses: Annotated[
+        bool, typer.Option("--all-addresses", help="Examine each address of the name, not the first alone.")
+    ] = False,
     helo: Annotated[
         str | None, typer.Option(metavar="NAME", help="How to greet; default: this host's name.")
     ] = None,
@@ -266,14 +269,16 @@ def probe(
             revocation=revocation,
             helo=helo,
             timeout=timeout,
-        )
+        ),
+        all_addresses=all_addresses,
     )
     if junit:
         write_result(junit, as_junit(probed))
     if transcript:
-        write_result(transcript, probed.report.transcript)
+        write_result(transcript, "\n".join(one.report.transcript for one in probed))
+    documents = [as_document(one).model_dump(mode="json") for one in probed] if as_json else []
     if as_json:
-        print_json(as_document(probed).model_dump(mode="json"))
-    else:
-        show(probed)
-    raise typer.Exit(0 if probed.passed else 1)
+        print_json(documents if all_addresses else documents[0])
+    for one in () if as_json else probed:
+        show(one)
+    raise typer.Exit(0 if all(one.passed for one in probed) else 1)

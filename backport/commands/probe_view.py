@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -16,7 +16,8 @@ from backport.artifacts import Check, Verdict
 from backport.commands.documents import CertificatePart, CheckPart, ProbeDocument, ServerPart, SessionPart
 from backport.commands.probe_input import Request
 from backport.commands.terminal import checks_table, output
-from backport.probe import Report, examine
+from backport.probe import Report, Subject, examine
+from backport.probe.addresses import Place
 from backport.probe.certificates import san_names
 from backport.probe.tls import Session
 from backport.probe.transcript import printable
@@ -31,6 +32,8 @@ class Probe:
     port: int
     address: str
     """Where the connections went; empty where there was none."""
+    addresses: tuple[str, ...]
+    """All that the name has."""
     servername: str | None
     direct_tls: bool
     started: datetime
@@ -56,16 +59,25 @@ class Probe:
         return f"{self.where}: {what}; {tally(self.report.checks)}{bad}"
 
 
-def run(request: Request) -> Probe:
-    """Probe a server. Raises UsageError where the request cannot be understood."""
+def run(request: Request, *, all_addresses: bool = False) -> list[Probe]:
+    """Probe a server, at each of its addresses or at the first that answers.
+
+    Raises UsageError where the request cannot be understood, Unreachable where its addresses cannot be had.
+    """
     place = request.place()
     subject = request.subject(place)
+    places = place.each() if all_addresses else [place]
+    return [_probe(one, replace(subject, dial=one)) for one in places]
+
+
+def _probe(place: Place, subject: Subject) -> Probe:
     started, begin = datetime.now(UTC), time.monotonic()
     report = examine(subject)
     return Probe(
         host=place.host,
         port=place.port,
         address=place.address,
+        addresses=place.known(),
         servername=subject.servername,
         direct_tls=subject.direct_tls,
         started=started,
@@ -77,6 +89,8 @@ def run(request: Request) -> Probe:
 def show(probe: Probe) -> None:
     """Print the transcript, the table, the advice and, last, the summary."""
     console = output()
+    if len(probe.addresses) > 1:
+        console.print(Text(f"{probe.host} is {', '.join(probe.addresses)}; examined: {probe.address}\n"))
     console.print(Text(probe.report.transcript))
     console.print(checks_table(told(probe.report.checks)))
     for line in advice_lines(probe.report.checks):
@@ -109,6 +123,7 @@ def as_document(probe: Probe) -> ProbeDocument:
         server=ServerPart(
             host=probe.host,
             port=probe.port,
+            addresses=probe.addresses,
             address=probe.address or None,
             servername=probe.servername,
             direct_tls=probe.direct_tls,
@@ -121,11 +136,18 @@ def as_document(probe: Probe) -> ProbeDocument:
     )
 
 
-def as_junit(probe: Probe) -> str:
-    """JUnit XML, one test case a check."""
-    return junit_document(
-        f"backport probe {probe.where}", probe.report.checks, started=probe.started, seconds=probe.seconds
-    )
+def as_junit(probes: Sequence[Probe]) -> str:
+    """JUnit XML, one test case a check; of several addresses, each case has its address before its name."""
+    first = probes[0]
+    checks = first.report.checks
+    if len(probes) > 1:
+        checks = tuple(
+            replace(check, id=f"{probe.address}.{check.id}")
+            for probe in probes
+            for check in probe.report.checks
+        )
+    seconds = sum(probe.seconds for probe in probes)
+    return junit_document(f"backport probe {first.where}", checks, started=first.started, seconds=seconds)
 
 
 def _session(session: Session) -> SessionPart:

@@ -96,9 +96,16 @@ class Place:
         self._family, self.address = connection.family, str(connection.getpeername()[0])
         return connection
 
+    def known(self) -> tuple[str, ...]:
+        """All addresses of the name, as far as they can be found."""
+        with contextlib.suppress(Unreachable):
+            return tuple(address for _, address in _resolved(self.host, self.port))
+        return ()
+
     def each(self) -> list[Place]:
         """The same server at each of its addresses. Raises Unreachable."""
-        return [replace(self, address=address, _family=family) for family, address in self._candidates()]
+        found = _resolved(self.host, self.port)
+        return [replace(self, address=address, _family=family) for family, address in found]
 
     def is_public(self) -> bool:
         """Whether the Internet knows its addresses, as far as they can be found now.
@@ -116,13 +123,16 @@ class Place:
         return all(is_global(str(where[0])) for _, _, _, _, where in found)
 
     def _candidates(self) -> list[tuple[int, str]]:
-        if self.address:
-            return [(self._family, self.address)]
-        try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except OSError as problem:
-            raise NoAddress(f"{self.host} has no address: {problem.strerror}") from None
-        return _interleaved(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
+        return [(self._family, self.address)] if self.address else _resolved(self.host, self.port)
+
+
+def _resolved(host: str, port: int) -> list[tuple[int, str]]:
+    """Families and addresses, in the order in which they are tried. Raises NoAddress."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as problem:
+        raise NoAddress(f"{host} has no address: {problem.strerror}") from None
+    return _interleaved(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
 
 
 def _interleaved(found: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:

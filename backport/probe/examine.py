@@ -18,7 +18,7 @@ from backport.artifacts import Check
 from backport.probe import certificate_checks, legacy, transport
 from backport.probe.certificates import describe, summarize
 from backport.probe.errors import Closed, Deadline, HandshakeFailed, NoAnswer
-from backport.probe.hello import SSL3, TLS1, TLS1_1, VERSION_NAMES, Answer
+from backport.probe.hello import PROTOCOL_VERSION, SSL3, TLS1, TLS1_1, VERSION_NAMES, Answer
 from backport.probe.ledger import Finding, Ledger
 from backport.probe.questions import (
     GROUP,
@@ -185,10 +185,19 @@ class _Examination:
                 urgent.append(odd_injection(self._subject.expectation) if modern else injection(Offer()))
         else:
             urgent.append(self._lenient(first))
+        if (
+            not session
+            and isinstance(first.trouble, HandshakeFailed)
+            and first.trouble.alert == PROTOCOL_VERSION
+        ):
+            # The default client offered TLS 1.2, too.
+            self._ledger.record(legacy.SERVES, legacy.not_served(first.trouble.message))
         served = session is not None and session.protocol == "TLSv1.2"
         if session and served:
             self._ledger.record(legacy.SERVES, transport.still_serves(first, "TLSv1.2"))
-        urgent.append(legacy.suites_question(known, legacy.kinds(known, served=served)))
+        urgent.append(
+            legacy.suites_question(known, legacy.kinds(known, served=self._ledger.has(legacy.SERVES)))
+        )
         urgent += [legacy.old_question(known, version) for version in (TLS1_1, TLS1, SSL3)]
         return urgent
 
@@ -226,7 +235,8 @@ class _Examination:
             urgent = self._put(batch) + urgent
         for check_id in (check_id for question in urgent + later for check_id in question.checks):
             reason = f"not examined: it would take more than {self._subject.connections} connections"
-            self._ledger.record(check_id, Finding.skipped(reason))
+            if not self._ledger.has(check_id):
+                self._ledger.record(check_id, Finding.skipped(reason))
         self._conclude()
 
     def _room(self) -> int:

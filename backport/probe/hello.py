@@ -33,6 +33,8 @@ MESSAGE_LIMIT = 256 * 1024
 ALERT_LIMIT = 16
 """Warnings after which a server is taken to flood."""
 
+PROTOCOL_VERSION = 70
+"""The alert of a server that refuses the version (RFC 8446 section 6.2)."""
 _ALERT, _HANDSHAKE = 21, 22
 _SERVER_HELLO, _CERTIFICATE, _SERVER_KEY_EXCHANGE, _HELLO_DONE = 2, 11, 12, 14
 _SUPPORTED_VERSIONS, _KEY_SHARE = 43, 51

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from backport.artifacts import Verdict
-from backport.probe.hello import SSL2, SSL3, TLS1, TLS1_1, TLS1_2, VERSION_NAMES, Answer, Hello
+from backport.probe.hello import (
+    PROTOCOL_VERSION,
+    SSL2,
+    SSL3,
+    TLS1,
+    TLS1_1,
+    TLS1_2,
+    VERSION_NAMES,
+    Answer,
+    Hello,
+)
 from backport.probe.ledger import Finding, Ledger
 from backport.probe.questions import Question
 from backport.probe.smtp import Contact
@@ -54,7 +64,7 @@ class Outcome(Enum):
 
 
 _BY_ALERT = {
-    70: Outcome.NO_VERSION,
+    PROTOCOL_VERSION: Outcome.NO_VERSION,
     40: Outcome.NO_SUITE,
     71: Outcome.NO_SUITE,
     # OpenSSL's answer where its security level leaves a version without any signature.
@@ -177,7 +187,7 @@ class Kinds:
 
     left: Mapping[str, tuple[int, ...]]
     served: bool = False
-    """Whether it is known already that a usual client of TLS 1.2 is served."""
+    """Whether it is known already whether a usual client of TLS 1.2 is served."""
 
 
 def kinds(known: Known, *, served: bool) -> Kinds:
@@ -203,7 +213,7 @@ def suites_question(known: Known, asked: Kinds) -> Question:
                 ledger.record(SERVES, _served(words))
             elif answer.version < TLS1_2:
                 served = True
-                ledger.record(SERVES, _not_served(f"the server picks {VERSION_NAMES[answer.version]}"))
+                ledger.record(SERVES, not_served(f"the server picks {VERSION_NAMES[answer.version]}"))
             _judge_chosen(ledger, chosen, answer, words)
             left = {name: suites for name, suites in asked.left.items() if name != chosen}
             following = Kinds(left=left, served=served)
@@ -223,7 +233,7 @@ def _nothing_taken(ledger: Ledger, known: Known, asked: Kinds, kind: Outcome, wo
     if kind is Outcome.NO_VERSION:
         for name in asked.left:
             ledger.record(name, Finding.skipped(f"TLS 1.2 and older are refused: {words}"))
-        ledger.record(SERVES, _not_served(words))
+        ledger.record(SERVES, not_served(words))
         return []
     for name in asked.left:
         if kind is Outcome.NO_SUITE:
@@ -283,7 +293,7 @@ def _usual(known: Known, *, served: bool) -> list[Question]:
         elif kind is Outcome.UNKNOWN:
             ledger.record(SERVES, unknown(words, "served"))
         else:
-            ledger.record(SERVES, _not_served(words))
+            ledger.record(SERVES, not_served(words))
 
     hello = Hello(versions=(TLS1_2,), suites=suites, servername=known.servername)
     return [Question(title="a client that offers TLSv1.2 alone", checks=(SERVES,), hello=hello, judge=judge)]
@@ -293,6 +303,6 @@ def _served(words: str) -> Finding:
     return Finding(verdict=Verdict.PASS, expected="served", found=words.replace("accepted", "served", 1))
 
 
-def _not_served(words: str) -> Finding:
-    """A warning: port 25 loses old senders."""
+def not_served(words: str) -> Finding:
+    """A client that has no more than TLS 1.2 is refused: a warning, since port 25 loses old senders."""
     return Finding(verdict=Verdict.WARN, expected="served", found=words, advice=older_advice("TLSv1.2"))

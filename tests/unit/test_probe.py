@@ -136,8 +136,9 @@ def probe() -> Probe:
     )
     report = Report(checks=checks, first=Contact(session=session), transcript="one\ntwo\n", connections=5)
     return Probe(
-        host="mail.example.org", port=25, address="192.0.2.1", servername="mail.example.org",
-        direct_tls=False, started=datetime(2026, 1, 1, tzinfo=UTC), seconds=0.5, report=report,
+        host="mail.example.org", port=25, address="192.0.2.1", addresses=("192.0.2.1",),
+        servername="mail.example.org", direct_tls=False, started=datetime(2026, 1, 1, tzinfo=UTC),
+        seconds=0.5, report=report,
     )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def test_the_schema_finds_what_a_document_must_not_be(probe: Probe, change: Mapp
 
 
 def test_a_fail_is_a_failure_with_advice(probe: Probe) -> None:
-    suite = ET.fromstring(as_junit(probe)).find("testsuite")
+    suite = ET.fromstring(as_junit([probe])).find("testsuite")
     assert suite is not None
     assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
     assert list(advice_lines(probe.report.checks)) == ["certificate.key: Make one."]
