@@ -79,7 +79,8 @@ def ours(report: Report) -> Findings:
 def sslyze(program: Path, farm: Farm, port: int) -> Findings:
     """What sslyze says."""
     command: list[str | Path] = [
-    results = {name: part.get("result") for name, part in scan.items() if isinstance(part, dict)}
+        program, "--starttls=smtp", f"--certinfo_ca_file={farm.trust}", "--json_out=-", "--certinfo",
+        "--sslv2",
         "--sslv3", "--tlsv1", "--tlsv1_1", "--tlsv1_2", f"{HOST}:{port}{{127.0.0.1}}",
     ]  # fmt: skip
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
