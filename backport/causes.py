@@ -31,6 +31,7 @@ _TRACED = re.compile(r"^\++ (?P<command>.*)")
 _UNTOLD = re.compile(r"^(:|RPM_EC=\d+|jobs -p|exit( 0)?|true)$")
 """Commands of rpm's own at a section's end, and those that never fail."""
 _DISTURBING = re.compile(r"^(\$ |\(try to add |setting SOURCE_DATE_EPOCH=)")
+_OF_MOCK = re.compile(r"^(DEBUG|INFO|WARNING|ERROR) \w+\.py:\d+:  ")
 _SUMMED_UP = "RPM build errors:"
 """What rpmbuild says once more at its end."""
 _NAMED = 3
@@ -82,7 +83,7 @@ _RULES = (
     _rule(r"fork: .*Resource temporarily unavailable|Too many open files", _LIMITS),
     # What rpm and dnf say.
     _rule(r"\bnothing provides .+", follows=r"^\s+- "),
-    _rule(r"^\s*(No match for argument|Unable to find a match|No package .* available)"),
+    _rule(r"^\s*(No match for argument|Unable to find a match|No matching package|No package .* available)"),
     _rule(r"\bfile /\S+ .*conflicts? (with|between)\b", _CONFLICT),
     _SCRIPTLET,
     _rule(r"GPG check FAILED|is not signed|Public key for .* is not installed|Signature verification failed"),
@@ -149,7 +150,9 @@ def causes_in(text: str, spec: str = "") -> Causes:
 
 
 def _cleaned(line: str) -> str:
-    """A line, its indent kept, without escape sequences (ECMA-48, section 5.4) and control characters."""
+    """A line, its indent kept, without escape sequences (ECMA-48, section 5.4) and control characters, and
+    without what mock's root.log puts before it."""
+    line = _OF_MOCK.sub("", line, count=1)
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", line[: 2 * _LINE]).expandtabs(4).rstrip()
     return " " * (len(text) - len(text.lstrip(" "))) + printable(text, _LINE)
 

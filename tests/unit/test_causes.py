@@ -57,6 +57,11 @@ def test_only_what_was_printed_since_counts(tmp_path: Path) -> None:
         ("Public key for a-1.rpm is not installed", "Public key for a-1.rpm is not installed"),
         ("  file /usr/x from install of a conflicts with file from package b", "file /usr/x from install"),
         ("  At least 12MB more space needed on the / filesystem.", "At least 12MB more space needed"),
+        (
+            "DEBUG util.py:461:  No matching package to install: 'x-devel'",
+            "No matching package to install: 'x",
+        ),
+        ("DEBUG util.py:461:    - nothing provides x needed by y-1", "nothing provides x needed by y-1"),
         ("cc1plus: out of memory allocating 65536 bytes", "cc1plus: out of memory"),
         ("g++: fatal error: Killed signal terminated program cc1plus", "g++: fatal error: Killed"),
         ("/bin/sh: fork: retry: Resource temporarily unavailable", "/bin/sh: fork"),
