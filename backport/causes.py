@@ -30,8 +30,11 @@ _STARTED = re.compile(r"^Executing\((%\w+)\): ")
 _TRACED = re.compile(r"^\++ (?P<command>.*)")
 _UNTOLD = re.compile(r"^(:|RPM_EC=\d+|jobs -p|exit( 0)?|true)$")
 """Commands of rpm's own at a section's end, and those that never fail."""
-_DISTURBING = re.compile(r"^(\$ |\(try to add |setting SOURCE_DATE_EPOCH=)")
-_OF_MOCK = re.compile(r"^(DEBUG|INFO|WARNING|ERROR) \w+\.py:\d+:  ")
+_DISTURBING = re.compile(
+    r"^(\$ |\(?try to add |You can try to add |\s+--skip-broken|setting SOURCE_DATE_EPOCH=)"
+)
+_BEFORE_LINE = re.compile(r"^(DEBUG|INFO|WARNING|ERROR) \w+\.py:\d+:  |^>>> (\[RPM\] )?")
+"""What mock and dnf 5 put before a line of somebody else's."""
 _SUMMED_UP = "RPM build errors:"
 """What rpmbuild says once more at its end."""
 _NAMED = 3
@@ -73,6 +76,7 @@ _CONFLICT = "let one of the packages not hold the file, or name the other as obs
 _UNPACKAGED = "name them under %files, or remove them in %install"
 _PATCH = "the patch does not fit this source: make it anew"
 _SCRIPTLET = _rule(r"^error: .*scriptlet failed|^Error in \w+ scriptlet|scriptlet failed, exit status [1-9]")
+_RPM_ERROR = _rule(r"^error: (?!Bad exit status)\S", follows=_INDENTED)
 # The first rule that fits a line of the log gives the cause in words.
 _RULES = (
     # The shell takes what a macro was to become for a job's name (bash(1), job control).
@@ -90,14 +94,14 @@ _RULES = (
     _rule(r"Cannot download|Failed to download|Curl error|Status code: \d+ for ", _MIRRORS),
     _rule(r"^ ?Problem( \d+)?: ", follows=r"^\s+- "),
     _rule(r"^error: Installed \(but unpackaged\) file", _UNPACKAGED, follows=r"^\s+/"),
-    _rule(r"^error: (?!Bad exit status)\S", follows=_INDENTED),
+    _RPM_ERROR,
     # What programs say that a section of the spec runs.
     _rule(r"Hunk #\d+ FAILED|out of \d+ hunks? (FAILED|ignored)|can't find file to patch", _PATCH),
     _rule(r"malformed patch|Reversed \(or previously applied\) patch", _PATCH),
     _rule(r": (fatal )?[Ee]rror: .", follows=r"^\s*(\d+ )?\|"),
     _rule(r"undefined reference to |cannot find -l|^CMake Error", follows=_INDENTED),
     _rule(r": command not found$|: No such file or directory$|: Permission denied$"),
-    _rule(r"^(not ok|FAIL|FAILED|# FAILED)\b|\bFAILED( |$)|^\w*(Error|Exception): "),
+    _rule(r"^(not ok|FAIL|FAILED|# FAILED)\b|\bFAILED([ :]|$)|\*\*\*Failed|^\w*(Error|Exception): "),
     _rule(r"^make(\[\d+\])?: \*\*\* "),
     _rule(r"^(Error|Failed|Transaction failed)\b.*\w", follows=_INDENTED),
 )
@@ -135,24 +139,25 @@ def causes_in(text: str, spec: str = "") -> Causes:
     telling = sorted({number for numbers in found.values() for number in numbers})
     command = _last_command(scope) if section else ""
     what = _in_words(scope, found[rule]) if rule else ""
+    hint = rule.hint if rule else None
     if rule is _SCRIPTLET:
         what = f"{what}: {_last_words(scope[: found[rule][0]])}"
     if rule and (macro := _unknown_macro(rule, what, command, spec)):
-        what, command = macro, ""
+        what, command, hint = macro, "", _MACRO_HINT
     if command:
         what = f"{what} (in `{command}`)" if what else f"`{command}` failed"
     words = (section, what or _last_words(scope))
     return Causes(
         summary=": ".join(word for word in words if word),
         evidence=_evidence(scope, telling),
-        hint=rule.hint if rule else None,
+        hint=hint,
     )
 
 
 def _cleaned(line: str) -> str:
     """A line, its indent kept, without escape sequences (ECMA-48, section 5.4) and control characters, and
-    without what mock's root.log puts before it."""
-    line = _OF_MOCK.sub("", line, count=1)
+    without what mock and dnf 5 put before it."""
+    line = _BEFORE_LINE.sub("", line, count=1)
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", line[: 2 * _LINE]).expandtabs(4).rstrip()
     return " " * (len(text) - len(text.lstrip(" "))) + printable(text, _LINE)
 
@@ -204,9 +209,11 @@ def _last_words(lines: Sequence[str]) -> str:
 
 def _unknown_macro(rule: _Rule, line: str, command: str, spec: str) -> str:
     """What to say of a macro that was left as it stands in the spec; empty where the line holds none."""
-    if rule.hint is not _MACRO_HINT:
+    left = _LEFT_MACRO.search(line)
+    if rule.hint is _MACRO_HINT:
+        left = left or _LEFT_MACRO.search(command)
+    elif rule is not _RPM_ERROR or not (left and left["braced"]):
         return ""
-    left = _LEFT_MACRO.search(line) or _LEFT_MACRO.search(command)
     if left is None:
         return ""
     name = left["braced"] or left["bare"]

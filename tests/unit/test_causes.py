@@ -62,6 +62,8 @@ def test_only_what_was_printed_since_counts(tmp_path: Path) -> None:
             "No matching package to install: 'x",
         ),
         ("DEBUG util.py:461:    - nothing provides x needed by y-1", "nothing provides x needed by y-1"),
+        (">>> [RPM] %prein(a-1) scriptlet failed, exit status 1", "%prein(a-1) scriptlet failed"),
+        (" 2/3 Test #2: foo ....***Failed 0.1 sec", "2/3 Test #2: foo"),
         ("cc1plus: out of memory allocating 65536 bytes", "cc1plus: out of memory"),
         ("g++: fatal error: Killed signal terminated program cc1plus", "g++: fatal error: Killed"),
         ("/bin/sh: fork: retry: Resource temporarily unavailable", "/bin/sh: fork"),
@@ -79,6 +81,14 @@ def test_a_macro_with_a_question_mark_is_named_with_its_line() -> None:
     causes = causes_in('error: File must begin with "/": %{?!nodejs_symlink_deps}/x', spec)
     assert causes.summary == "the target does not know the macro %{nodejs_symlink_deps} (line 3 of the spec)"
     assert "macros" in str(causes.hint)
+
+
+def test_a_macro_in_a_line_that_rpm_cannot_parse_is_named() -> None:
+    causes = causes_in(
+        "error: line 4: Illegal char '{' (0x7b) in: Version: %{of_f29}", "\n\nVersion: %{of_f29}"
+    )
+    assert causes.summary == "the target does not know the macro %{of_f29} (line 3 of the spec)"
+    assert causes_in("error: line 5: Second %description").summary == "line 5: Second %description"
 
 
 def test_evidence_is_bounded_and_harmless() -> None:

@@ -118,6 +118,17 @@ def test_a_failure_tells_stage_hint_command_and_log() -> None:
     ]
 
 
+def test_a_failures_evidence_is_whole_in_the_reports_and_short_on_a_terminal() -> None:
+    failure = replace(FAILURE, evidence=tuple(f"line {number}" for number in range(30)))
+    report = replace(REPORT, failure=failure)
+    assert from_json(to_json(report)).failure == failure
+    cases = ET.fromstring(to_junit(report)).iter("failure")
+    assert any(str(case.text).endswith("line 28\nline 29") for case in cases)
+    assert [line for line in failure_text(failure) if "line" in line] == [
+        f"  | line {number}" for number in range(10)
+    ]
+
+
 def test_the_exit_code_is_the_failures() -> None:
     assert REPORT.exit_code == 7
     assert replace(REPORT, failure=None).exit_code == 0
