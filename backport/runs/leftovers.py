@@ -13,6 +13,7 @@ from pathlib import Path
 
 from backport.files import is_abandoned, remove_tree
 from backport.runs.history import REPORT
+from backport.signing.agent import end_unused_agent
 from backport.site import Site
 
 _SCRATCH = {
@@ -28,11 +29,14 @@ _CACHE_SCRATCH = {
 
 def remove_leftovers(site: Site) -> tuple[str, ...]:
     """Remove folders of runs without a report, temporary keyrings and half-made parts of the cache, each
-    where the process that made it has ended; their paths. Raises OSError."""
+    where the process that made it has ended, and end gpg's agent of the signing key where such a process left
+    it; what that was, paths for the most part. Raises OSError."""
     gone = [folder for folder in _candidates(site) if is_abandoned(folder)]
     for folder in gone:
         remove_tree(folder)
-    return tuple(str(folder) for folder in gone)
+    home = site.signing.gnupghome
+    agent = (f"gpg's agent of {home}",) if end_unused_agent(home) else ()
+    return (*(str(folder) for folder in gone), *agent)
 
 
 def _candidates(site: Site) -> Iterator[Path]:

@@ -38,7 +38,8 @@ _REQUIRES, _PROVIDES = 0, 1
 _FIRST_VOLUME = "DEFAULT"
 _DEBUG_PACKAGE = re.compile(r"-debug(info|source)(-common)?$")
 
-Part = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+~^-]*$", max_length=200)]
+_PART = r"^[A-Za-z0-9_][A-Za-z0-9._+~^-]*$"
+Part = Annotated[str, StringConstraints(pattern=_PART, max_length=200)]
 """A name, version or release that is safe in a path and a URL."""
 SigKey = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{8,40})?$")]
 """A key's id as Koji writes it; empty for the unsigned copy."""
@@ -135,7 +136,7 @@ class _Dependency(_Row):
 
 
 class _Named(_Row):
-    name: Part
+    name: Annotated[str, StringConstraints(max_length=1000)]
 
 
 class _Tagged(_Row):
@@ -203,7 +204,9 @@ def search(
     glob = pattern if re.search(r"[*?]", pattern) else f"*{pattern}*"
     (answer,) = hub.call_all([("search", (glob, "package", "glob"), {})])
     rows = hub.checked(list[_Named], answer, f"which packages fit {glob}")
-    names = sorted((row.name for row in rows), key=lambda name: (len(name), name))[:MAX_FOUND]
+    # Koji also holds packages that are no RPMs, with names of their own kind.
+    fitting = (row.name for row in rows if re.fullmatch(_PART, row.name))
+    names = sorted(fitting, key=lambda name: (len(name), name))[:MAX_FOUND]
     if not names:
         return ()
     pairs = [(name, tag) for name in names for tag in tags]

@@ -101,6 +101,11 @@ def test_a_tag_that_the_hub_does_not_know_is_told_with_what_to_do(session: Recor
     assert refused.value.hint == "correct --tag"
 
 
+def test_a_name_of_another_kind_breaks_no_search(session: Recorded) -> None:
+    session.answers["search"] = [[{"id": 1, "name": "openssl"}, {"id": 2, "name": "an image: \x1b[31m"}]]
+    assert [found.package for found in search(Koji(), "open", [], tell=print)] == ["openssl"]
+
+
 def test_one_tag_that_is_gone_leaves_the_others_to_be_searched(session: Recorded) -> None:
     gone = {"faultCode": 1000, "faultString": "No such tagInfo: 'f1'", "traceback": []}
     answers = iter([gone, recorded_answer("listTagged_latest_pkg_inherit")])
