@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backport.artifacts import BuildOptions, Nevra, PatchedSrpm, Rpm, SourceRpm
 from backport.builders import ChrootBuilder
+from backport.builders.chroot import _Build
 from backport.errors import SHOWN_EVIDENCE, BuildError, BuildRootError
+from backport.files import remove_tree
 from backport.repodata import write_repodata
-from backport.roots.root import ExtraRepository, clean_root
+from backport.roots.root import ExtraRepository, Root, clean_root
 from backport.target import Target
 
 SPEC = """\
@@ -86,6 +89,13 @@ def plain(folder: Path, **parts: str) -> PatchedSrpm:
 @pytest.fixture
 def builder(f28: Target, root_cache: Path) -> ChrootBuilder:
     return ChrootBuilder(target=f28, cache=root_cache)
+
+
+@pytest.fixture(scope="module")
+def root(f28: Target, root_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+    """One root for everything that fails in it: what fails leaves it as it was."""
+    with clean_root(f28, cache=root_cache, workspace=tmp_path_factory.mktemp("workspace")) as root:
+        yield root
 
 
 @pytest.mark.parametrize("run", ["that may make the base root", "that finds it there"])
@@ -167,11 +177,20 @@ FAILURES: dict[str, tuple[dict[str, str], str, str]] = {
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_a_failed_build_names_its_cause(builder: ChrootBuilder, tmp_path: Path, kind: str) -> None:
+def test_a_failed_build_names_its_cause(root: Root, tmp_path: Path, kind: str) -> None:
     parts, cause, line = FAILURES[kind]
-    (tmp_path / "workspace").mkdir()
+    build = _Build(root=root, patched=plain(tmp_path / "plain", **parts), extra=(), workspace=tmp_path)
+    for used in (root.locate("/builddir/build"), build.results):
+        if used.exists():
+            remove_tree(used)
+    build.prepare()
+
+    def make() -> None:
+        build.install_dependencies()
+        build.compile(pack_again=False)
+
     with pytest.raises(BuildError, match=cause) as caught:
-        builder.build(plain(tmp_path / "plain", **parts), candidates=None, workspace=tmp_path / "workspace")
+        make()
     evidence = [
         re.sub(
             r"rpm-tmp\.\w+: line \d+", "rpm-tmp.X: line N", re.sub(r"/builddir/\S+?x86_64", "BUILDROOT", told)
@@ -218,9 +237,7 @@ TRANSACTIONS: dict[str, tuple[dict[str, dict[str, str]], str]] = {
 
 
 @pytest.mark.parametrize("kind", TRANSACTIONS)
-def test_a_failed_transaction_names_its_cause(
-    f28: Target, root_cache: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_failed_transaction_names_its_cause(root: Root, tmp_path: Path, kind: str) -> None:
     packages, cause = TRANSACTIONS[kind]
     folder = tmp_path / "repository"
     folder.mkdir()
@@ -233,11 +250,8 @@ def test_a_failed_transaction_names_its_cause(
         )  # fmt: skip
     write_repodata(folder, compression="gz")
     extra = ExtraRepository.of_folder("extra", folder)
-    with (
-        clean_root(f28, cache=root_cache, workspace=tmp_path / "workspace") as root,
-        pytest.raises(BuildRootError, match=cause) as caught,
-    ):
-        root.install(sorted(packages) or ["nowhere-at-all"], extra=[extra])
+    with pytest.raises(BuildRootError, match=cause) as caught:
+        root.install(sorted(packages) or ["nowhere-at-all"], extra=[extra], log=tmp_path / "root.log")
     evidence = caught.value.evidence[:SHOWN_EVIDENCE]
     assert any(re.search(cause, line) for line in evidence), evidence
     if kind == "a scriptlet":
