@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +23,9 @@ from backport.artifacts import (
     TestedRpms,
 )
 from backport.builders import Builder, choose_builder
-from backport.errors import BuildRootLocked, Interrupted
+from backport.errors import BuildRootLocked, Interrupted, PublishError
 from backport.evidence.provenance import Origin
-from backport.files import digest_of, locked, write_atomically
+from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.prepare import (
     Resolved,
     fetch_all,
@@ -38,8 +40,10 @@ from backport.progress import Progress
 from backport.repodata import compression_of, write_repodata
 from backport.repository import proof, publish
 from backport.repository.advisories import make_advisory, stock_evrs
+from backport.repository.channel import Channel, load_channel
 from backport.repository.documents import Account
-from backport.roots.root import clean_root
+from backport.repository.generations import Generation
+from backport.roots.root import Aftermath, Root, clean_root, place_to_keep
 from backport.runs.history import Recorder, forget_old_runs, last_run
 from backport.runs.job import Job, Stage, package_inputs
 from backport.runs.leftovers import remove_leftovers
@@ -63,9 +67,30 @@ class _Run:
     progress: Progress
     until: Stage
     force: bool
+    results: Path | None
+    on_failure: Aftermath | None
 
     def workspace(self, *parts: str) -> Path:
         return self.record.workspace(*parts)
+
+    def channel(self) -> Channel | None:
+        """What readers see now."""
+        job = self.job
+        return load_channel(
+            job.site.paths.repository, job.target, job.site.channel, signing=job.site.signing,
+            keys=self.workspace("channel"),
+        )  # fmt: skip
+
+    def leave(self, rpms: Sequence[Rpm], *, signed: bool) -> None:
+        """Leave packages in the folder that was asked for, in the place of those of the same names."""
+        if self.results is None:
+            return
+        self.results.mkdir(parents=True, exist_ok=True)
+        for rpm in rpms:
+            with scratch_folder(self.results, ".arriving-") as scratch:
+                copy = Path(shutil.copyfile(rpm.path, scratch / rpm.path.name))
+                copy.replace(self.results / copy.name)
+        self.record.left(self.results, signed=signed)
 
     def reached(self, stage: Stage) -> None:
         if stage is self.until:
@@ -74,9 +99,21 @@ class _Run:
 
 
 def build(
-    job: Job, *, until: Stage, force: bool, progress: Progress, replay: tuple[str, ...] = ()
+    job: Job,
+    *,
+    until: Stage,
+    force: bool,
+    progress: Progress,
+    replay: tuple[str, ...] = (),
+    keep_root: bool = False,
+    shell: Aftermath | None = None,
+    results: Path | None = None,
 ) -> RunReport:
     """Carry the job's packages over to the target, up to and with the stage ``until``.
+
+    The root of a failed build or self-test is kept with ``keep_root``, in the place of the recipe's last
+    such, and given to ``shell`` while the run waits. ``results`` is a folder in which the built packages are
+    left, as far as the run comes: signed or not.
 
     A failure is in the report, which is written whatever happens; ``replay`` is the command that it names to
     try again. Raises HostError only where no report can be written: the cache folder is refused, or others
@@ -87,7 +124,26 @@ def build(
         require_own(folder)
     record = Recorder(job, runs=runs, replay=replay)
     try:
-        _run_alone(job, record, until=until, force=force, progress=progress)
+        for left in remove_leftovers(job.site):
+            progress.note(f"removed what a killed process had left: {left}")
+        with _alone(job):
+            on_failure = None
+            if keep_root or shell:
+                on_failure = functools.partial(_look_after, job, record, keep=keep_root, shell=shell)
+            builder = choose_builder(
+                job.site.builder,
+                target=job.target,
+                cache=job.site.paths.cache,
+                mock=job.site.mock,
+                on_failure=on_failure,
+            )
+            record.builder = builder.name
+            compression_of(job.target.compression)
+            run = _Run(
+                job=job, builder=builder, record=record, progress=progress, until=until, force=force,
+                results=results, on_failure=on_failure,
+            )  # fmt: skip
+            _carry_over(run)
     except _Enough:
         report = record.finish()
     except BaseException as problem:
@@ -100,37 +156,39 @@ def build(
     return report
 
 
-def _run_alone(job: Job, record: Recorder, *, until: Stage, force: bool, progress: Progress) -> None:
-    for left in remove_leftovers(job.site):
-        progress.note(f"removed what a killed process had left: {left}")
+def _alone(job: Job) -> AbstractContextManager[None]:
+    """Keep other runs of the recipe for the target from beginning."""
     guard = _runs_folder(job) / f".{job.name}-{job.target.name}.lock"
     busy = f"{job.name} is being built for {job.target.name}"
-    with locked(guard, timeout=0, error=BuildRootLocked, what=busy):
-        builder = choose_builder(
-            job.site.builder, target=job.target, cache=job.site.paths.cache, mock=job.site.mock
-        )
-        record.builder = builder.name
-        compression_of(job.target.compression)
-        _carry_over(
-            _Run(job=job, builder=builder, record=record, progress=progress, until=until, force=force)
-        )
+    return locked(guard, timeout=0, error=BuildRootLocked, what=busy)
+
+
+def _look_after(job: Job, record: Recorder, root: Root, *, keep: bool, shell: Aftermath | None) -> None:
+    """Keep a root in which something failed, and let the person at the terminal look around in it."""
+    if keep:
+        root = root.keep(place_to_keep(job.site.paths.cache, job.name, job.target.name))
+        record.kept(root)
+    if shell:
+        shell(root)
 
 
 def _carry_over(run: _Run) -> None:
     resolved = _resolve(run)
     originals = _fetch(run, resolved)
     patched = _patch(run, originals)
-    built = _build(run, patched)
+    built = _build(run, patched, resolved)
     signed = _sign(run, built)
     tested = _self_test(run, signed)
-    gated = _gates(run, tested)
-    _publish(run, gated, resolved)
+    gated, beside = _gates(run, tested)
+    _publish(run, gated, resolved, beside)
 
 
 def _resolve(run: _Run) -> Resolved:
     with run.record.stage(Stage.RESOLVE) as details:
         run.progress.note(f"asking the hub about {', '.join(run.job.nvrs)}")
-        resolved = resolve_job(run.job, run.builder)
+        resolved = resolve_job(
+            run.job, run.builder.identity, workspace=run.workspace("channel"), progress=run.progress
+        )
         details["order"] = list(resolved.builds)
         before = last_run(_runs_folder(run.job), run.job.name, run.job.target.name)
         run.record.inputs_are(dict(resolved.inputs), resolved.key, before)
@@ -166,7 +224,7 @@ def _patch(run: _Run, originals: Sequence[SourceRpm]) -> tuple[PatchedSrpm, ...]
     return patched
 
 
-def _build(run: _Run, patched: Sequence[PatchedSrpm]) -> tuple[BuiltRpms, ...]:
+def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tuple[BuiltRpms, ...]:
     site = run.job.site
     store = ResultStore(site.paths.cache / "built", key=site.signing.sealing_key, note=run.progress.note)
     candidates = run.workspace("candidates")
@@ -175,20 +233,29 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm]) -> tuple[BuiltRpms, ...]:
         for one in patched:
             name = one.source.rpm.nevra.name
             earlier = [rpm for result in built for rpm in result.rpms]
-            key = key_of(
-                package_inputs(one, run.job.target, builder=run.builder.identity, candidates=earlier)
+            needs = resolved.needs[name]
+            inputs = package_inputs(
+                one,
+                run.job.target,
+                builder=run.builder.identity,
+                candidates=earlier,
+                published=needs.inputs(),
             )
+            key = key_of(inputs)
             result = None if run.force else store.find(key, one)
             if result is None:
                 run.progress.note(f"building {one.source.rpm.nevra} with {run.builder.name}")
                 folder = candidates if earlier else None
+                taken = [package.nevra for package in needs.published]
                 fresh = run.builder.build(
-                    one, candidates=folder, workspace=run.workspace("build", name), progress=run.progress
-                )
+                    one, candidates=folder, workspace=run.workspace("build", name), progress=run.progress,
+                    published=resolved.channel.repository(only=taken) if resolved.channel and taken else None,
+                )  # fmt: skip
                 result = store.keep(key, fresh)
             else:
                 run.progress.note(f"{name} was built before from the same inputs")
             built.append(result)
+            run.leave((result.srpm, *result.rpms), signed=False)
             _offer(result.rpms, candidates, run.job)
             details[name] = [{"nevra": str(rpm.nevra), "sha256": rpm.sha256} for rpm in result.rpms]
     run.reached(Stage.BUILD)
@@ -204,6 +271,7 @@ def _sign(run: _Run, built: Sequence[BuiltRpms]) -> SignedRpms:
         )
         with clean_root(job.target, cache=job.site.paths.cache, workspace=run.workspace("sign")) as root:
             sign.verify_in_root(root, (*signed.srpms, *signed.rpms), signed.public_key)
+        run.leave((*signed.srpms, *signed.rpms), signed=True)
         details["key"] = signed.fingerprint
         details["packages"] = [
             {"nevra": str(rpm.nevra), "sha256": rpm.sha256} for rpm in (*signed.srpms, *signed.rpms)
@@ -215,13 +283,16 @@ def _sign(run: _Run, built: Sequence[BuiltRpms]) -> SignedRpms:
 def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
     job = run.job
     with run.record.stage(Stage.SELF_TEST):
+        channel = run.channel()
         candidate = run.workspace("self-test", "candidate")
         _offer(signed.rpms, candidate, job)
         sign.sign_file(candidate / "repodata" / "repomd.xml", job.site.signing)
         workspace = run.workspace("self-test")
         examination = selftest.examine(
-            signed, job.recipe.self_test, job.target, candidate=candidate, cache=job.site.paths.cache,
-            workspace=workspace, progress=run.progress,
+            signed, job.recipe.self_test, job.target, candidate=candidate,
+            beside=(channel.before([rpm.nevra for rpm in signed.rpms]),) if channel else (),
+            cache=job.site.paths.cache, workspace=workspace, progress=run.progress,
+            on_failure=run.on_failure,
         )  # fmt: skip
         write_atomically(workspace / "transcript.txt", examination.transcript)
         run.record.examined(examination.checks, examination.headline)
@@ -230,24 +301,26 @@ def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
     return tested
 
 
-def _gates(run: _Run, tested: TestedRpms) -> GatedRpms:
+def _gates(run: _Run, tested: TestedRpms) -> tuple[GatedRpms, Channel | None]:
+    """The packages that may be published beside what readers see now."""
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.GATES):
-        published = publish.published_packages(paths.repository, job.target, job.site.channel)
+        channel = run.channel()
         checks = gates.examine(
             tested, job.recipe, job.target, candidate=run.workspace("self-test", "candidate"),
             # The target's rpmkeys has accepted every package while they were signed.
             accepted=[rpm.sha256 for rpm in tested.signed.rpms],
-            published=published,
+            published=channel,
             cache=paths.cache, workspace=run.workspace("gates"), progress=run.progress,
         )  # fmt: skip
         run.record.examined(checks)
         gated = gates.passed(tested, checks)
     run.reached(Stage.GATES)
-    return gated
+    return gated, channel
 
 
-def _publish(run: _Run, gated: GatedRpms, resolved: Resolved) -> None:
+def _publish(run: _Run, gated: GatedRpms, resolved: Resolved, beside: Channel | None) -> None:
+    """Publish beside what the gates looked at."""
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.PUBLISH):
         run.progress.note(f"publishing to {job.site.channel} in {paths.repository}")
@@ -260,11 +333,18 @@ def _publish(run: _Run, gated: GatedRpms, resolved: Resolved) -> None:
             run.record.examined(checks)
             return checks
 
+        def look(now: Generation | None) -> None:
+            if (now and now.id) != (beside and beside.generation):
+                raise PublishError(
+                    f"something else was published to {job.site.channel} while the gates looked at it",
+                    hint="run the same command again: what was built is kept",
+                )
+
         published = publish.publish(
             gated, target=job.target, repository=paths.repository, base_url=job.base_url,
             signing=job.site.signing, run=run.record.id, prove=prove, progress=run.progress,
             channel=job.site.channel, force=run.force, inputs={job.name: resolved.key},
-            account=_account(run, gated, resolved),
+            account=_account(run, gated, resolved), look=look,
         )  # fmt: skip
         run.record.published(published)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from backport import srpm
 from backport.artifacts import PatchedSrpm, SourceRpm
-from backport.builders import Builder
+from backport.errors import SignError
 from backport.files import scratch_folder
+from backport.needs import Needs, survey
 from backport.progress import Progress
 from backport.repository import holds, publish
+from backport.repository.channel import Channel, load_channel
 from backport.repository.generations import Generation, TargetFolder
 from backport.runs.job import Job, settings_inputs
 from backport.runs.results import key_of
@@ -21,6 +23,9 @@ from backport.sources import lock
 from backport.sources.order import Node, build_order
 from backport.sources.resolve import ResolvedBuild, resolve
 
+NO_KEY = "none yet"
+"""In the place of the signing key's fingerprint, in a plan."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
@@ -28,6 +33,10 @@ class Resolved:
 
     builds: Mapping[str, ResolvedBuild]
     """By package, in the order in which they are built."""
+    needs: Mapping[str, Needs]
+    """What each package's build root takes of what is published, and what it lacks where that was asked."""
+    channel: Channel | None
+    """What readers can install now."""
     inputs: Mapping[str, str]
     key: str
     published: Generation | None
@@ -53,23 +62,45 @@ def ask_hub(job: Job) -> dict[str, ResolvedBuild]:
     return {name: by_name[name] for name in build_order(nodes)}
 
 
-def resolve_job(job: Job, builder: Builder) -> Resolved:
+def resolve_job(
+    job: Job, builder: str, *, workspace: Path, progress: Progress, planning: bool = False
+) -> Resolved:
     """Everything that is known before anything is fetched.
 
-    Raises FetchError, also for a build that is not the locked one, UsageError, SignError.
+    ``builder`` is the builder's identity. ``workspace`` gets the public keys of what is published. While
+    ``planning`` no key is needed, and needs are looked for also where they cannot change the result. Raises
+    FetchError, also for a build that is not the locked one, UsageError, SignError, and PublishError where
+    what is published or a repository of the target cannot be read.
     """
     builds = ask_hub(job)
     _check_locked(job, builds.values())
-    signing_key = sign.show_key(job.site.signing).fingerprint
-    inputs = settings_inputs(job, builder=builder.identity, signing_key=signing_key)
+    signing_key = _signing_key(job, planning=planning)
+    channel = load_channel(
+        job.site.paths.repository, job.target, job.site.channel, signing=job.site.signing,
+        keys=None if planning else workspace,
+    )  # fmt: skip
+    needs = survey(job, builds, channel, whole=planning, progress=progress)
+    inputs = settings_inputs(job, builder=builder, signing_key=signing_key)
     for name, one in builds.items():
         inputs[f"{name} source"] = one.identity
+        inputs |= {f"{name} takes {what}": value for what, value in needs[name].inputs().items()}
     return Resolved(
         builds=builds,
+        needs=needs,
+        channel=channel,
         inputs=inputs,
         key=key_of(inputs),
         published=publish.published_state(job.site.paths.repository, job.target, job.site.channel),
     )
+
+
+def _signing_key(job: Job, *, planning: bool) -> str:
+    try:
+        return sign.show_key(job.site.signing).fingerprint
+    except SignError:
+        if not planning:
+            raise
+        return NO_KEY
 
 
 def is_published(job: Job, resolved: Resolved) -> bool:

@@ -8,13 +8,17 @@ What it prints goes to a log file behind the echoed command, or is captured with
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import termios
 import time
+import tty
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +160,50 @@ def running(
             _end(process)
 
 
+def talk(argv: Sequence[str | Path]) -> int:
+    """Let the person at the terminal use a program until it ends; its exit code.
+
+    The program gets a terminal of its own, so that it cannot put words into the caller's (TIOCSTI), and every
+    key goes to it. Standard input and output must be a terminal. Raises HostError when it is not installed.
+    """
+    command = ("setsid", "--ctty", "--wait", *(str(word) for word in argv))
+    keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
+    with contextlib.ExitStack() as stack:
+        ours, its = os.openpty()
+        stack.callback(os.close, ours)
+        try:
+            fcntl.ioctl(its, termios.TIOCSWINSZ, fcntl.ioctl(screen, termios.TIOCGWINSZ, bytes(8)))
+            terminal = stack.enter_context(os.fdopen(os.dup(its), "r+b", buffering=0))
+            process = _start(
+                command, streams=(terminal, terminal, terminal), env=None, cwd=None, pass_fds=(),
+                new_session=False,
+            )  # fmt: skip
+            terminal.close()
+        finally:
+            os.close(its)
+        stack.callback(_end, process)
+        stack.callback(termios.tcsetattr, keyboard, termios.TCSAFLUSH, termios.tcgetattr(keyboard))
+        tty.setraw(keyboard, termios.TCSADRAIN)
+        _carry(keyboard, screen, ours)
+        return process.wait()
+
+
+def _carry(keyboard: int, screen: int, terminal: int) -> None:
+    """Carry what is typed to a program's terminal, and what it says to the screen, until it has ended."""
+    sources = [keyboard, terminal]
+    while terminal in sources:
+        for source in select.select(sources, [], [])[0]:
+            try:
+                said = os.read(source, 4096)
+            except OSError:
+                # EIO: nobody has the other side open any more (pty(7)).
+                said = b""
+            if not said:
+                sources.remove(source)
+            else:
+                os.write(screen if source == terminal else terminal, said)
+
+
 def describe_exit(exit_code: int) -> str:
     """An exit code in words: ``exit code 1`` or ``killed by SIGKILL``.
 
@@ -176,6 +224,7 @@ def _start(
     env: Mapping[str, str] | None,
     cwd: Path | None,
     pass_fds: tuple[int, ...],
+    new_session: bool = True,
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
     try:
@@ -187,7 +236,7 @@ def _start(
             env={**BASE_ENVIRONMENT, **(env or {})},
             cwd=cwd,
             pass_fds=pass_fds,
-            start_new_session=True,
+            start_new_session=new_session,
         )
     except FileNotFoundError as missing:
         raise HostError(

@@ -11,6 +11,7 @@ from backport.builders.mock import MockBuilder
 from backport.errors import HostError
 from backport.progress import Progress
 from backport.roots.dnf import ExtraRepository
+from backport.roots.root import Aftermath
 from backport.run import find_program
 from backport.site import Mock
 from backport.target import Target
@@ -40,7 +41,7 @@ class Builder(Protocol):
     ) -> BuiltRpms:
         """Build one package, in a root of the newest that the target's repositories and ``published`` hold.
 
-        Packages of the names that are in the repository ``candidates`` come from there alone.
+        What the repository ``candidates`` has is taken from there, whatever the others have.
         Logs go to ``workspace`` (build.log, root.log, installed_pkgs.log), packages to
         ``workspace/rpms``; after a failure only the logs are left. Raises BuildError or one of its
         kinds, HostError where the host lacks something.
@@ -48,9 +49,16 @@ class Builder(Protocol):
 
 
 def choose_builder(
-    wanted: Literal["auto", "mock", "chroot"], *, target: Target, cache: Path, mock: Mock | None = None
+    wanted: Literal["auto", "mock", "chroot"],
+    *,
+    target: Target,
+    cache: Path,
+    mock: Mock | None = None,
+    on_failure: Aftermath | None = None,
 ) -> Builder:
     """The wanted builder for the target; ``auto`` takes mock where it is installed.
+
+    ``on_failure`` gets the root of a build that failed, but for mock's, which mock itself can open.
 
     Raises HostError when the host lacks a program that the builder needs, or that the stages behind it need
     for their roots whichever builder it is.
@@ -62,7 +70,7 @@ def choose_builder(
         _require(program, hint="`backport doctor` names the packages that bring it")
     if with_mock:
         return MockBuilder(target=target, cache=cache, settings=mock or Mock())
-    return ChrootBuilder(target=target, cache=cache)
+    return ChrootBuilder(target=target, cache=cache, on_failure=on_failure)
 
 
 def _require(program: str, *, hint: str) -> None:

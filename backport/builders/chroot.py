@@ -33,7 +33,7 @@ from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.files import remove_tree, scratch_folder
 from backport.progress import Progress, Silent
 from backport.roots.limits import Bounds
-from backport.roots.root import BUILDER_UID, Bind, ExtraRepository, Root, clean_root
+from backport.roots.root import BUILDER_UID, Aftermath, Bind, ExtraRepository, Root, clean_root
 from backport.run import Completed, describe_exit
 from backport.target import Target
 from backport.trust import nevra_of, read_header
@@ -57,6 +57,7 @@ class ChrootBuilder:
     target: Target
     cache: Path
     name: str = "chroot"
+    on_failure: Aftermath | None = None
 
     @property
     def identity(self) -> str:
@@ -80,7 +81,9 @@ class ChrootBuilder:
         extra = beside_target(candidates, published)
         told, name = progress or Silent(), patched.source.rpm.nevra.name
         told.note(f"making a clean root for {name}")
-        with clean_root(self.target, cache=self.cache, workspace=workspace) as root:
+        with clean_root(
+            self.target, cache=self.cache, workspace=workspace, on_failure=self.on_failure
+        ) as root:
             build = _Build(root=root, patched=patched, extra=extra, workspace=workspace)
             build.prepare()
             with told.following(f"packing {name} and installing what it needs to be built", root.log):

@@ -42,7 +42,7 @@ SCARCE = 256 * 1024 * 1024
 
 
 _OWN_PRIORITY = 1
-"""Before every other repository: what a run has built is not to be mixed with what it takes the place of."""
+"""Before every other repository: what a run has built is what its next packages are built with."""
 
 
 def beside_target(candidates: Path | None, published: ExtraRepository | None) -> tuple[ExtraRepository, ...]:

@@ -121,7 +121,7 @@ def gc(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Remove what killed processes left behind. The next `backport build` does that, too.
+    """Remove what killed processes left behind, as the next `backport build` does, and what --keep-root kept.
 
     Beside generations that are half made these are folders of runs without a report and temporary keyrings.
 
@@ -130,14 +130,19 @@ def gc(
         backport repo gc --target f28
     """
     from backport.repository.changes import collect_garbage
+    from backport.roots.root import remove_kept
     from backport.runs.leftovers import remove_leftovers
 
     place = place_of(target, channel, config)
+    kept = remove_kept(place.site.paths.cache, place.target.name)
+    if kept and not place.folder.path.exists():
+        _tell_removed(kept, as_json=as_json)
+        return
     gone = remove_leftovers(place.site)
     gone += collect_garbage(
         place.folder, target=place.target, base_url=place.site.url, signing=place.site.signing
     )
-    _tell_removed(gone, as_json=as_json)
+    _tell_removed((*gone, *kept), as_json=as_json)
     _tell_unknown(place.folder)
 
 

@@ -64,6 +64,16 @@ def build(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what changed since the run before.")
     ] = False,
+    keep_root: Annotated[
+        bool, typer.Option("--keep-root", help="Keep the root of a failed build or self-test, and say where.")
+    ] = False,
+    shell: Annotated[
+        bool, typer.Option("--shell", help="Open a shell in the root of a failed build or self-test.")
+    ] = False,
+    result_dir: Annotated[
+        Path | None,
+        typer.Option("--result-dir", metavar="DIR", help="Leave the built packages in this folder, too."),
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -77,9 +87,12 @@ def build(
         backport build openssl --target f28 --until self-test --json
         backport build openssl --target f28 --builder mock --explain
         backport build openssl --target f28 --channel testing
+        backport build openssl --target f28 --until sign --result-dir /tmp/openssl
+        backport build openssl --target f28 --shell
     """
     from backport import pipeline
     from backport.commands.terminal import TerminalProgress
+    from backport.errors import UsageError
     from backport.runs.job import Stage, load_job
     from backport.site import site_file
 
@@ -90,8 +103,15 @@ def build(
         *(["--force"] if force else []),
         *_given(("--channel", channel), ("--config", site_file(config))),
     )
+    if shell and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("--shell needs a terminal", hint="--keep-root keeps the root to be entered later")
+    if result_dir is not None and result_dir.exists() and not result_dir.is_dir():
+        raise UsageError(f"--result-dir: {result_dir} is not a folder")
     with TerminalProgress() as progress:
-        report = pipeline.build(job, until=Stage(until), force=force, progress=progress, replay=replay)
+        report = pipeline.build(
+            job, until=Stage(until), force=force, progress=progress, replay=replay, keep_root=keep_root,
+            shell=progress.open_shell if shell else None, results=result_dir,
+        )  # fmt: skip
     _show_run(report, as_json=as_json, explain=explain)
     raise typer.Exit(report.exit_code)
 
@@ -100,13 +120,18 @@ def build(
 def plan(
     recipe: RecipeArgument, target: TargetOption, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
-    """Show what a build would do, without downloading or changing anything.
+    """Show what a build would do and what would stop it, without fetching a package or changing anything.
+
+    Ends with the exit code that a build would have; what is not in the cache is not examined.
 
     \b
-    Example:
+    Examples:
         backport plan openssl --target f28
+        backport plan openssl --target f28 --json
     """
     from dataclasses import asdict
+
+    from rich.text import Text
 
     from backport.commands.terminal import output, rows_table
     from backport.plan import plan as make_plan
@@ -114,8 +139,8 @@ def plan(
 
     planned = make_plan(load_job(recipe, target, config))
     if as_json:
-        print_json(asdict(planned))
-        return
+        print_json({**asdict(planned), "exit_code": planned.exit_code})
+        raise typer.Exit(planned.exit_code)
     console = output()
     console.print(rows_table(("package", "from", "suffix", "changes", "%check"), planned.rows()))
     if planned.published:
@@ -127,6 +152,11 @@ def plan(
     console.print(f"to be built with {planned.builder}, in this order", markup=False)
     for line in planned.reasons:
         console.print(f"changed: {line}", markup=False)
+    for finding in planned.findings:
+        console.print(Text(f"{finding.kind}: {finding.message}"), soft_wrap=False)
+        if finding.hint:
+            console.print(Text(f"hint: {finding.hint}"), soft_wrap=False)
+    raise typer.Exit(planned.exit_code)
 
 
 @app.command()

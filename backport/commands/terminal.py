@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions
 from rich.markup import escape
@@ -32,6 +33,10 @@ from rich.text import Text
 
 from backport.artifacts import Check, Verdict
 from backport.progress import Follower
+from backport.run import talk
+
+if TYPE_CHECKING:
+    from backport.roots.root import Root
 
 _STYLES = {
     Verdict.PASS: "green",
@@ -159,6 +164,17 @@ class TerminalProgress:
             elif not last and now - told >= HEARTBEAT:
                 told = now
                 self._print_note(f"still {state}, {(now - began) / 60:.0f} min")
+
+    def open_shell(self, root: Root) -> None:
+        """Let the person look around in a root; nothing moves on the terminal meanwhile."""
+        if self._live:
+            self._live.stop()
+        self._console.print(Text(f"a shell in {root.path}; leave it by `exit`, and the run ends"))
+        try:
+            talk(root.entrance())
+        finally:
+            if self._live:
+                self._live.start()
 
     def transfer(self, what: str, done: int, total: int | None) -> None:
         """Show a transfer's bar; without a terminal, one line when it begins."""

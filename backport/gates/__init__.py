@@ -1,7 +1,8 @@
 """Gates: what is asked of tested packages before anybody can install them.
 
-All look at the signed candidate repository together with the target's own repositories. Results are
-checks, as those of the self-test. A recipe may turn a gate into a warning, with its reason.
+All look at the signed candidate repository together with the target's own repositories and everything that
+is published: that is what clients choose from. Results are checks, as those of the self-test. A recipe may
+turn a gate into a warning, with its reason.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from backport.artifacts import Check, GatedRpms, Nevra, TestedRpms, Verdict
+from backport.artifacts import Check, GatedRpms, TestedRpms, Verdict
 from backport.errors import BackportError, HostError, PublishError
 from backport.gates.abi import examine_abi
 from backport.gates.contents import examine_files
@@ -22,6 +23,7 @@ from backport.gates.subject import Subject
 from backport.gates.upgrade_path import examine_upgrade_paths
 from backport.progress import Progress
 from backport.recipe import Gates, Recipe
+from backport.repository.channel import Channel
 from backport.target import Target
 
 __all__ = ["examine", "passed"]
@@ -46,7 +48,7 @@ def examine(
     *,
     candidate: Path,
     accepted: Iterable[str] = (),
-    published: Iterable[Nevra] = (),
+    published: Channel | None = None,
     cache: Path,
     workspace: Path,
     progress: Progress,
@@ -66,7 +68,7 @@ def examine(
         target=target,
         gates=recipe.gates,
         install=recipe.self_test.install,
-        published=tuple(published),
+        published=published,
         cache=cache,
         workspace=workspace,
         progress=progress,

@@ -1,8 +1,9 @@
 """Gate ``abi``: what programs that were linked with a replaced library would miss in the new one.
 
-libabigail's ``abipkgdiff`` compares the target's package with ours; its exit code tells (its manual,
-"Return values"). Debugging information is used where both have it, so that types are compared as well;
-without, the symbols alone. Both packages' contents are read by it in a sandbox, as nobody.
+libabigail's ``abipkgdiff`` compares with ours the target's package, and the published one where servers have
+that by now; its exit code tells (its manual, "Return values"). Debugging information is used where both have
+it, so that types are compared as well; without, the symbols alone. The contents of both packages are read by
+it in a sandbox, as nobody.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from backport.artifacts import Check, Rpm, Verdict
 from backport.errors import HostError, PublishError
 from backport.files import scratch_folder
 from backport.gates.subject import Subject, judge
-from backport.gates.universe import Solvable, provides
+from backport.gates.universe import Solvable, is_published, provides
 from backport.roots.dnf import host_programs
 from backport.roots.sandbox import Bind, Sandbox
 from backport.run import BASE_ENVIRONMENT
@@ -34,12 +35,12 @@ _SONAME = re.compile(r"(?P<soname>[^\s()/]+\.so(\.[^\s()/]+)?)(\([^()]*\))?(\(64
 
 
 def examine_abi(subject: Subject) -> Iterator[Check]:
-    """One check for each package of the target that has libraries and is replaced."""
-    pairs = [(one, found) for one in subject.packages if (found := _library(subject, one))]
+    """One check for each package of the target's, or published one, that has libraries and is replaced."""
+    pairs = [(one, old) for one in subject.packages for old in _libraries(subject, one)]
     if not pairs:
         yield Check(
             id="gate.abi", title="Libraries keep their ABI", verdict=Verdict.SKIPPED,
-            advice="no library of the target is replaced",
+            advice="no library of the target's or of what is published is replaced",
         )  # fmt: skip
         return
     if shutil.which(PROGRAM, path=BASE_ENVIRONMENT["PATH"]) is None:
@@ -62,9 +63,14 @@ def sonames_of(capabilities: Iterable[str]) -> frozenset[str]:
     return frozenset(match["soname"] for match in matches if match)
 
 
-def _library(subject: Subject, one: Rpm) -> Solvable | None:
-    found = subject.stock_of(one.nevra.name, one.nevra.arch)
-    return found if found and sonames_of(provides(found)) else None
+def _libraries(subject: Subject, one: Rpm) -> Iterator[Solvable]:
+    """What programs on servers may have been linked with: the target's own, and what is there now."""
+    universe = subject.universe
+    by_number = {old.id: old for old in (*universe.target, *universe.stock)}
+    for old in by_number.values():
+        same = (old.name, old.arch) == (one.nevra.name, one.nevra.arch)
+        if same and sonames_of(provides(old)):
+            yield old
 
 
 def _check(subject: Subject, old: Solvable, new: Rpm, *, lost: Sequence[str]) -> Check:
@@ -85,9 +91,10 @@ def _check(subject: Subject, old: Solvable, new: Rpm, *, lost: Sequence[str]) ->
     elif code & _CHANGE and not lost and comparison.run("--no-added-syms", "--no-added-binaries") & _CHANGE:
         problems.append("types have changed, in ways that may matter or not")
         verdict = Verdict.WARN
+    whose = "published" if is_published(old) else "target's"
     return judge(
-        f"gate.abi.{name}",
-        f"{name} keeps the ABI of the target's package",
+        f"gate.abi.{name}.published" if is_published(old) else f"gate.abi.{name}",
+        f"{name} keeps the ABI of the {whose} package",
         problems,
         expected=f"all that {old.str()} offers, by {comparison.means}",
         found="all of it, and more" if code & _CHANGE else "all of it, unchanged",
@@ -98,18 +105,22 @@ def _check(subject: Subject, old: Solvable, new: Rpm, *, lost: Sequence[str]) ->
 
 
 class _Comparison:
-    """abipkgdiff on one package of the target and ours."""
+    """abipkgdiff on one package of the target, or a published one, and ours."""
 
     def __init__(self, subject: Subject, old: Solvable, new: Rpm) -> None:
-        self.log = subject.workspace / f"abi-{new.nevra.name}.log"
+        published = "-published" if is_published(old) else ""
+        self.log = subject.workspace / f"abi-{new.nevra.name}{published}.log"
         self.workspace = subject.workspace
         self.packages = [subject.stock_file(old), new.path]
-        old_debug = subject.stock_of(f"{old.name}-debuginfo", old.arch)
+        wanted = (f"{old.name}-debuginfo", old.evr, old.arch)
+        old_debug = next(
+            (one for one in subject.universe.all_stock if (one.name, one.evr, one.arch) == wanted), None
+        )
         new_debug = next(
             (one for one in subject.signed.rpms if one.nevra.name == f"{new.nevra.name}-debuginfo"), None
         )
         self.debug: list[Path] = []
-        if new_debug and old_debug and old_debug.evr == old.evr:
+        if new_debug and old_debug:
             self.debug = [subject.stock_file(old_debug), new_debug.path]
 
     @property

@@ -1,4 +1,4 @@
-"""Gate ``files``: what the candidate's files do beside those of the target.
+"""Gate ``files``: what the candidate's files do beside those of the target and of what is published.
 
 Two packages may have the same file where rpm sees no conflict (rpm's ``rpmfilesCompare``), and where
 both are programs of different word lengths, of which rpm keeps the longer (its file colours).
@@ -13,7 +13,7 @@ from typing import Any
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Check, Verdict
+from backport.artifacts import Check, Verdict, is_for_debugging
 from backport.errors import PublishError
 from backport.gates.subject import Subject, judge
 from backport.gates.universe import Solvable, ids
@@ -85,7 +85,7 @@ def _conflicts(subject: Subject) -> Check:
     )
     return judge(
         _CONFLICTS,
-        "No file is in the way of the target's other packages",
+        "No file is in the way of the target's and the published packages",
         [*others["other"], *others["sibling"]],
         expected="shared files are the same, but of packages that are replaced",
         found=f"{sum(len(files) for files in subject.files.values())} files, "
@@ -96,9 +96,9 @@ def _conflicts(subject: Subject) -> Check:
 
 
 def _shared(subject: Subject) -> list[tuple[Solvable, set[str]]]:
-    """The target's packages that stay, with those of their files that the candidate has as well.
+    """The packages that stay, with those of their files that the candidate has as well.
 
-    What several of the target's packages have already is left out where it is a folder of ours: it can
+    What several of these packages have already is left out where it is a folder of ours: it can
     only be one of theirs, too. A folder such as /usr/lib/.build-id has thousands of owners.
     """
     universe = subject.universe
@@ -132,7 +132,7 @@ def _privileges(subject: Subject) -> Check:
     }
     theirs: dict[str, frozenset[str]] = defaultdict(frozenset)
     if ours:
-        for owner in subject.replaced:
+        for owner in _models(subject):
             for file in _files_of(subject, owner):
                 theirs[file.name] |= privileges_of(file)
     problems = [
@@ -142,13 +142,22 @@ def _privileges(subject: Subject) -> Check:
     ]
     return judge(
         "gate.files.privileges",
-        "No file gives rights that the target's package does not give",
+        "No file gives rights that the package before does not give",
         problems,
         expected="no new set-user-id, set-group-id, capability or file that all may write",
-        found=f"{len(ours)} such files, all as in the target's packages" if ours else "no such file",
+        found=f"{len(ours)} such files, all as in the packages before" if ours else "no such file",
         evidence=[f"{path}: {', '.join(sorted(privileges))}" for (_, path), privileges in ours.items()],
         advice="take the right away in the spec (%attr, %caps), or say under [gates.warn] why it is needed",
     )
+
+
+def _models(subject: Subject) -> list[Solvable]:
+    """The packages whose files tell which rights are nothing new: the target's own, and what is published of
+    what the target has not."""
+    universe = subject.universe
+    names = {one.name for one in universe.replaced_of_target}
+    published = [one for one in subject.replaced if one.name not in names]
+    return [one for one in (*universe.replaced_of_target, *published) if not is_for_debugging(one.name)]
 
 
 def _files_of(subject: Subject, one: Solvable) -> tuple[File, ...]:

@@ -1,7 +1,7 @@
 """Gates ``installable.closure`` and ``consumers``: whether everything finds what it requires.
 
-Held against what a client has after the update: the candidate's packages, and of the target's the
-newest ones but those whose place the candidate's take.
+Held against what a client has after the update: the candidate's packages, and of the target's and the
+published ones the newest, but those whose place the candidate's take.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def _closure(subject: Subject) -> Check:
         "gate.installable.closure",
         "Every package finds what it requires",
         problems,
-        expected="each requirement is provided by the target or the candidate",
-        found=f"{len(universe.candidate)} packages beside {len(universe.kept)} of the target do",
+        expected="each requirement is provided by the target, by what is published or by the candidate",
+        found=f"{len(universe.candidate)} packages beside {len(universe.kept)} others do",
         advice="add the package that provides it to the recipe, or build without what needs it",
     )
 
 
 def _consumers(subject: Subject) -> Check:
-    """Of the target's packages only those that lose something count, not what never was to be had."""
+    """Of the other packages only those that lose something count, not what never was to be had."""
     universe = subject.universe
     before, gone = ids(universe.stock), ids(universe.replaced)
     there = ids((*universe.kept, *universe.candidate))
@@ -54,7 +54,7 @@ def _consumers(subject: Subject) -> Check:
                 problems.append(f"{one.str()} requires {requirement.text}")
     return judge(
         "gate.consumers",
-        "Every package of the target that needs what is replaced still finds it",
+        "Every package that needs what is replaced still finds it",
         problems,
         expected="all that they require is provided after the update, too",
         found=f"{len(consumers)} packages do" if consumers else "no package needs what is replaced",

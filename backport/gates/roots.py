@@ -1,7 +1,7 @@
 """Gate ``installable``, and that consumers start: what dnf and programs do in real roots.
 
-One root goes a server's way: the target's own packages, the update, and back. The other has none of
-them installed by name.
+One root goes a server's way: the target's packages with what is published already, the update, and back.
+The other has none of them installed by name.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ START_TIMEOUT = 120.0
 """Deadline in seconds of a consumer's program."""
 UPDATE, DOWNGRADE, FRESH = "gate.installable.update", "gate.installable.downgrade", "gate.installable.fresh"
 _TITLES = {
-    UPDATE: "dnf updates a root that has the target's own packages",
-    DOWNGRADE: "dnf goes back to the target's own packages",
+    UPDATE: "dnf updates a root that has what servers have",
+    DOWNGRADE: "dnf goes back to what servers have",
     FRESH: "dnf installs all packages into a clean root",
 }
 _ADVICE = {
@@ -31,7 +31,7 @@ _ADVICE = {
 }
 _EXPECTED = {
     UPDATE: "every package that was installed is the candidate's",
-    DOWNGRADE: "every package that was updated is the target's own again",
+    DOWNGRADE: "every package that was updated is the one before again",
     FRESH: "every package of the candidate is installed",
 }
 
@@ -44,7 +44,7 @@ def examine_roots(subject: Subject) -> Iterator[Check]:
         log = subject.workspace / "fresh" / "install.log"
         yield _transaction(
             FRESH, root, wanted, log,
-            lambda: root.install(sorted(wanted), extra=(subject.repository,), log=log, error=PublishError),
+            lambda: root.install(sorted(wanted), extra=subject.after, log=log, error=PublishError),
         )  # fmt: skip
 
 
@@ -54,26 +54,29 @@ def start_id(package: str) -> str:
 
 
 def _there_and_back(subject: Subject) -> Iterator[Check]:
-    """What needs the target's own packages; all of it is skipped behind an update that failed."""
+    """What needs the packages before; all of it is skipped behind an update that failed."""
     consumers = subject.gates.consumers
-    stock = {f"{one.name}.{one.arch}": one.str() for one in subject.replaced}
+    replaced = [one for one in subject.replaced if one.name not in subject.unchanged]
+    stock = {f"{one.name}.{one.arch}": one.str() for one in replaced}
     if not stock and not consumers:
-        yield from _skip("the target has none of these packages", UPDATE, DOWNGRADE)
+        yield from _skip("servers have none of these packages", UPDATE, DOWNGRADE)
         return
     with _root(subject, "update", *subject.install) as root:
-        folder = subject.workspace / "update"
+        folder, extra = subject.workspace / "update", subject.before
+        if extra:
+            root.update(extra=extra, log=folder / "stock.log", error=PublishError)
         there = {str(nevra): nevra.name for nevra in root.installed()}
         missing = [short for short, nevra in stock.items() if nevra not in there]
         missing += [name for name in consumers if name not in there.values()]
         if missing:
-            root.install(missing, log=folder / "stock.log", error=PublishError)
+            root.install(missing, extra=extra, log=folder / "stock.log", error=PublishError)
             there = {str(nevra): nevra.name for nevra in root.installed()}
         before = {name: _starts(root, program) for name, program in consumers.items()}
         wanted = {str(one.nevra) for one in subject.packages if one.nevra.name in there.values()}
         log = folder / "update.log"
         check = _transaction(
             UPDATE, root, wanted, log,
-            lambda: root.update(extra=(subject.repository,), log=log, error=PublishError),
+            lambda: root.update(extra=subject.after, log=log, error=PublishError),
         )  # fmt: skip
         yield check
         if check.stops:
@@ -91,7 +94,7 @@ def _downgrade(subject: Subject, root: Root, stock: dict[str, str], there: set[s
     log = subject.workspace / "update" / "downgrade.log"
     return _transaction(
         DOWNGRADE, root, set(back.values()) & there, log,
-        lambda: root.downgrade(sorted(back), log=log, error=PublishError),
+        lambda: root.downgrade(sorted(back), extra=subject.before, log=log, error=PublishError),
     )  # fmt: skip
 
 
@@ -140,7 +143,7 @@ def _consumer(name: str, program: Sequence[str], before: str | None, after: str 
     if before is not None:
         return Check(
             id=check_id, title=title, verdict=Verdict.ERROR, expected=f"{command}: exit code 0",
-            found=f"it does not start on the target's own packages either: {before}",
+            found=f"it does not start on the packages before either: {before}",
             advice="correct the program under [gates.consumers] in the recipe",
         )  # fmt: skip
     return judge(

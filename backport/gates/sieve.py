@@ -90,6 +90,7 @@ class Sieve:
         slim.requires = [
             one for one in package.requires if one[0] in self.offered or one[0].startswith(_RICH)
         ]
+        slim.obsoletes = package.obsoletes
         slim.provides = [one for one in package.provides if one[0] in self.offered or one[0] in self.wanted]
         # Libsolv looks for the owners of programs and of files in /etc among primary's files alone.
         slim.files = self._files_of(package)

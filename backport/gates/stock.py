@@ -7,6 +7,7 @@ pinned for its repository.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from backport.repodata import FOLDER, REPOMD, bindings
 from backport.roots.dnf import expand_url, folder_of
 from backport.roots.root import REPOMD_LIMITS
 from backport.seals import require_own
+from backport.settings import Key
 from backport.sources.download import download
 from backport.target import Repository, Target
 from backport.web import Limits
@@ -37,6 +39,8 @@ class Metadata:
 
     primary: Path
     filelists: Path
+    digest: str = ""
+    """Over both, where it was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,7 @@ class Stock:
                 repomd = scratch / REPOMD
                 self._download(url, repomd, limit=REPOMD_LIMITS.size)
             records = _records(repomd, f"repository {repository.id}")
+        digest = "".join(record.checksum for record in records.values())
         files = {
             kind: self._file(
                 repository,
@@ -79,7 +84,7 @@ class Stock:
             )
             for kind, record in records.items()
         }
-        return Metadata(**files)
+        return Metadata(**files, digest=digest)
 
     def _file(self, repository: Repository, location: str, checksum: tuple[str, str], *, limit: int) -> Path:
         kind, digest = checksum
@@ -115,6 +120,22 @@ class Stock:
             download(url, path, limits=limits, progress=self.progress)
         except FetchError as problem:
             raise PublishError(problem.message, hint=_HINT) from None
+
+
+def verified_file(
+    folder: Path, location: str, checksum: tuple[str, str], *, keys: Sequence[Key], workspace: Path
+) -> Path:
+    """A package of a repository of our own, by digest (kind and hex) and signature. Raises PublishError."""
+    kind, digest = checksum
+    path = folder / location
+    if Path(location).name != location or path.is_symlink() or not path.is_file():
+        raise PublishError(f"{path}: is missing", hint="`backport repo verify` tells what is lost")
+    if digest_of(path, kind) != digest:
+        raise PublishError(
+            f"{path}: is not what the metadata names", hint="`backport repo verify` tells what is lost"
+        )
+    trust.verify_rpm(path, keys, workspace, PublishError)
+    return path
 
 
 def metadata_of_folder(folder: Path) -> Metadata:

@@ -12,11 +12,20 @@ import rpm as rpm_bindings
 
 from backport.artifacts import Check, Nevra, Rpm, SignedRpms, Verdict, is_for_debugging
 from backport.errors import PublishError
-from backport.gates.stock import Stock, metadata_of_folder
-from backport.gates.universe import Solvable, Universe, load_universe, location_of
+from backport.gates.stock import Stock, metadata_of_folder, verified_file
+from backport.gates.universe import (
+    PUBLISHED,
+    PUBLISHED_DEBUG,
+    Solvable,
+    Universe,
+    is_published,
+    load_universe,
+    location_of,
+)
 from backport.printable import printable
 from backport.progress import Progress
 from backport.recipe import Gates
+from backport.repository.channel import Channel
 from backport.roots.dnf import ExtraRepository
 from backport.settings import Key
 from backport.target import Target
@@ -41,7 +50,7 @@ class Subject:
     gates: Gates
     install: tuple[str, ...]
     """The target's packages that the self-test's root has: a root of these exists already."""
-    published: tuple[Nevra, ...]
+    published: Channel | None
     """What readers can install now."""
     cache: Path
     workspace: Path
@@ -64,11 +73,15 @@ class Subject:
 
     @functools.cached_property
     def universe(self) -> Universe:
-        """The target's packages and the candidate's. Raises PublishError."""
+        """The target's packages, the published ones and the candidate's. Raises PublishError."""
         paths = {file.name for files in self.files.values() for file in files}
+        stock = self._stock.metadata()
+        if self.published:
+            stock[PUBLISHED] = metadata_of_folder(self.published.folder)
+            stock[PUBLISHED_DEBUG] = metadata_of_folder(self.published.debug)
         return load_universe(
             self.target,
-            self._stock.metadata(),
+            stock,
             metadata_of_folder(self.candidate),
             paths=paths,
             folder=self.workspace,
@@ -76,23 +89,39 @@ class Subject:
 
     @functools.cached_property
     def replaced(self) -> tuple[Solvable, ...]:
-        """The target's packages that the update replaces, without those that are only for debugging."""
+        """The server's packages that the update replaces, without those that are only for debugging."""
         return tuple(one for one in self.universe.replaced if not is_for_debugging(one.name))
 
-    def stock_of(self, name: str, arch: str) -> Solvable | None:
-        """The newest of the target's packages with this name and architecture."""
-        found = (one for one in self.universe.stock if (one.name, one.arch) == (name, arch))
-        return next(found, None)
-
     def stock_file(self, one: Solvable) -> Path:
-        """A package of the target as a file, verified. Raises PublishError."""
-        return self._stock.package(one.repo.name, *location_of(one))
+        """A package of the target or a published one as a file, verified. Raises PublishError."""
+        location, checksum = location_of(one)
+        if self.published is None or not is_published(one):
+            return self._stock.package(one.repo.name, location, checksum)
+        folder = self.published.folder if one.repo.name == PUBLISHED else self.published.debug
+        return verified_file(folder, location, checksum, keys=self.published.keys, workspace=self.workspace)
 
     @functools.cached_property
     def repository(self) -> ExtraRepository:
         """The candidate as dnf takes it: both signature checks on."""
         key = Key(fingerprint=self.signed.fingerprint, file=self.signed.public_key)
         return ExtraRepository.of_folder(_REPOSITORY_ID, self.candidate, keys=(key,), repo_gpgcheck=True)
+
+    @functools.cached_property
+    def before(self) -> tuple[ExtraRepository, ...]:
+        """What servers have beside the target's repositories until now."""
+        return (self.published.before([one.nevra for one in self.packages]),) if self.published else ()
+
+    @functools.cached_property
+    def unchanged(self) -> frozenset[str]:
+        """The names of those packages that servers have already, unless that is so of all."""
+        ours = [one.nevra for one in self.packages]
+        held = self.published.held(ours) if self.published else frozenset()
+        return frozenset(nevra.name for nevra in held) if len(held) < len(ours) else frozenset()
+
+    @property
+    def after(self) -> tuple[ExtraRepository, ...]:
+        """What servers will have beside the target's repositories."""
+        return (*self.before, self.repository)
 
     @functools.cached_property
     def _stock(self) -> Stock:

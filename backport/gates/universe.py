@@ -1,4 +1,4 @@
-"""What dnf on a client chooses from: the target's packages and the candidate's, in libsolv's pool.
+"""What dnf on a client chooses from: the target's, the published and the candidate's packages, for libsolv.
 
 libsolv is the library by which dnf itself resolves dependencies, so that names, versions and files mean
 here what they mean there. A rich dependency counts as met when a part of it is: whether all of it can be
@@ -8,7 +8,7 @@ met is shown by the installation in a root.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +23,8 @@ from backport.target import Target
 Solvable: TypeAlias = Any
 """One package of the pool (solv.XSolvable)."""
 
+PUBLISHED, PUBLISHED_DEBUG = " published", " published-debug"
+"""The repositories of what is published; no id of a target's repository begins with a space."""
 _CANDIDATE = "candidate"
 _FROM_RPM = "rpmlib("
 _ALL = 0
@@ -45,31 +47,40 @@ class Universe:
     """
 
     pool: Any
-    stock: tuple[Solvable, ...]
+    target: tuple[Solvable, ...]
     """The newest of the target's packages, one of each name and architecture."""
+    stock: tuple[Solvable, ...]
+    """What a server may have: the newest of the target's packages and of the published ones, without what
+    published packages have taken the place of."""
     all_stock: tuple[Solvable, ...]
-    """Every package of the target, the older ones too."""
+    """Every package of the target and every published one, the older ones too; but not a published one that
+    the candidate has itself."""
     candidate: tuple[Solvable, ...]
     _requirements: dict[int, Requirement] = field(default_factory=dict)
 
     @functools.cached_property
     def replaced(self) -> tuple[Solvable, ...]:
-        """The target's packages whose place the candidate's take: of the same name, or obsoleted."""
+        """The server's packages whose place the candidate's take: of the same name, or obsoleted."""
+        return self._replaced_among(self.stock)
+
+    @functools.cached_property
+    def replaced_of_target(self) -> tuple[Solvable, ...]:
+        """The target's packages whose place the candidate's take, though a published one may have it now."""
+        return self._replaced_among(self.target)
+
+    def _replaced_among(self, packages: Sequence[Solvable]) -> tuple[Solvable, ...]:
         by_name = {new.name: new for new in self.candidate}
-        obsoletes = [dependency for new in self.candidate for dependency in _dependencies(new, "OBSOLETES")]
+        obsoletes = obsoletes_of(self.candidate)
 
         def is_replaced(one: Solvable) -> bool:
             new = by_name.get(one.name)
-            if new is not None and is_update(one, new):
-                return True
-            # Obsoletes are for names, never for what a package provides (rpm's dependencies manual).
-            return any(one.matchesdep(_solv().SOLVABLE_NAME, dependency) for dependency in obsoletes)
+            return (new is not None and is_update(one, new)) or is_obsoleted(one, obsoletes)
 
-        return tuple(one for one in self.stock if is_replaced(one))
+        return tuple(one for one in packages if is_replaced(one))
 
     @functools.cached_property
     def kept(self) -> tuple[Solvable, ...]:
-        """The target's packages that stay beside the candidate's."""
+        """The server's packages that stay beside the candidate's."""
         gone = {one.id for one in self.replaced}
         return tuple(one for one in self.stock if one.id not in gone)
 
@@ -95,6 +106,22 @@ def is_update(old: Solvable, new: Solvable) -> bool:
     return old.name == new.name and (old.arch == new.arch or "noarch" in (old.arch, new.arch))
 
 
+def is_published(one: Solvable) -> bool:
+    """Whether a package of the stock is the channel's, not the target's."""
+    return one.repo.name in (PUBLISHED, PUBLISHED_DEBUG)
+
+
+def obsoletes_of(packages: Iterable[Solvable]) -> list[Any]:
+    """All that the packages obsolete."""
+    return [dependency for one in packages for dependency in _dependencies(one, "OBSOLETES")]
+
+
+def is_obsoleted(one: Solvable, obsoletes: Iterable[Any]) -> bool:
+    """Whether one of these dependencies means the package: by its name, never by what it provides (rpm's
+    dependencies manual)."""
+    return any(one.matchesdep(solv().SOLVABLE_NAME, dependency) for dependency in obsoletes)
+
+
 def ids(packages: Iterable[Solvable]) -> frozenset[int]:
     """The packages' numbers in their pool."""
     return frozenset(one.id for one in packages)
@@ -102,7 +129,7 @@ def ids(packages: Iterable[Solvable]) -> frozenset[int]:
 
 def location_of(one: Solvable) -> tuple[str, tuple[str, str]]:
     """Where a package lies in its repository, and its digest: the kind, and in hex."""
-    checksum = one.lookup_checksum(_solv().SOLVABLE_CHECKSUM)
+    checksum = one.lookup_checksum(solv().SOLVABLE_CHECKSUM)
     return one.lookup_location()[0], (checksum.typestr(), checksum.hex())
 
 
@@ -119,47 +146,63 @@ def load_universe(
     paths: Collection[str],
     folder: Path,
 ) -> Universe:
-    """All packages of the target's repositories, by their ids, and of the candidate's.
+    """All packages of the repositories in ``stock``, by their ids, and of the candidate's.
 
-    ``paths`` are the files whose owners will be asked for. What is written to ``folder`` is gone in the
-    end. Raises PublishError when metadata cannot be read, HostError where libsolv's bindings are missing.
+    What is published is among the former, as PUBLISHED and PUBLISHED_DEBUG. ``paths`` are the files whose
+    owners will be asked for. What is written to ``folder`` is gone in the end. Raises PublishError when
+    metadata cannot be read, HostError where libsolv's bindings are missing.
     """
-    pool = _solv().Pool()
-    pool.setdisttype(pool.DISTTYPE_RPM)
-    pool.setarch(target.arch)
-    candidates = _add(pool, _CANDIDATE, candidate)
+    pool = new_pool(target)
+    candidates = add_repository(pool, _CANDIDATE, candidate)
     sieve = Sieve.of(stock, candidate, paths)
     all_stock = []
     for name, metadata in stock.items():
         with scratch_folder(folder, "sifted-") as scratch:
-            repository = _add(pool, name, sieve.sift(metadata, scratch))
+            repository = add_repository(pool, name, sieve.sift(metadata, scratch))
         all_stock += [one for one in repository.solvables if one.arch not in ("src", "nosrc")]
-    _ask_for(pool, paths)
+    ask_for_files(pool, paths)
+    own = {one.str() for one in candidates.solvables}
+    all_stock = [one for one in all_stock if not (is_published(one) and one.str() in own)]
     return Universe(
         pool=pool,
-        stock=_newest(all_stock),
+        target=_newest(one for one in all_stock if not is_published(one)),
+        stock=_on_a_server(all_stock),
         all_stock=tuple(all_stock),
         candidate=tuple(candidates.solvables),
     )
 
 
-def _add(pool: Any, name: str, metadata: Metadata) -> Any:
+def new_pool(target: Target) -> Any:
+    """An empty pool for packages of the target's architecture."""
+    pool = solv().Pool()
+    pool.setdisttype(pool.DISTTYPE_RPM)
+    pool.setarch(target.arch)
+    return pool
+
+
+def add_repository(pool: Any, name: str, metadata: Metadata, *, files: bool = True) -> Any:
+    """Add a repository's packages, with all their ``files`` or those alone that primary names: programs and
+    what is in /etc. Raises PublishError."""
     repository = pool.add_repo(name)
-    extend = _solv().Repo.REPO_EXTEND_SOLVABLES
-    for path, language, flags in ((metadata.primary, None, 0), (metadata.filelists, "FL", extend)):
-        stream = _solv().xfopen(str(path))
+    extend = solv().Repo.REPO_EXTEND_SOLVABLES
+    parts = [(metadata.primary, None, 0), *([(metadata.filelists, "FL", extend)] if files else [])]
+    for path, language, flags in parts:
+        stream = solv().xfopen(str(path))
         if not repository.add_rpmmd(stream, language, flags):
             raise PublishError(f"{path}: cannot be read as repository metadata: {pool.errstr}")
         stream.close()
     return repository
 
 
-def _ask_for(pool: Any, paths: Collection[str]) -> None:
-    """Libsolv finds the owners of all files that anything requires in one pass: so something does."""
+def ask_for_files(pool: Any, paths: Collection[str]) -> None:
+    """Let the pool know who has these files, and what its packages provide.
+
+    Libsolv finds the owners of all files that anything requires in one pass: so something does.
+    """
     probe = pool.add_repo(" probe").add_solvable()
     probe.name, probe.evr, probe.arch = "probe", "0-0", "noarch"
     for path in paths:
-        probe.add_deparray(_solv().SOLVABLE_REQUIRES, pool.Dep(path))
+        probe.add_deparray(solv().SOLVABLE_REQUIRES, pool.Dep(path))
     pool.addfileprovides()
     pool.createwhatprovides()
 
@@ -173,13 +216,30 @@ def _newest(packages: Iterable[Solvable]) -> tuple[Solvable, ...]:
     return tuple(newest.values())
 
 
+def _on_a_server(packages: Iterable[Solvable]) -> tuple[Solvable, ...]:
+    """The newest packages, without those that a published one has taken the place of."""
+    newest = _newest(packages)
+    fresh = [one for one in newest if is_published(one)]
+    by_name = {one.name: one for one in fresh}
+    obsoletes = obsoletes_of(fresh)
+
+    def is_there(one: Solvable) -> bool:
+        new = by_name.get(one.name)
+        if new is not None and new.id != one.id and is_update(one, new) and new.evrcmp(one) > 0:
+            return False
+        return not is_obsoleted(one, obsoletes)
+
+    return tuple(one for one in newest if is_there(one)) if fresh else newest
+
+
 def _dependencies(one: Solvable, kind: str) -> list[Any]:
-    solv = _solv()
-    found = one.lookup_deparray(getattr(solv, f"SOLVABLE_{kind}"), _ALL)
-    return [dependency for dependency in found if dependency.id != solv.SOLVABLE_PREREQMARKER]
+    names = solv()
+    found = one.lookup_deparray(getattr(names, f"SOLVABLE_{kind}"), _ALL)
+    return [dependency for dependency in found if dependency.id != names.SOLVABLE_PREREQMARKER]
 
 
-def _solv() -> Any:
+def solv() -> Any:
+    """Libsolv's bindings. Raises HostError where they are not installed."""
     try:
         return import_bindings("solv")
     except ImportError:

@@ -14,7 +14,7 @@ import rpm as rpm_bindings
 
 from backport.artifacts import Check, Nevra
 from backport.gates.subject import Subject, judge
-from backport.gates.universe import Solvable
+from backport.gates.universe import Solvable, is_published
 
 _BUMP = re.compile(r"\.bp(\d+)$")
 
@@ -58,10 +58,11 @@ def next_bump(nevra: Nevra) -> Nevra | None:
 def _check(subject: Subject, nevra: Nevra, *, made: Nevra, origin: Nevra) -> Check:
     bound = bound_for(nevra, made=made, origin=origin)
     later = next_bump(nevra)
-    stock = [_nevra(one) for one in subject.universe.all_stock if one.name == nevra.name]
-    published = [one for one in subject.published if one.name == nevra.name]
+    namesakes = [one for one in subject.universe.all_stock if one.name == nevra.name]
+    stock = [_nevra(one) for one in namesakes if not is_published(one)]
+    published = [_nevra(one) for one in namesakes if is_published(one)]
     problems = [f"the target has {one}" for one in stock if compare(nevra, one) <= 0]
-    problems += [f"{one} is published" for one in published if compare(nevra, one) < 0]
+    problems += [f"{one} is published" for one in published if compare(nevra, one) <= 0]
     if bound and compare(nevra, bound) >= 0:
         problems.append(f"it is not below {bound}, from which it came")
     if later and compare(later, nevra) <= 0:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backport.artifacts import Check, GatedRpms, Nevra, PublishedRepo, SignedRpms, TestedRpms
+from backport.artifacts import Check, GatedRpms, PublishedRepo, SignedRpms, TestedRpms
 from backport.errors import BackportError, PublishError
 from backport.evidence.provenance import PublishedFile
 from backport.progress import Progress, Silent
@@ -52,6 +52,7 @@ def publish(
     lock_timeout: float = LOCK_TIMEOUT,
     channel: str = STABLE,
     force: bool = False,
+    look: Callable[[Generation | None], None] | None = None,
 ) -> PublishedRepo:
     """Let readers of a target's channel see the packages, besides all that were there.
 
@@ -60,7 +61,8 @@ def publish(
     record, and so do ``inputs``, beside those of the generation before under other names. Packages
     that are there already are left alone; where all are, from the same inputs, nothing changes but that
     the present generation is proven once more. ``account`` is what is told of the packages: signed
-    evidence, an advisory. What was rolled back is published again only with ``force``.
+    evidence, an advisory. What was rolled back is published again only with ``force``. ``look`` is told what
+    readers see until now, when no other publisher can change that, and may refuse.
 
     Raises PublishError when the folder cannot be written to, another publisher holds it for
     ``lock_timeout`` seconds, the inputs were rolled back, a package of the same NEVRA with other content
@@ -77,6 +79,8 @@ def publish(
             folder.remove_leftovers(signing)
             arrival = _arrival(tested, folder, target)
             before, found = arrival.before, []
+            if look:
+                look(before)
 
             def show(record: Generation, content: Path) -> None:
                 """Let the prover see a generation, with the files for clients that it needs."""
@@ -152,15 +156,6 @@ def tidy_page(folder: TargetFolder, target: Target, base_url: str, progress: Pro
 def published_state(repository: Path, target: Target, channel: str = STABLE) -> Generation | None:
     """What readers see now; None when nothing is published. Raises PublishError."""
     return TargetFolder.of(repository, target.name, channel).current_generation()
-
-
-def published_packages(repository: Path, target: Target, channel: str = STABLE) -> tuple[Nevra, ...]:
-    """The packages that readers see now, those for debugging and source packages too. Raises PublishError."""
-    folder = TargetFolder.of(repository, target.name, channel)
-    record = folder.current_generation()
-    if record is None:
-        return ()
-    return tuple(one.nevra for one in packages_of(folder, record).values())
 
 
 def is_held(repository: Path, target: Target, inputs: str, channel: str = STABLE) -> bool:

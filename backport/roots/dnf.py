@@ -79,7 +79,7 @@ class ExtraRepository:
     repo_gpgcheck: bool = False
     """Whether its metadata must be signed too."""
     priority: int = DEFAULT_PRIORITY
-    """Of packages of one name only those of the repository with the lowest number count (dnf.conf(5))."""
+    """Where several repositories have what fits, that with the lowest number is taken (dnf.conf(5))."""
     only: tuple[str, ...] = ()
     """NEVRAs of the packages that are taken from it; none: all of them."""
     excluded: tuple[str, ...] = ()

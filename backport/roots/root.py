@@ -19,10 +19,10 @@ import errno
 import hashlib
 import os
 import platform
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import rpm
 
@@ -47,6 +47,8 @@ BUILDER_NAME, BUILDER_GROUP = "mockbuild", "mock"
 """As mock names them: the names get into source packages."""
 HOME = "/builddir"
 KEPT_BASE_ROOTS = 4
+_KEPT = "kept-"
+"""How the names of roots begin that somebody wants to look at: nothing removes them unasked."""
 LOCK_TIMEOUT = 3600.0
 KEY = Path("/run/backport-roots/seal-key")
 """The key of the base roots' seals. It goes when the host is restarted, as they do."""
@@ -169,6 +171,19 @@ class Root:
         sandbox = self._sandbox(user, beside=beside, binds=binds, env=env)
         return sandbox.start(_as_user(user, argv), log=log, error=error)
 
+    def entrance(self) -> tuple[str, ...]:
+        """The command that opens a shell in the root, as the builder and as a build sees it."""
+        sandbox = self._sandbox("builder", folder=HOME, env={"TERM": os.environ.get("TERM", "dumb")})
+        environment = (f"{name}={value}" for name, value in sandbox.environment.items())
+        shell = _as_user("builder", ("bash", "--login"))
+        return ("env", "--ignore-environment", *environment, *sandbox.command(shell))
+
+    def keep(self, place: Path) -> Root:
+        """Move the root to ``place``, where it stays; what was there is removed. Raises OSError."""
+        remove(place)
+        place.mkdir()
+        return replace(self, path=self.path.rename(place / "root"))
+
     def installed(self) -> tuple[Nevra, ...]:
         """The NEVRAs of all installed packages, sorted; keys that rpm keeps as packages are left out."""
         headers = (header for header in self.headers() if header[rpm.RPMTAG_NAME] != "gpg-pubkey")
@@ -269,6 +284,10 @@ class Root:
         return sandbox.with_binds(binds)
 
 
+Aftermath: TypeAlias = Callable[[Root], None]
+"""What is done with a root in which something has failed, while it is still there."""
+
+
 @contextlib.contextmanager
 def clean_root(
     target: Target,
@@ -277,9 +296,11 @@ def clean_root(
     cache: Path,
     workspace: Path,
     error: type[BackportError] = BuildRootError,
+    on_failure: Aftermath | None = None,
 ) -> Iterator[Root]:
     """A new root with the target's base packages and ``packages``, gone when the block is left.
 
+    Where the block fails, ``on_failure`` gets the root before it goes; an interruption is no failure.
     ``cache`` is the folder for long-lived things; the root itself lies there too, so that one that a
     killed process left behind is found and removed. ``workspace/root.log`` tells what dnf did.
     Raises ``error`` when the root cannot be made, HostError when this host cannot make such roots or others
@@ -306,7 +327,25 @@ def clean_root(
                     f"a copy of {base.name}, made of {' '.join(sorted({*target.buildroot, *more}))}\n"
                 )
             _copy(base / "root", root.path, error)
-        yield root
+        try:
+            yield root
+        except BackportError:
+            if on_failure:
+                on_failure(root)
+            raise
+
+
+def place_to_keep(cache: Path, recipe: str, target: str) -> Path:
+    """Where a recipe's root for a target is kept: the last one that was to be."""
+    return cache / "roots" / f"{_KEPT}{recipe}-{target}"
+
+
+def remove_kept(cache: Path, target: str) -> tuple[str, ...]:
+    """Remove all roots of the target that were kept; their paths. Raises BuildRootError."""
+    found = sorted((cache / "roots").glob(f"{_KEPT}*-{target}"))
+    for place in found:
+        remove(place)
+    return tuple(map(str, found))
 
 
 def _base_root(
@@ -438,12 +477,17 @@ def _repomd_digest(url: str, error: type[BackportError]) -> str:
     return hashlib.sha256(get(place, limits=REPOMD_LIMITS, error=error, hint=hint)).hexdigest()
 
 
-def _check_host(target: Target) -> None:
+def check_architecture(target: Target) -> None:
+    """Raise HostError where this host cannot run the target's programs."""
     if platform.machine() != target.arch:
         raise HostError(
             f"a root of {target.arch} cannot be used on {platform.machine()}",
             hint="run backport on a host of the target's architecture",
         )
+
+
+def _check_host(target: Target) -> None:
+    check_architecture(target)
     if os.geteuid() != 0:
         raise HostError("making a root needs root", hint="run backport as root")
 

@@ -108,7 +108,7 @@ class Sandbox:
         with _opened_status() as status, fenced(self.limits) as fence, _filter() as seccomp:
             try:
                 completed = run(
-                    [*fence.words, *self._command(argv, status.descriptor, seccomp)],
+                    [*fence.words, *self.command(argv, status=status.descriptor, seccomp=seccomp)],
                     timeout=timeout, error=error, timeout_error=_Deadline, accept=accept, stdin=stdin,
                     log=log, what=what or f"{Path(argv[0]).name} failed", hint=hint, env=self.environment,
                     pass_fds=(status.descriptor, seccomp),
@@ -133,7 +133,7 @@ class Sandbox:
         """A program that runs in the sandbox while the block lasts; it and all its children are ended
         when the block is left. Raises ``error`` when it ends at once, HostError without a sandbox."""
         with _opened_status() as status, fenced(self.limits) as fence, _filter() as seccomp:
-            command = [*fence.words, *self._command(argv, status.descriptor, seccomp)]
+            command = [*fence.words, *self.command(argv, status=status.descriptor, seccomp=seccomp)]
             passed = (status.descriptor, seccomp)
             try:
                 with running(command, env=self.environment, log=log, pass_fds=passed) as process:
@@ -141,7 +141,11 @@ class Sandbox:
             finally:
                 status.wait_until_gone()
 
-    def _command(self, argv: Sequence[str | Path], descriptor: int, seccomp: int) -> list[str]:
+    def command(
+        self, argv: Sequence[str | Path], *, status: int | None = None, seccomp: int | None = None
+    ) -> list[str]:
+        """What starts the program in the sandbox; its environment is that of bubblewrap, which tells the
+        descriptor ``status`` what becomes of it, and reads a filter of system calls from ``seccomp``."""
         joined = ["nsenter", f"--net=/proc/{self.beside.pid}/ns/net", "--"] if self.beside else []
         shares_network = self.network or self.beside is not None
         return [
@@ -149,8 +153,9 @@ class Sandbox:
             "--unshare-cgroup-try", *([] if shares_network else ["--unshare-net"]), "--hostname", "localhost",
             *self.mounts, "--chdir", self.folder, "--cap-drop", "ALL",
             *(word for name in self.capabilities for word in ("--cap-add", f"CAP_{name}")),
-            "--seccomp", str(seccomp),
-            "--json-status-fd", str(descriptor), "--", *(str(word) for word in argv),
+            *([] if seccomp is None else ["--seccomp", str(seccomp)]),
+            *([] if status is None else ["--json-status-fd", str(status)]),
+            "--", *(str(word) for word in argv),
         ]  # fmt: skip
 
 

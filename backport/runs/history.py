@@ -28,6 +28,7 @@ from backport.errors import (
     from_os,
 )
 from backport.files import Hold, remove_tree, write_atomically
+from backport.roots.root import Root
 from backport.runs.job import Job, Stage
 from backport.runs.report import (
     Failure,
@@ -86,6 +87,8 @@ class Recorder:
         self._stages: list[StageReport] = []
         self._current = Stage.RESOLVE
         self._published: PublishedRepo | None = None
+        self._root: Root | None = None
+        self._results: tuple[Path, bool] | None = None
         try:
             runs.mkdir(parents=True, exist_ok=True)
             making = Path(tempfile.mkdtemp(dir=runs, prefix=".making-"))
@@ -136,6 +139,14 @@ class Recorder:
         """Note what readers now see."""
         self._published = repo
 
+    def kept(self, root: Root) -> None:
+        """Note where a root is that was kept."""
+        self._root = root
+
+    def left(self, folder: Path, *, signed: bool) -> None:
+        """Note where packages were left."""
+        self._results = (folder, signed)
+
     def finish(self, problem: BaseException | None = None) -> RunReport:
         """Drop everything but logs, write report.json and junit.xml, and return the report.
 
@@ -161,6 +172,10 @@ class Recorder:
             repository=str(self._published.folder) if self._published else None,
             generation=self._published.generation if self._published else None,
             folder=str(self.folder),
+            kept_root=str(self._root.path) if self._root else None,
+            entrance=self._root.entrance() if self._root else (),
+            results=str(self._results[0]) if self._results else None,
+            results_signed=bool(self._results and self._results[1]),
             failure=self._failure(ending) if ending else None,
         )
         try:

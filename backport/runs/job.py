@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -114,10 +114,20 @@ def settings_inputs(job: Job, *, builder: str, signing_key: str) -> dict[str, st
 
 
 def package_inputs(
-    patched: PatchedSrpm, target: Target, *, builder: str, candidates: Iterable[Rpm]
+    patched: PatchedSrpm,
+    target: Target,
+    *,
+    builder: str,
+    candidates: Iterable[Rpm],
+    published: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Everything that decides the result of building one package."""
+    """Everything that decides the result of building one package.
+
+    ``published`` is what its root takes of other recipes' packages, with their contents.
+    """
+    taken = {"published": repr(sorted(published.items()))} if published else {}
     return {
+        **taken,
         "backport": __version__,
         "builder": builder,
         "source": patched.sha256,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -74,6 +75,13 @@ class RunReport:
     generation: str | None = None
     folder: str
     """Where this run's logs and reports lie."""
+    kept_root: str | None = None
+    """The root in which the run failed, where it was to be kept."""
+    entrance: tuple[str, ...] = ()
+    """The command that opens a shell in it."""
+    results: str | None = None
+    """Where the built packages were left, if that was asked for."""
+    results_signed: bool = False
     failure: Failure | None = None
 
     @property
@@ -98,8 +106,8 @@ def from_json(text: str) -> RunReport:
         data["stages"] = tuple(StageReport(**stage) for stage in data["stages"])
         data["checks"] = tuple(_check(check) for check in data["checks"])
         data["failure"] = _failure(data["failure"])
-        for name in ("changed", "headline"):
-            data[name] = tuple(data[name])
+        for name in ("changed", "headline", "entrance"):
+            data[name] = tuple(data.get(name, ()))
         return RunReport(**data)
     except (KeyError, TypeError, AttributeError) as problem:
         raise ValueError(f"not a report: {problem}") from problem
@@ -166,6 +174,12 @@ def to_text(report: RunReport) -> Iterator[str]:
         yield f"repository: {report.repository}"
     if report.generation:
         yield f"generation: {report.generation}"
+    if report.results:
+        signed = "signed" if report.results_signed else "not signed: the run did not come that far"
+        yield f"packages: {report.results} ({signed})"
+    if report.kept_root:
+        yield f"root: {report.kept_root}, until the next --keep-root of the recipe or `backport repo gc`"
+        yield f"to enter it: {shlex.join(report.entrance)}"
 
 
 def failure_text(failure: Failure) -> Iterator[str]:

@@ -14,7 +14,7 @@ from backport.errors import SelfTestError
 from backport.probe.ledger import Ledger
 from backport.progress import Progress
 from backport.recipe import SelfTest
-from backport.roots.root import ExtraRepository, clean_root
+from backport.roots.root import Aftermath, ExtraRepository, clean_root
 from backport.selftest import checks
 from backport.selftest.authority import Authority
 from backport.selftest.examiner import Candidate, Examiner
@@ -48,30 +48,34 @@ def examine(
     target: Target,
     *,
     candidate: Path,
+    beside: tuple[ExtraRepository, ...] = (),
     cache: Path,
     workspace: Path,
     progress: Progress,
+    on_failure: Aftermath | None = None,
 ) -> Examination:
     """Examine the candidate repository of ``signed`` in a clean root of the target.
 
-    ``candidate`` is the folder of the repository, its packages and metadata signed. See
-    `examine_candidate` for the rest.
+    ``candidate`` is the folder of the repository, its packages and metadata signed; ``beside`` is what
+    servers have besides when they update. See `examine_candidate` for the rest.
     """
     return examine_candidate(
-        candidate_of(signed, candidate),
+        candidate_of(signed, candidate, beside),
         self_test,
         target,
         cache=cache,
         workspace=workspace,
         progress=progress,
+        on_failure=on_failure,
     )
 
 
-def candidate_of(signed: SignedRpms, folder: Path) -> Candidate:
+def candidate_of(signed: SignedRpms, folder: Path, beside: tuple[ExtraRepository, ...] = ()) -> Candidate:
     """What a run is about to publish: its signed packages in the repository ``folder``."""
     key = Key(fingerprint=signed.fingerprint, file=signed.public_key)
     return Candidate(
         packages=tuple(rpm.nevra for rpm in signed.rpms),
+        beside=beside,
         repository=ExtraRepository.of_folder(_CANDIDATE, folder, keys=(key,), repo_gpgcheck=True),
     )
 
@@ -84,11 +88,13 @@ def examine_candidate(
     cache: Path,
     workspace: Path,
     progress: Progress,
+    on_failure: Aftermath | None = None,
 ) -> Examination:
     """Examine any repository in a clean root of the target, as a server meets it: by an update.
 
-    ``cache`` keeps roots and downloads, ``workspace`` gets the logs. Raises HostError where this host
-    cannot make or enter a root; everything else is in the checks.
+    ``cache`` keeps roots and downloads, ``workspace`` gets the logs; ``on_failure`` gets the root where a
+    check stops. Raises HostError where this host cannot make or enter a root; everything else is in the
+    checks.
     """
     ledger = Ledger(checks.plan(self_test))
     headline: dict[str, str] = {}
@@ -103,7 +109,12 @@ def examine_candidate(
             advice="Check the target's repositories, and the packages that the recipe's self-test installs.",
         ),
         clean_root(
-            target, packages=self_test.install, cache=cache, workspace=workspace, error=SelfTestError
+            target,
+            packages=self_test.install,
+            cache=cache,
+            workspace=workspace,
+            error=SelfTestError,
+            on_failure=on_failure,
         ) as root,
     ):
         ledger.compare("root.installed", good=True, expected=_INSTALLED, found=_INSTALLED, advice="")
@@ -120,6 +131,8 @@ def examine_candidate(
             stock=stock,
         )
         _examine(examiner, progress)
+        if on_failure and any(check.stops for check in ledger.checks()):
+            on_failure(root)
     return Examination(
         checks=ledger.checks(),
         headline=tuple(f"{stage}: {result}" for stage, result in headline.items()),

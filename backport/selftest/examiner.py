@@ -54,6 +54,8 @@ class Candidate:
 
     packages: tuple[Nevra, ...]
     repository: ExtraRepository
+    beside: tuple[ExtraRepository, ...] = ()
+    """What servers that update have besides: what is published already."""
 
 
 @dataclass
@@ -82,7 +84,8 @@ class Examiner:
 
         False where dnf failed: then the root is to be used no more.
         """
-        extra, candidates = (self.candidate.repository,), self.candidate.packages
+        extra = (*self.candidate.beside, self.candidate.repository)
+        candidates = self.candidate.packages
         wanted = self.self_test.update
         names = {nevra.name for nevra in candidates}
         with self.ledger.step(

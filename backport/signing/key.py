@@ -177,6 +177,19 @@ def other_keys(signing: Signing) -> tuple[KeyInfo, ...]:
         return tuple(_key_info(signing, key) for key in keys if key.fingerprint in wanted)
 
 
+def public_key(signing: Signing, fingerprint: str) -> str | None:
+    """The armored public key that the GNUPGHOME has under this fingerprint; None where it has none such.
+
+    Raises SignError.
+    """
+    _check_home(signing)
+    exported = _gpg(
+        signing, "--armor", "--no-emit-version", "--export-options", "export-clean", "--export",
+        fingerprint, accept=None,
+    )  # fmt: skip
+    return exported.output.decode("ascii") or None
+
+
 def _make_key(signing: Signing, packager: str) -> None:
     _gpg(
         signing, *_passphrase_arguments(signing, new=True), "--cert-digest-algo", "sha256",

@@ -62,6 +62,19 @@ def fetch(
         raise FetchError(f"{build.nevra.filename}: cannot be kept: {reason}", hint=_CACHE_HINT) from None
 
 
+def find_cached(build: ResolvedBuild, *, cache: Path, koji: Koji, keys: Sequence[Key]) -> SourceRpm | None:
+    """The build's source package where the cache has it, verified as `fetch` does; None where it has not.
+
+    Nothing is downloaded. Raises FetchError, also where none of the pinned ``keys`` has signed the build.
+    """
+    store = _Store(folder=cache / "sources", build=build)
+    with scratch_folder(cache, "keys-") as folder:
+        keyring = pinned_keyring(keys, folder, error=FetchError)
+        copy = _Copy(build=build, koji=koji, sigkey=_pinned_sigkey(build, keyring))
+        path = store.cached(copy.sigkey)
+        return None if path is None else _verified(path, copy, keyring)
+
+
 def _fetch(
     build: ResolvedBuild, koji: Koji, store: _Store, keys: Sequence[Key], progress: Progress
 ) -> SourceRpm:

@@ -7,7 +7,7 @@ the signature. Every field that ends up in a path, a URL or a message is checked
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -36,6 +36,8 @@ _STATE_HINTS = {
 _STATE_HINT = "it was never whole: pin another build; `backport search` shows the latest ones"
 _REQUIRES, _PROVIDES = 0, 1
 _FIRST_VOLUME = "DEFAULT"
+_COMPARISONS = {2: "<", 4: ">", 8: "="}
+"""rpm's own bits: RPMSENSE_LESS, RPMSENSE_GREATER, RPMSENSE_EQUAL."""
 _DEBUG_PACKAGE = re.compile(r"-debug(info|source)(-common)?$")
 
 _PART = r"^[A-Za-z0-9_][A-Za-z0-9._+~^-]*$"
@@ -44,6 +46,15 @@ Part = Annotated[str, StringConstraints(pattern=_PART, max_length=200)]
 SigKey = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{8,40})?$")]
 """A key's id as Koji writes it; empty for the unsigned copy."""
 Id = Annotated[int, Field(ge=1, le=2**53)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binary:
+    """One binary package of a build; its dependencies as rpm writes them, versions and all."""
+
+    nevra: Nevra
+    requires: tuple[str, ...]
+    provides: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +76,11 @@ class ResolvedBuild:
     sigkeys: tuple[str, ...]
     """Ids of the keys that signed, 8 lower-case hex digits each as a rule."""
     build_requires: tuple[str, ...] = ()
+    """Names that the source package requires."""
+    needs: tuple[str, ...] = ()
+    """The same as rpm writes it, versions and all."""
+    binaries: tuple[Binary, ...] = ()
+    """The binary packages; empty where only one build was asked for."""
     requires: tuple[str, ...] = ()
     """Names that the binary packages require; empty where only one build was asked for."""
     provides: tuple[str, ...] = ()
@@ -133,6 +149,14 @@ class _Signature(_Row):
 class _Dependency(_Row):
     name: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
     type: int
+    version: Annotated[str, StringConstraints(max_length=600)] | None = ""
+    flags: int = 0
+
+    @property
+    def text(self) -> str:
+        """As rpm writes it."""
+        operator = "".join(sign for bit, sign in _COMPARISONS.items() if self.flags & bit)
+        return f"{self.name} {operator} {self.version}" if operator and self.version else self.name
 
 
 class _Named(_Row):
@@ -262,6 +286,11 @@ class _Questions:
             digests=self._digests(hub, checksums),
             sigkeys=tuple(sorted({row.sigkey for row in rows if row.sigkey})),
             build_requires=_names(source, _REQUIRES),
+            needs=_texts(source, _REQUIRES),
+            binaries=tuple(
+                Binary(nevra=rpm.nevra, requires=_texts(rows, _REQUIRES), provides=_texts(rows, _PROVIDES))
+                for rpm, rows in zip(self.binaries, binaries, strict=True)
+            ),
             requires=_names((row for rows in binaries for row in rows), _REQUIRES),
             provides=_names((row for rows in binaries for row in rows), _PROVIDES),
         )
@@ -365,6 +394,12 @@ def _finished(hub: Hub, answer: Any, what: str) -> list[str]:
 
 
 def _names(rows: Iterable[_Dependency], kind: int) -> tuple[str, ...]:
-    return tuple(
-        sorted({row.name for row in rows if row.type == kind and not row.name.startswith("rpmlib(")})
-    )
+    return tuple(sorted({row.name for row in _of_kind(rows, kind)}))
+
+
+def _texts(rows: Iterable[_Dependency], kind: int) -> tuple[str, ...]:
+    return tuple(sorted({row.text for row in _of_kind(rows, kind)}))
+
+
+def _of_kind(rows: Iterable[_Dependency], kind: int) -> Iterator[_Dependency]:
+    return (row for row in rows if row.type == kind and not row.name.startswith("rpmlib("))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backport import gates
-from backport.artifacts import Check, Nevra, Verdict
+from backport.artifacts import Check, Verdict
 from backport.errors import HostError, PublishError
 from backport.gates import abi
 from backport.gates.abi import examine_abi
@@ -22,6 +22,8 @@ from backport.gates.subject import Subject
 from backport.gates.upgrade_path import examine_upgrade_paths
 from backport.progress import Silent
 from backport.recipe import Gates, Recipe, load_recipe
+from backport.repository.channel import Channel, load_channel
+from backport.repository.publish import publish
 from backport.roots.root import clean_root
 from backport.signing import sign
 from backport.site import Signing
@@ -61,10 +63,22 @@ class Workshop:
         (folder / "gates").mkdir()
         subject = Subject(
             signed=made, candidate=repository, accepted=frozenset(rpm.sha256 for rpm in made.rpms),
-            target=self.target, gates=gates or Gates(), install=(), published=(), cache=self.cache,
+            target=self.target, gates=gates or Gates(), install=(), published=None, cache=self.cache,
             workspace=folder / "gates", progress=Silent(),
         )  # fmt: skip
         return replace(subject, **facts)  # type: ignore[arg-type]  # the tests' own keywords
+
+    def publish(self, folder: Path, *wares: Ware) -> Channel:
+        """A channel with these packages, as a run of another recipe has published them."""
+        made = handmade.signed(wares, signing=self.signing, target=self.target, folder=folder / "published")
+        repository = folder / "repo"
+        publish(
+            tiny.gated(tiny.tested(made)), target=self.target, repository=repository,
+            base_url="http://repo.example.org", signing=self.signing, prove=tiny.proven,
+        )  # fmt: skip
+        channel = load_channel(repository, self.target, signing=self.signing, keys=folder / "keys")
+        assert channel is not None
+        return channel
 
     def libwave(self, part: str = "wave", **changes: object) -> Ware:
         """The library's update, with one of the compiled libraries in it."""
@@ -80,6 +94,8 @@ def compiled(f28: Target, root_cache: Path, tmp_path_factory: pytest.TempPathFac
         "more": ("1", HEADER + LEAVE + "int stay(void) { return 3; }\n"),
         "less": ("1", HEADER),
         "next": ("2", HEADER + LEAVE),
+        "third": ("3", HEADER),
+        "fourth": ("4", HEADER),
     }
     workspace = tmp_path_factory.mktemp("compiled")
     with clean_root(f28, cache=root_cache, workspace=workspace) as root:
@@ -192,11 +208,13 @@ def test_the_version_lies_between_the_targets_and_the_newer_releases(
 
 
 def test_what_is_published_already_is_never_above(workshop: Workshop, tmp_path: Path) -> None:
-    published = (Nevra.parse("libwave-1.1-1.fc28.bp10.x86_64"),)
+    published = workshop.publish(tmp_path, workshop.libwave(release="1.fc28.bp10"))
     for release, verdict in (("1.fc28.bp9", Verdict.FAIL), ("1.fc28.bp11", Verdict.PASS)):
         ware = workshop.libwave(release=release)
         subject = workshop.subject(tmp_path / release, ware, published=published)
-        assert ask(examine_upgrade_paths, subject)["gate.upgrade-path.libwave"].verdict is verdict
+        check = ask(examine_upgrade_paths, subject)["gate.upgrade-path.libwave"]
+        assert check.verdict is verdict
+        assert "published: libwave-1.1-1.fc28.bp10.x86_64" in check.evidence
 
 
 # Requirements
@@ -275,7 +293,7 @@ def test_no_file_gives_rights_that_the_targets_does_not_give(
     ware = Ware(name="wave-tools", version="1.1", files={path: b"up"}, marks={path: mark})
     check = ask(examine_files, workshop.subject(tmp_path, ware))["gate.files.privileges"]
     assert check.verdict is (Verdict.FAIL if problem else Verdict.PASS)
-    assert (problem or "all as in the target's packages") in check.found
+    assert (problem or "all as in the packages before") in check.found
 
 
 # Libraries
@@ -381,7 +399,117 @@ def test_what_is_in_the_way_back_and_who_does_not_start(workshop: Workshop, tmp_
         "gate.installable.fresh": Verdict.PASS,
     }
     assert "undefined symbol: leave" in checks["gate.consumers.waver"].found
-    assert "on the target's own packages either" in checks["gate.consumers.wave-tools"].found
+    assert "on the packages before either" in checks["gate.consumers.wave-tools"].found
+
+
+# What is published already
+
+
+NEWCAT = Ware(
+    name="newcat",
+    relations=["Requires: libwave.so.3()(64bit)"],
+    files={"/usr/bin/newcat": b"cat", "/usr/bin/newcat-admin": b"admin"},
+    marks={"/usr/bin/newcat-admin": "%attr(4755, root, root)"},
+)
+
+
+@pytest.fixture(scope="module")
+def published(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Channel:
+    """A channel of other recipes: a library that the target has not, its consumer, and a newer libwave."""
+    return workshop.publish(
+        tmp_path_factory.mktemp("channel"),
+        Ware(name="libnew", files={"/usr/lib64/libnew.so.3": workshop.compiled["third"]}),
+        NEWCAT,
+        workshop.libwave("more"),
+    )
+
+
+def newer_libnew(workshop: Workshop) -> Ware:
+    return Ware(name="libnew", version="2.0", files={"/usr/lib64/libnew.so.4": workshop.compiled["fourth"]})
+
+
+def test_a_published_consumer_without_its_library_is_found(
+    workshop: Workshop, published: Channel, tmp_path: Path
+) -> None:
+    subject = workshop.subject(tmp_path, newer_libnew(workshop), published=published)
+    check = ask(examine_dependencies, subject)["gate.consumers"]
+    assert check.verdict is Verdict.FAIL
+    assert check.found == "newcat-1.0-1.fc28.bp1.x86_64 requires libwave.so.3()(64bit)"
+
+
+def test_a_published_library_is_compared_beside_the_targets(
+    workshop: Workshop, published: Channel, tmp_path: Path
+) -> None:
+    wares = [newer_libnew(workshop), workshop.libwave("wave", version="1.2")]
+    checks = ask(examine_abi, workshop.subject(tmp_path, *wares, published=published))
+    assert verdicts(checks) == {
+        "gate.abi.libnew.published": Verdict.FAIL,
+        "gate.abi.libwave": Verdict.PASS,
+        "gate.abi.libwave.published": Verdict.FAIL,
+    }
+    assert checks["gate.abi.libnew.published"].found.startswith("libwave.so.3 is gone")
+    assert "stay" in checks["gate.abi.libwave.published"].evidence
+
+
+def test_a_published_packages_file_is_in_the_way(
+    workshop: Workshop, published: Channel, tmp_path: Path
+) -> None:
+    ware = Ware(name="newdog", files={"/usr/bin/newcat": b"dog"})
+    check = ask(examine_files, workshop.subject(tmp_path, ware, published=published))["gate.files.conflicts"]
+    assert check.verdict is Verdict.FAIL
+    assert check.found == "/usr/bin/newcat: newdog-1.0-1.fc28.bp1.x86_64 and newcat-1.0-1.fc28.bp1.x86_64"
+
+
+def test_rights_that_a_published_package_gives_are_nothing_new(
+    workshop: Workshop, published: Channel, tmp_path: Path
+) -> None:
+    path = "/usr/bin/newcat-admin"
+    ware = Ware(name="newcat", version="2", files={path: b"x"}, marks={path: "%attr(4755, root, root)"})
+    for number, channel in enumerate((published, None)):
+        subject = workshop.subject(tmp_path / str(number), ware, published=channel)
+        check = ask(examine_files, subject)["gate.files.privileges"]
+        assert check.verdict is (Verdict.FAIL if channel is None else Verdict.PASS)
+
+
+def test_what_the_candidate_publishes_again_is_held_against_what_was_before_it(
+    workshop: Workshop, published: Channel, tmp_path: Path
+) -> None:
+    subject = workshop.subject(tmp_path, workshop.libwave("more"), published=published)
+    assert [one.str() for one in subject.replaced] == ["libwave-1.0-1.fc28.x86_64"]
+    assert verdicts(ask(examine_abi, subject)) == {"gate.abi.libwave": Verdict.PASS}
+    assert verdicts(ask(examine_upgrade_paths, subject)) == {"gate.upgrade-path.libwave": Verdict.PASS}
+
+
+def test_a_server_that_has_what_is_published_updates_and_goes_back_to_that(
+    workshop: Workshop, published: Channel, tmp_path: Path
+) -> None:
+    """The candidate needs what another recipe published, and has one package that is published already."""
+    ware = workshop.libwave("more", version="1.2", relations=["Requires: libnew"])
+    subject = workshop.subject(tmp_path, ware, NEWCAT, published=published)
+    assert [one.str() for one in subject.replaced] == ["libwave-1.1-1.fc28.bp1.x86_64"]
+    assert ask(examine_dependencies, subject)["gate.installable.closure"].verdict is Verdict.PASS
+    checks = ask(examine_roots, subject)
+    assert set(verdicts(checks).values()) == {Verdict.PASS}, checks
+    assert "libwave-1.1-1.fc28.bp1.x86_64" in checks["gate.installable.downgrade"].evidence
+
+
+def test_a_channel_that_is_signed_by_another_is_refused(
+    workshop: Workshop, published: Channel, tmp_path: Path
+) -> None:
+    other = Signing(gnupghome=workshop.signing.gnupghome.parent / "stock")
+    place = published.folder.parents[3]
+    with pytest.raises(PublishError, match="which is no key of"):
+        load_channel(place, workshop.target, signing=other, keys=tmp_path)
+    assert load_channel(place, workshop.target, signing=other, keys=None) is not None
+    record = published.folder.parent / "generation.json"
+    text = record.read_text()
+    record.chmod(0o644)
+    record.write_text(text.replace('"run": ""', '"run": "x"'))
+    try:
+        with pytest.raises(PublishError, match="is not a good one"):
+            load_channel(place, workshop.target, signing=workshop.signing, keys=tmp_path)
+    finally:
+        record.write_text(text)
 
 
 # What a recipe makes of it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -124,6 +125,72 @@ def test_a_failing_check_stops_publishing(fresh: Bench) -> None:
     assert (result.code, report["outcome"], report["failure"]["stage"]) == (7, "failed", "self-test")
     assert "command.greets-the-postmaster" in report["failure"]["message"]
     assert not fresh.repository.exists()
+
+
+def test_the_root_of_a_failed_self_test_is_kept_until_another_is(fresh: Bench) -> None:
+    fresh.change("^Hello, postmaster$", "^Goodbye$")
+    result, report = fresh.build("--keep-root")
+    assert (result.code, report["failure"]["stage"]) == (7, "self-test")
+    root = Path(report["kept_root"])
+    assert (root / "usr/bin/hello").is_file()
+    done = subprocess.run(
+        report["entrance"],
+        input="hello; id -u; exit 3\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-2:]) == (3, ["Hello, postmaster", "1000"])
+    # A run that keeps nothing leaves it alone; one that keeps its own takes its place.
+    fresh.change('puts(greet(argc > 1 ? argv[1] : "world"));', "puts(x);", file=postmaster(fresh))
+    assert fresh.build()[1]["kept_root"] is None
+    assert (root / "usr/bin/hello").is_file()
+    result, report = fresh.build("--keep-root")
+    assert (report["failure"]["stage"], report["kept_root"]) == ("build", str(root))
+    assert not (root / "usr/bin/hello").exists()
+    assert list((root / "builddir/build/BUILD").iterdir())
+    assert str(root.parent) in fresh.run("repo", "gc", "--target", "f28").output
+    assert not root.exists()
+
+
+def postmaster(place: Bench) -> Path:
+    return place.folder / "patches/hello/postmaster.patch"
+
+
+def test_built_packages_are_left_in_a_folder(fresh: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    result, report = fresh.build("--until", "build", "--result-dir", str(folder))
+    assert (report["results"], report["results_signed"]) == (str(folder), False), result.errors
+    assert without_debug(sorted(path.name for path in folder.iterdir())) == EXPECTED
+    unsigned = digest_of(folder / EXPECTED[0])
+    result, report = fresh.build("--until", "sign", "--result-dir", str(folder))
+    assert (report["results"], report["results_signed"]) == (str(folder), True), result.errors
+    assert digest_of(folder / EXPECTED[0]) != unsigned
+    file = tmp_path / "file"
+    file.touch()
+    assert fresh.run("build", "hello", "--target", "f28", "--result-dir", str(file)).code == 2
+
+
+def test_a_shell_opens_only_on_a_terminal(fresh: Bench) -> None:
+    refused = fresh.run("build", "hello", "--target", "f28", "--shell")
+    assert (refused.code, "--shell needs a terminal" in refused.errors) == (2, True)
+    fresh.change("^Hello, postmaster$", "^Goodbye$")
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        fresh.command("build", "hello", "--target", "f28", "--shell"), stdin=its, stdout=its, stderr=its
+    ) as run:
+        os.close(its)
+        said = b""
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 4096):
+                said += piece
+                if b"a shell in " in said and b"\x00" not in said:
+                    os.write(ours, b"echo in-$((40+2)); exit\n")
+                    said += b"\x00"
+        assert run.wait(120) == 7
+    os.close(ours)
+    assert b"in-42" in said
 
 
 def test_a_gate_stops_publishing_unless_the_recipe_takes_it_as_a_warning(fresh: Bench) -> None:

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("commands",),
         ("pipeline", "plan", "doctor"),
         ("prepare",),
+        ("needs", "rehearsal"),
         ("runs",),
         ("gates",),
         ("selftest", "repository", "builders", "sources", "maillog"),

@@ -70,7 +70,9 @@ def test_a_run_beside_another_of_its_kind_is_reported(job: Job) -> None:
 def test_whatever_ends_a_stage_is_reported(
     job: Job, monkeypatch: pytest.MonkeyPatch, problem: BaseException, outcome: str, code: int
 ) -> None:
-    monkeypatch.setattr(pipeline, "choose_builder", lambda *_, **__: type("Mute", (), {"name": "mock"}))
+    monkeypatch.setattr(
+        pipeline, "choose_builder", lambda *_, **__: type("Mute", (), {"name": "mock", "identity": "mock"})
+    )
     monkeypatch.setattr(pipeline, "resolve_job", failing(problem))
     report = build(job)
     assert (report.outcome, report.exit_code, report.builder) == (outcome, code, "mock")

@@ -81,6 +81,20 @@ def test_binary_packages_are_looked_at_where_an_order_is_needed(session: Recorde
     assert session.requests == 3
     assert builds[0].requires == ("coreutils",)
     assert builds[0].provides == ("openssl", "openssl-doc", "openssl-libs")
+    assert builds[0].needs == ("coreutils",)
+    assert builds[0].binaries[0].provides == (
+        "openssl = 1:1.1.1a-1.fc29", "openssl-doc = 1:1.1.1a-1.fc29", "openssl-libs = 1:1.1.1a-1.fc29",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "version", "text"),
+    [(0, "", "a"), (12, "1:2-3", "a >= 1:2-3"), (10, "2", "a <= 2"), (8, "2", "a = 2"), (64, "", "a")],
+)
+def test_a_dependency_is_written_as_rpm_does(session: Recorded, flags: int, version: str, text: str) -> None:
+    session.answers["getRPMDeps"] = [[{"name": "a", "version": version, "flags": flags, "type": 0}]]
+    (build,) = resolve(Koji(), [NVR], arch="x86_64")
+    assert build.needs == (text,)
 
 
 def test_hub_that_cannot_tell_digests_is_no_obstacle(session: Recorded) -> None:

@@ -107,7 +107,7 @@ def test_what_dnf_would_not_take_for_a_name_is_refused(root: Root, name: str, tm
 
 def test_a_sandbox_shares_nothing_that_is_not_named() -> None:
     sandbox = Sandbox(mounts=("--bind", "/r", "/"), capabilities=("SETUID",))
-    words = sandbox.with_binds([Bind(host=Path("/a"), inside="/b")])._command(["true"], 7, 8)
+    words = sandbox.with_binds([Bind(host=Path("/a"), inside="/b")]).command(["true"], status=7, seccomp=8)
     assert words[0] == "bwrap"
     assert {"--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"} <= set(words)
     assert "--die-with-parent" in words
@@ -115,7 +115,7 @@ def test_a_sandbox_shares_nothing_that_is_not_named() -> None:
     assert "--bind /r / --ro-bind /a /b" in joined
     assert "--cap-drop ALL --cap-add CAP_SETUID" in joined
     assert joined.endswith("--seccomp 8 --json-status-fd 7 -- true")
-    assert "--unshare-net" not in Sandbox(mounts=(), network=True)._command(["true"], 7, 8)
+    assert "--unshare-net" not in Sandbox(mounts=(), network=True).command(["true"])
 
 
 def test_the_builder_is_added_once_and_owns_its_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,62 +11,11 @@ import pytest
 from backport.errors import PublishError
 from backport.gates import sieve
 from backport.gates.sieve import Sieve
-from backport.gates.stock import Metadata
 from backport.gates.universe import Universe, ids, load_universe, provides
 from backport.target import load_target
+from tests.unit.metadata_text import Package, write
 
 TARGET = load_target(Path(__file__).parents[2] / "mock-configs", "f28")
-COMMON = 'xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm"'
-FILELISTS = 'xmlns="http://linux.duke.edu/metadata/filelists"'
-
-
-@dataclass(frozen=True, kw_only=True)
-class Package:
-    """What a package has in both files."""
-
-    name: str
-    release: str = "1.fc28"
-    provides: Sequence[str] = ()
-    requires: Sequence[str] = ()
-    obsoletes: Sequence[str] = ()
-    files: Sequence[str] = ()
-
-    @property
-    def primary(self) -> str:
-        kinds = {"provides": self.provides, "requires": self.requires, "obsoletes": self.obsoletes}
-        dependencies = "".join(
-            f"<rpm:{kind}>{''.join(map(entry, names))}</rpm:{kind}>" for kind, names in kinds.items() if names
-        )
-        files = "".join(f"<file>{path}</file>" for path in self.files if path.startswith("/usr/bin/"))
-        return (
-            f'<package type="rpm"><name>{self.name}</name><arch>x86_64</arch>{self.version}'
-            f'<checksum type="sha256" pkgid="YES">{self.pkgid}</checksum><summary>It is {self.name}</summary>'
-            f'<description>Long &amp; wide</description><location href="Packages/{self.name}.rpm"/>'
-            f"<format>{dependencies}{files}</format></package>"
-        )
-
-    @property
-    def filelists(self) -> str:
-        files = "".join(f"<file>{escape(path)}</file>" for path in self.files)
-        return (
-            f'<package pkgid="{self.pkgid}" name="{self.name}" arch="x86_64">{self.version}{files}</package>'
-        )
-
-    @property
-    def version(self) -> str:
-        return f'<version epoch="1" ver="1" rel="{self.release}"/>'
-
-    @property
-    def pkgid(self) -> str:
-        return (self.name + self.release).encode().hex().rjust(64, "0")
-
-
-def entry(dependency: str) -> str:
-    """A dependency as metadata has it; ``name >= version`` is one on a version."""
-    name, operator, version = dependency.partition(" >= ") if dependency[0] != "(" else (dependency, "", "")
-    relation = f' flags="GE" epoch="1" ver="{version}"' if operator else ""
-    return f'<rpm:entry name="{escape(name)}"{relation}/>'
-
 
 CANDIDATE = (
     Package(
@@ -92,19 +39,6 @@ STOCK = (
     Package(name="by-tool", requires=["tls-tool"]),
     Package(name="apart", requires=["libm.so.6", "nowhere"], files=["/usr/bin/apart"]),
 )
-
-
-def write(folder: Path, packages: Sequence[Package]) -> Metadata:
-    folder.mkdir()
-    metadata = Metadata(primary=folder / "primary.xml", filelists=folder / "filelists.xml")
-    metadata.primary.write_text(
-        f'<?xml version="1.0"?><metadata {COMMON}>{"".join(one.primary for one in packages)}</metadata>'
-    )
-    metadata.filelists.write_text(
-        f'<?xml version="1.0"?><filelists {FILELISTS}>'
-        f"{''.join(one.filelists for one in packages)}</filelists>"
-    )
-    return metadata
 
 
 def load(
