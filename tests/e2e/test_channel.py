@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -107,10 +106,9 @@ def test_a_build_that_no_pinned_key_signed_is_planned_to_fail(services: Served, 
 
 def test_publications_of_these_and_of_others_make_nothing_to_do(place: Bench) -> None:
     for recipe in ("hello", "library"):
-        started = time.monotonic()
         result, report = run(place, recipe)
         assert report["outcome"] == "unchanged", result.errors
-        assert time.monotonic() - started < 6
+        assert "looking for what the builds need" not in result.errors
 
 
 def test_another_library_sends_its_consumer_through_a_build(place: Bench) -> None:
