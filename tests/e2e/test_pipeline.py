@@ -401,6 +401,8 @@ def test_an_ended_run_leaves_no_process_no_mount_and_nothing_published(
     assert not fresh.repository.exists()
     assert fresh.build()[0].code == 0
     assert without_debug(fresh.published()) == EXPECTED
+    runs = fresh.folder / "cache" / "runs"
+    assert all((folder / "report.json").is_file() for folder in runs.glob("*Z-*"))
 
 
 @pytest.mark.parametrize(
