@@ -14,7 +14,7 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,7 +70,8 @@ def require_own(folder: Path) -> None:
     (the sticky bit, as ``/tmp`` has it) will do. Those that do not exist yet are passed over.
     """
     folder = folder.absolute()
-    trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID") or 0)}
+    caller = os.environ.get("SUDO_UID", "")
+    trusted = {0, os.geteuid(), int(caller) if caller.isdecimal() else 0}
     places = dict.fromkeys(
         place for path in (folder, folder.resolve()) for place in (path, *path.parents) if place.exists()
     )
@@ -90,13 +91,14 @@ def require_own(folder: Path) -> None:
             )
 
 
-def digest_of_tree(folder: Path) -> str:
+def digest_of_tree(folder: Path, *, without: Collection[str] = ()) -> str:
     """The SHA-256 over everything below a folder and the folder itself, in hex. Raises OSError.
 
+    Entries with one of the names ``without`` are passed over, with what is in them.
     It is over each entry's path, kind, owner, mode and extended attributes, what a link leads to, and of a
     file its content, time and number of names. All cores are used.
     """
-    entries = sorted([("", folder.lstat()), *_entries(folder)], key=lambda entry: entry[0])
+    entries = sorted([("", folder.lstat()), *_entries(folder, without)], key=lambda entry: entry[0])
     files = [folder / name for name, state in entries if stat.S_ISREG(state.st_mode)]
     digests = digests_of(files)
     whole = hashlib.sha256()
@@ -112,12 +114,14 @@ def digest_of_tree(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _entries(folder: Path, without: Collection[str]) -> Iterator[tuple[str, os.stat_result]]:
     waiting = [""]
     while waiting:
         parent = waiting.pop()
         with os.scandir(folder / parent) as found:
             for entry in found:
+                if entry.name in without:
+                    continue
                 name = f"{parent}/{entry.name}" if parent else entry.name
                 yield name, entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False):

@@ -27,10 +27,11 @@ from urllib.parse import unquote, urlsplit
 import jinja2
 
 from backport.errors import BackportError
-from backport.files import digest_of, locked, write_atomically
+from backport.files import digest_of, locked, remove_tree, write_atomically
 from backport.roots.sandbox import Sandbox
 from backport.roots.scratch import remove
 from backport.run import Completed, network_environment, run
+from backport.seals import digest_of_tree, open_sealer
 from backport.settings import Key
 from backport.target import Target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
@@ -45,11 +46,16 @@ LOCK_TIMEOUT = 3600.0
 DEFAULT_PRIORITY = 99
 """dnf's own."""
 
+KEY = Path("/run/backport-roots/seal-key")
+"""The key of the seals on downloaded metadata and on base roots. It goes when the host is restarted, and they
+with it."""
+_KIND = "metadata"
 _CONTROL = "/backport"
 _POLICY = "sha1-self-signature.toml"
 _TARGET = "/target"
 _REPOSITORIES = "/repositories"
 _CACHE = "/var/cache/dnf"
+_LOCK = ".lock"
 _PACKAGES = "packages"
 """Where in a repository's part of its cache dnf keeps packages."""
 _REPOMD = "repodata/repomd.xml"
@@ -143,12 +149,14 @@ class Dnf:
         dnf = functools.partial(self._run, repositories, error=error, log=log, what=what, hint=hint)
         is_here = all(repository.folder for repository in repositories)
         with self._locked(error):
+            self._forget_unsealed(log)
             try:
                 if not is_here:
                     dnf(_REFRESH, action, "--downloadonly", *names, network=True)
                 elif not self._has_metadata(repositories):
                     dnf(_REFRESH, "makecache")
             finally:
+                write_atomically(self._seal, open_sealer(KEY).seal(_KIND, str(self.cache), self._state()))
                 self._copy_downloads(error)
         dnf(_REFRESH if is_here else "--cacheonly", action, *names, own=True)
 
@@ -200,14 +208,35 @@ class Dnf:
                     return False
         return True
 
+    @property
+    def _seal(self) -> Path:
+        return self.cache.with_name(f"{self.cache.name}.seal")
+
+    def _state(self) -> str:
+        """What the downloads are, packages aside, which are verified whenever they are installed."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        return digest_of_tree(self.cache, without=(_PACKAGES, _LOCK))
+
+    def _metadata(self) -> list[Path]:
+        """Everything that was downloaded but packages."""
+        files = [path for path in self.cache.glob("*") if not path.is_dir() and path.name != _LOCK]
+        return files + [path for path in self.cache.glob("*/*") if path.name != _PACKAGES]
+
+    def _forget_unsealed(self, log: Path) -> None:
+        """Remove metadata that dnf would believe although it is not as backport's own run left it."""
+        seal = self._seal.read_text("ascii", "replace") if self._seal.is_file() else None
+        if open_sealer(KEY).holds(seal, _KIND, str(self.cache), self._state()):
+            return
+        for path in self._metadata():
+            remove_tree(path)
+        if seal is not None:
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(f"{self.cache}: is not as it was sealed; it is downloaded anew\n")
+
     def _copy_downloads(self, error: type[BackportError]) -> None:
         remove(self._copy)
         self._copy.mkdir()
-        names = [
-            path.relative_to(self.cache)
-            for path in (*self.cache.glob("*/*"), *(path for path in self.cache.glob("*") if path.is_file()))
-            if path.name != _PACKAGES
-        ]
+        names = [path.relative_to(self.cache) for path in self._metadata()]
         if names:
             run(
                 ["cp", "-a", "--reflink=auto", "--parents", "-t", self._copy, "--", *names],
@@ -216,7 +245,7 @@ class Dnf:
 
     def _locked(self, error: type[BackportError]) -> AbstractContextManager[None]:
         # dnf's own locks go by process ids, which mean nothing across pid namespaces.
-        return locked(self.cache / ".lock", timeout=LOCK_TIMEOUT, error=error, what="dnf's downloads")
+        return locked(self.cache / _LOCK, timeout=LOCK_TIMEOUT, error=error, what="dnf's downloads")
 
     def _command(self, *arguments: str) -> list[str]:
         return [

@@ -29,7 +29,7 @@ import rpm
 from backport.artifacts import Nevra
 from backport.errors import BackportError, BuildRootError, HostError
 from backport.files import digest_of, locked, write_atomically
-from backport.roots.dnf import Action, Dnf, ExtraRepository, expand_url, folder_of
+from backport.roots.dnf import KEY, Action, Dnf, ExtraRepository, expand_url, folder_of
 from backport.roots.limits import Bounds
 from backport.roots.sandbox import Bind, Daemon, Sandbox
 from backport.roots.scratch import live_folder, remove
@@ -50,8 +50,6 @@ KEPT_BASE_ROOTS = 4
 _KEPT = "kept-"
 """How the names of roots begin that somebody wants to look at: nothing removes them unasked."""
 LOCK_TIMEOUT = 3600.0
-KEY = Path("/run/backport-roots/seal-key")
-"""The key of the base roots' seals. It goes when the host is restarted, as they do."""
 DATABASE = "/var/lib/rpm"
 """Where the target's releases keep the rpm database."""
 _MOST_LINKS = 40

@@ -6,6 +6,7 @@ what nobody holds is removed.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from collections.abc import Iterator
@@ -30,13 +31,18 @@ _CACHE_SCRATCH = {
 def remove_leftovers(site: Site) -> tuple[str, ...]:
     """Remove folders of runs without a report, temporary keyrings and half-made parts of the cache, each
     where the process that made it has ended, and end gpg's agent of the signing key where such a process left
-    it; what that was, paths for the most part. Raises OSError."""
-    gone = [folder for folder in _candidates(site) if is_abandoned(folder)]
-    for folder in gone:
-        remove_tree(folder)
+    it; what that was, paths for the most part. Raises SignError, OSError."""
+    gone = []
+    for folder in _candidates(site):
+        if is_abandoned(folder):
+            # What cannot be removed is in nobody's way; another may be about the same.
+            with contextlib.suppress(OSError):
+                remove_tree(folder)
+                gone.append(str(folder))
     home = site.signing.gnupghome
-    agent = (f"gpg's agent of {home}",) if end_unused_agent(home) else ()
-    return (*(str(folder) for folder in gone), *agent)
+    if end_unused_agent(home):
+        gone.append(f"gpg's agent of {home}")
+    return tuple(gone)
 
 
 def _candidates(site: Site) -> Iterator[Path]:

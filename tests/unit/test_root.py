@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from backport.errors import BuildRootError, HostError
+from backport.roots import dnf as dnf_module
 from backport.roots import root as root_module
 from backport.roots.dnf import Dnf, ExtraRepository, Repository, expand_url, folder_of, render_dnf_conf
 from backport.roots.root import BUILDER_UID, Root, clean_root
 from backport.roots.sandbox import Bind, Sandbox
+from backport.seals import open_sealer
 from backport.settings import Key
 from backport.target import Target
 
@@ -179,6 +181,37 @@ def test_metadata_is_known_only_where_it_is_the_present_one(root: Root, target: 
     assert not root.dnf._has_metadata([repository])
     known.write_text("new")
     assert root.dnf._has_metadata([repository, replace(repository, id="candidates", folder=Path("/no"))])
+
+
+def test_metadata_without_its_seal_is_forgotten(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dnf_module, "KEY", tmp_path / "keys" / "key")
+    known = root.dnf.cache / "fedora-0123" / "repodata" / "repomd.xml"
+    package = root.dnf.cache / "fedora-0123" / "packages" / "bash.rpm"
+
+    def sealed() -> None:
+        for path in (known, package):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("good")
+        seal = open_sealer(dnf_module.KEY).seal("metadata", str(root.dnf.cache), root.dnf._state())
+        root.dnf._seal.write_text(seal)
+
+    sealed()
+    (root.dnf.cache / ".lock").write_text("1")
+    package.write_text("verified by its signature")
+    root.dnf._forget_unsealed(root.log)
+    assert known.is_file()
+    assert not root.log.exists()
+    known.write_text("evil")
+    root.dnf._forget_unsealed(root.log)
+    assert not known.exists()
+    assert "is not as it was sealed" in root.log.read_text()
+    sealed()
+    root.dnf._seal.unlink()
+    root.dnf._forget_unsealed(root.log)
+    assert not known.exists()
+    assert package.is_file()
 
 
 def test_a_base_root_depends_on_what_it_is_made_from(target: Target, tmp_path: Path) -> None:
