@@ -32,7 +32,7 @@ MOCK_BYTES = 4 * GIB
 """Free space for mock's roots and the builds in them."""
 REPOSITORY_BYTES = GIB
 """Free space for a few generations of what is published."""
-_CACHE_PARTS = ("built", "dnf", "roots", "runs", "sources", "stock")
+_CACHE_PARTS = ("built", "dnf", "needs", "roots", "runs", "sources", "stock")
 """What backport makes in the cache folder, and believes afterwards."""
 HUB_TIMEOUT = 10.0
 """Seconds that the hub has to answer."""

@@ -35,6 +35,7 @@ from backport.repository.channel import Channel, ChannelPackage
 from backport.repository.contents import content_of
 from backport.runs.job import Job, target_digest
 from backport.runs.results import key_of
+from backport.seals import require_own
 from backport.sources.resolve import Binary, ResolvedBuild
 
 _BUILD_REQUIRES = re.compile(r"^\s*BuildRequires\s*:\s*(?P<value>.+?)\s*$", re.IGNORECASE | re.MULTILINE)
@@ -77,7 +78,8 @@ def survey(
 
     Unless the ``whole`` is wanted, nothing is looked at where no other recipe has published anything: then
     no root can take of that. The last answer is kept, and found again while nothing that it came from has
-    changed. Raises PublishError where a repository cannot be read, HostError without libsolv's bindings.
+    changed. Raises PublishError where a repository cannot be read, HostError without libsolv's bindings or
+    where others can write to the cache.
     """
     others = _of_other_recipes(job, channel)
     if not others and not whole:
@@ -88,6 +90,7 @@ def survey(
     market = _Market(job=job, stock=stock, channel=channel, others=others)
     key = market.key(builds, wanted)
     kept = job.site.paths.cache / "needs" / f"{job.name}-{job.target.name}-{job.site.channel}.json"
+    require_own(kept.parent)
     answers = _read(kept, key)
     if answers is None or set(answers) != set(builds):
         progress.note("looking for what the builds need")

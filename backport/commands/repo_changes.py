@@ -123,7 +123,8 @@ def gc(
 ) -> None:
     """Remove what killed processes left behind, as the next `backport build` does, and what --keep-root kept.
 
-    Beside generations that are half made these are folders of runs without a report and temporary keyrings.
+    Beside generations that are half made these are folders of runs without a report, temporary keyrings, and
+    gpg's agent of the signing key where nobody uses it.
 
     \b
     Example:
@@ -134,15 +135,14 @@ def gc(
     from backport.runs.leftovers import remove_leftovers
 
     place = place_of(target, channel, config)
-    kept = remove_kept(place.site.paths.cache, place.target.name)
-    if kept and not place.folder.path.exists():
-        _tell_removed(kept, as_json=as_json)
+    gone = remove_leftovers(place.site) + remove_kept(place.site.paths.cache, place.target.name)
+    if gone and not place.folder.path.exists():
+        _tell_removed(gone, as_json=as_json)
         return
-    gone = remove_leftovers(place.site)
     gone += collect_garbage(
         place.folder, target=place.target, base_url=place.site.url, signing=place.site.signing
     )
-    _tell_removed((*gone, *kept), as_json=as_json)
+    _tell_removed(gone, as_json=as_json)
     _tell_unknown(place.folder)
 
 
