@@ -169,8 +169,9 @@ class _Examination:
         urgent = self._first_questions(first)
         later = list(later_questions(self._ledger, first, self._subject.expectation))
         ssl2 = legacy.ssl2_question(self._known)
-        if first.session and first.session.protocol == transport.BEST:
-            # No TLS library has ever had both SSLv2 and TLS 1.3.
+        modern = first.session is not None and first.session.protocol == transport.BEST
+        if modern or isinstance(first.trouble, Closed | NoAnswer):
+            # No TLS library has ever had both SSLv2 and TLS 1.3. One that says nothing may choke on a hello.
             return urgent, [*later[:1], ssl2, *later[1:]]
         return [*urgent, ssl2], later
 
@@ -216,7 +217,7 @@ class _Examination:
             if session.protocol in {"TLSv1.2", "TLSv1.3"} and isinstance(
                 first.trouble, HandshakeFailed | Closed | NoAnswer
             ):
-                following.append(small_hello(first))
+                following.insert(0, small_hello(first))
             return following
 
         return Question(title="a client that takes anything", checks=(), offer=LENIENT, judge=judge, more=2)

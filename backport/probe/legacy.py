@@ -49,6 +49,7 @@ TITLES = {
 
 _MILD = ("3DES", "no authentication")
 """What is weak but better than nothing to an opportunistic client (RFC 7435): a warning."""
+_WORDS = {WEAK_SUITES: "weak suites", DHE: "DHE", SECOND: "suites of the other kind of key"}
 _NOT_EXAMINED = "not examined"
 
 
@@ -221,7 +222,7 @@ def suites_question(known: Known, asked: Kinds) -> Question:
         return _nothing_taken(ledger, known, asked, kind, words)
 
     return Question(
-        title=f"a client of TLSv1.2 whose suites are for {', '.join(asked.left)} alone",
+        title=f"a client of TLSv1.2 that has {', '.join(_WORDS[name] for name in asked.left)} alone",
         checks=(*asked.left, *(() if asked.served else (SERVES,))),
         hello=Hello(versions=(TLS1_2,), suites=offered, servername=known.servername),
         judge=judge,
