@@ -33,6 +33,7 @@ from backport.probe.questions import (
     titles,
 )  # fmt: skip
 from backport.probe.smtp import Contact, Greeting, Stage, ask, inject, meet
+from backport.probe.software import in_its_words, software_of
 from backport.probe.suites import name_of
 from backport.probe.tls import Offer, Session, knows_group, read_certificates, verified
 from backport.probe.transcript import Transcript
@@ -137,8 +138,11 @@ class _Examination:
             self._ask(*self._questions(first))
         if not whole:
             ledger.bar(("",), f"{transport.STEPS[first.stage][0]}: {first.trouble}")
+        software = software_of(first)
         return Report(
-            checks=ledger.checks(),
+            checks=tuple(
+                replace(check, advice=in_its_words(check.advice, software)) for check in ledger.checks()
+            ),
             first=first,
             transcript="\n".join(f"{title}\n{page.text()}" for title, page in self._pages),
             connections=len(self._pages),

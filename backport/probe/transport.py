@@ -118,6 +118,10 @@ _GENERAL: tuple[tuple[type[WireError], str], ...] = (
 )
 
 
+ADVICE = (*_ADVICE.values(), *(text for _, text in _GENERAL), _RESTART)
+"""Every piece of advice about the steps, as it is written for Exim."""
+
+
 def advice(contact: Contact) -> str:
     """What to do about a contact's trouble."""
     trouble = contact.trouble

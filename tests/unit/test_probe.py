@@ -14,10 +14,11 @@ from backport.artifacts import Check, Verdict
 from backport.commands.probe_input import expectation, lists, own_name, trust
 from backport.commands.probe_view import Probe, advice_lines, as_document, as_junit
 from backport.errors import UsageError
-from backport.probe import Report
+from backport.probe import Report, transport
 from backport.probe.addresses import host_and_port
 from backport.probe.revocation import State, by_ocsp
-from backport.probe.smtp import Contact
+from backport.probe.smtp import Contact, Reply
+from backport.probe.software import Software, in_its_words, software_of
 from backport.probe.tls import Session, is_retry
 from backport.selftest.authority import Authority
 from tests.conformity import check_document
@@ -171,3 +172,23 @@ def test_a_fail_is_a_failure_with_advice(probe: Probe) -> None:
     assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
     assert list(advice_lines(probe.report.checks)) == ["certificate.key: Make one."]
     assert "not passed: certificate.key" in probe.summary()
+
+
+def banner(text: str) -> Contact:
+    return Contact(banner=Reply(code=220, lines=(text,)))
+
+
+def test_a_server_is_known_by_its_banner() -> None:
+    for text in ("Exim 4.96", "Postfix (Debian)"):
+        assert software_of(banner(f"220 mx ESMTP {text}")).value == text.split()[0]
+    assert software_of(banner("220 mx ESMTP")) is Software.OTHER
+    assert software_of(Contact()) is Software.EXIM
+
+
+@pytest.mark.parametrize("software", [Software.POSTFIX, Software.OTHER])
+def test_no_other_server_gets_advice_for_exim(software: Software) -> None:
+    for text in (*transport.ADVICE, transport.old_versions_advice("TLSv1")):
+        told = in_its_words(text, software)
+        assert told.endswith(".")
+        for word in ("Exim", "tls_advertise", "tls_certificate", "tls_require_ciphers", "openssl_options"):
+            assert word not in told
