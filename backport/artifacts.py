@@ -148,6 +148,10 @@ class PatchedSrpm:
     diff: str
     """The whole change to the spec as a unified diff, followed by the added patches' own text."""
     options: BuildOptions
+    stock: Nevra | None = None
+    """The newest of the target's own packages of this source, which the result has to be above, if known."""
+    bounded: bool = True
+    """Whether the result has to be between that and the source's EVR: a recipe may make it a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)

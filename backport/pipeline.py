@@ -6,7 +6,7 @@ import functools
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from backport.artifacts import (
     BuiltRpms,
     Check,
     GatedRpms,
+    Nevra,
     PatchedSrpm,
     PublishedRepo,
     Rpm,
@@ -23,7 +24,7 @@ from backport.artifacts import (
     TestedRpms,
 )
 from backport.builders import Builder, choose_builder
-from backport.errors import BuildRootLocked, Interrupted, PublishError
+from backport.errors import BuildRootError, BuildRootLocked, Interrupted, PublishError
 from backport.evidence.provenance import Origin
 from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.prepare import (
@@ -229,6 +230,7 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
     store = ResultStore(site.paths.cache / "built", key=site.signing.sealing_key, note=run.progress.note)
     candidates = run.workspace("candidates")
     built: list[BuiltRpms] = []
+    stock: dict[str, Nevra] | None = None
     with run.record.stage(Stage.BUILD) as details:
         for one in patched:
             name = one.source.rpm.nevra.name
@@ -244,11 +246,15 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
             key = key_of(inputs)
             result = None if run.force else store.find(key, one)
             if result is None:
+                if stock is None:
+                    stock = _newest_stock(run, patched)
+                warned = run.job.recipe.gates.reason_to_warn(f"upgrade-path.{name}")
+                limited = replace(one, stock=stock.get(name), bounded=warned is None)
                 run.progress.note(f"building {one.source.rpm.nevra} with {run.builder.name}")
                 folder = candidates if earlier else None
                 taken = [package.nevra for package in needs.published]
                 fresh = run.builder.build(
-                    one, candidates=folder, workspace=run.workspace("build", name), progress=run.progress,
+                    limited, candidates=folder, workspace=run.workspace("build", name), progress=run.progress,
                     published=resolved.channel.repository(only=taken) if resolved.channel and taken else None,
                 )  # fmt: skip
                 result = store.keep(key, fresh)
@@ -260,6 +266,17 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
             details[name] = [{"nevra": str(rpm.nevra), "sha256": rpm.sha256} for rpm in result.rpms]
     run.reached(Stage.BUILD)
     return tuple(built)
+
+
+def _newest_stock(run: _Run, patched: Sequence[PatchedSrpm]) -> dict[str, Nevra]:
+    """What the target has of the packages that are built, by name. Raises BuildRootError."""
+    names = [one.source.rpm.nevra.name for one in patched]
+    try:
+        return gates.newest_stock(
+            run.job.target, names, cache=run.job.site.paths.cache, progress=run.progress
+        )
+    except PublishError as problem:
+        raise BuildRootError(problem.message, hint=problem.hint) from None
 
 
 def _sign(run: _Run, built: Sequence[BuiltRpms]) -> SignedRpms:

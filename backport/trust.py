@@ -65,6 +65,12 @@ def signers_of(header: Any) -> tuple[str, ...] | None:
     return tuple(name for signature in signatures for name in issuers(signature)) if signatures else None
 
 
+def compare_evrs(one: Nevra, other: Nevra) -> int:
+    """-1, 0 or 1 as one package's EVR is below, equal to or above another's."""
+    labels = [(str(each.epoch), each.version, each.release) for each in (one, other)]
+    return int(rpm.labelCompare(*labels))
+
+
 def nevra_of(header: Any) -> Nevra:
     """The NEVRA that a header states; the architecture of a source package is ``src``."""
     return Nevra(

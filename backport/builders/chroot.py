@@ -22,9 +22,9 @@ from backport.builders.common import (
     MEND_HINT,
     beside_target,
     build_macros,
+    check_packed,
     collect,
     lay_out,
-    require_dist,
     require_room,
     take_packages,
 )
@@ -179,7 +179,7 @@ class _Build:
             remove_tree(path)
         self._judge(self._rpmbuild(["-bs"], timeout=PACK_TIMEOUT), "the source package cannot be packed")
         header = self._only_header(".rpm")
-        require_dist(nevra_of(header), self.root.target)
+        check_packed(nevra_of(header), self.patched, self.root.target)
         return header
 
     def _generated_requires(self) -> list[str]:

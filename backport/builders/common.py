@@ -20,7 +20,7 @@ from backport.errors import BuildError, BuildRootError
 from backport.files import digest_of, named
 from backport.roots.dnf import ExtraRepository
 from backport.target import Target
-from backport.trust import nevra_of, read_header
+from backport.trust import compare_evrs, nevra_of, read_header
 
 BUILD_MACROS: Mapping[str, str] = {
     "%_rpmfilename": "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm",
@@ -37,6 +37,7 @@ is midnight of that day."""
 MEND_HINT = "mend it by a patch, or by the package's settings in the recipe"
 """What to do about a package that fails to build, where its log suggests nothing better."""
 
+_RELEASE_HINT = "the release has to be below the one it came from: edit the spec's Release in the recipe"
 SCARCE = 256 * 1024 * 1024
 """With less room than this left, in bytes, a failed build is put down to the full disk."""
 
@@ -153,17 +154,30 @@ def _source_package(rpms: Sequence[Rpm], patched: PatchedSrpm, target: Target) -
     found = [each for each in rpms if each.nevra.arch == "src"]
     if len(found) != 1:
         raise BuildError(f"{wanted.name}: the build gave {len(found)} source packages instead of one")
-    nevra = found[0].nevra
-    if (nevra.name, nevra.epoch, nevra.version) != (wanted.name, wanted.epoch, wanted.version):
-        raise BuildError(f"{wanted.name}: the build gave {nevra}, which is another package than {wanted}")
-    require_dist(nevra, target)
+    check_packed(found[0].nevra, patched, target)
     return found[0]
 
 
-def require_dist(nevra: Nevra, target: Target) -> None:
-    """Raise BuildError when a package's release does not have the target's %dist."""
+def check_packed(nevra: Nevra, patched: PatchedSrpm, target: Target) -> None:
+    """What the header of the packed source package says, whatever the spec's text did.
+
+    Raises BuildError when it is another package, its release does not have the target's %dist, or its EVR is
+    not between that of the target's own package and that of the release it came from.
+    """
+    wanted = patched.source.rpm.nevra
+    if (nevra.name, nevra.epoch, nevra.version) != (wanted.name, wanted.epoch, wanted.version):
+        raise BuildError(f"{wanted.name}: the build gave {nevra}, which is another package than {wanted}")
     if target.dist not in nevra.release:
         raise BuildError(
             f"{nevra}: its release does not have the target's %dist, {target.dist}",
             hint="the spec sets %dist itself, or its Release does not use it: edit it in the recipe",
+        )
+    if not patched.bounded:
+        return
+    if compare_evrs(nevra, wanted) >= 0:
+        raise BuildError(f"{nevra}: is not below {wanted}, from which it came", hint=_RELEASE_HINT)
+    if patched.stock and compare_evrs(nevra, patched.stock) <= 0:
+        raise BuildError(
+            f"{nevra}: is not above the target's own {patched.stock}",
+            hint="the target has it already: pin a newer build, or raise the recipe's `bump`",
         )

@@ -24,6 +24,7 @@ from backport.builders import mockhost
 from backport.builders.common import (
     MEND_HINT,
     beside_target,
+    check_packed,
     collect,
     lay_out,
     require_room,
@@ -57,6 +58,7 @@ from backport.roots.scratch import is_live, live_folder
 from backport.run import Completed, describe_exit, network_environment, run
 from backport.site import Mock
 from backport.target import Target
+from backport.trust import nevra_of, read_header
 
 ROOT_TIMEOUT = 3600
 """Seconds that making the root and installing build dependencies may take beside the build itself."""
@@ -238,6 +240,7 @@ class _Mock:
         found = take_packages(self.packed, self.folder)
         if len(found) != 1:
             raise BuildError(f"{self._name}: packing gave {len(found)} packages instead of one")
+        check_packed(nevra_of(read_header(found[0], error=BuildError)), self.patched, self.roots.target)
         completed = self._build(["--no-clean", *self._rebuilding(found[0])], self.results)
         if completed.exit_code != 0:
             if completed.exit_code in _UNCLEAR and self._is_made and not self._installs(found[0]):

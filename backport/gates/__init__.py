@@ -7,26 +7,27 @@ turn a gate into a warning, with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from backport.artifacts import Check, GatedRpms, TestedRpms, Verdict
+from backport.artifacts import Check, GatedRpms, Nevra, TestedRpms, Verdict
 from backport.errors import BackportError, HostError, PublishError
 from backport.gates.abi import examine_abi
 from backport.gates.contents import examine_files
 from backport.gates.dependencies import examine_dependencies
 from backport.gates.roots import examine_roots
 from backport.gates.signed import examine_signatures
-from backport.gates.subject import Subject
+from backport.gates.subject import Subject, stock_of
+from backport.gates.universe import newest_of_sources
 from backport.gates.upgrade_path import examine_upgrade_paths
 from backport.progress import Progress
 from backport.recipe import Gates, Recipe
 from backport.repository.channel import Channel
 from backport.target import Target
 
-__all__ = ["examine", "passed"]
+__all__ = ["examine", "newest_stock", "passed"]
 
 Examination: TypeAlias = Callable[[Subject], Iterator[Check]]
 
@@ -39,6 +40,14 @@ _GATES: tuple[tuple[str, str, Examination], ...] = (
     ("gate.installable", "Installation in a root", examine_roots),
 )
 """The quick ones first."""
+
+
+def newest_stock(
+    target: Target, names: Collection[str], *, cache: Path, progress: Progress
+) -> dict[str, Nevra]:
+    """The newest EVR that the target has of these source packages. Raises PublishError, HostError."""
+    metadata = stock_of(target, cache=cache, progress=progress).metadata()
+    return newest_of_sources(target, metadata, names)
 
 
 def examine(

@@ -125,8 +125,12 @@ class Subject:
 
     @functools.cached_property
     def _stock(self) -> Stock:
-        folder = self.cache / "stock" / f"{self.target.name}-{self.target.arch}"
-        return Stock(target=self.target, cache=folder, progress=self.progress)
+        return stock_of(self.target, cache=self.cache, progress=self.progress)
+
+
+def stock_of(target: Target, *, cache: Path, progress: Progress) -> Stock:
+    """The target's repositories, and what is kept of them in the cache."""
+    return Stock(target=target, cache=cache / "stock" / f"{target.name}-{target.arch}", progress=progress)
 
 
 def judge(

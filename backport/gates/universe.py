@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from backport.artifacts import Nevra
 from backport.bindings import import_bindings
 from backport.errors import HostError, PublishError
 from backport.files import scratch_folder
@@ -178,6 +179,24 @@ def new_pool(target: Target) -> Any:
     pool.setdisttype(pool.DISTTYPE_RPM)
     pool.setarch(target.arch)
     return pool
+
+
+def newest_of_sources(
+    target: Target, stock: Mapping[str, Metadata], names: Collection[str]
+) -> dict[str, Nevra]:
+    """The newest EVR that the target has of each of these source packages, as far as it has any.
+
+    It is told by binary packages that have their source's own version and release. Raises PublishError when
+    metadata cannot be read, HostError where libsolv's bindings are missing.
+    """
+    pool, newest = new_pool(target), dict[str, Solvable]()
+    for name, metadata in stock.items():
+        for one in add_repository(pool, name, metadata, files=False).solvables:
+            source = one.lookup_str(solv().SOLVABLE_SOURCENAME) or one.name
+            if source in names and not one.lookup_str(solv().SOLVABLE_SOURCEEVR):
+                known = newest.setdefault(source, one)
+                newest[source] = one if one.evrcmp(known) > 0 else known
+    return {name: Nevra.parse(f"{name}-{one.evr}.src") for name, one in newest.items()}
 
 
 def add_repository(pool: Any, name: str, metadata: Metadata, *, files: bool = True) -> Any:

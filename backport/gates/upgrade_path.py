@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import rpm as rpm_bindings
-
 from backport.artifacts import Check, Nevra
 from backport.gates.subject import Subject, judge
 from backport.gates.universe import Solvable, is_published
+from backport.trust import compare_evrs as compare
 
 _BUMP = re.compile(r"\.bp(\d+)$")
 
@@ -25,12 +24,6 @@ def examine_upgrade_paths(subject: Subject) -> Iterator[Check]:
         for one in built.rpms:
             if one.nevra in subject.headers:
                 yield _check(subject, one.nevra, made=built.srpm.nevra, origin=built.patched.source.rpm.nevra)
-
-
-def compare(one: Nevra, other: Nevra) -> int:
-    """-1, 0 or 1 as one package's EVR is below, equal to or above another's."""
-    labels = [(str(each.epoch), each.version, each.release) for each in (one, other)]
-    return int(rpm_bindings.labelCompare(*labels))
 
 
 def bound_for(nevra: Nevra, *, made: Nevra, origin: Nevra) -> Nevra | None:

@@ -113,7 +113,9 @@ class StandIn:
     def build(self, *, candidates: Path | None = None, **options: Any) -> BuiltRpms:
         """Build the package that it leaves."""
         patched = hello.patched(self.folder / "hello", name="tiny", **options)
-        patched = replace(patched, source=self.built.patched.source)
+        source = self.built.patched.source
+        newer = replace(source.rpm, nevra=replace(source.rpm.nevra, release="1.fc29"))
+        patched = replace(patched, source=replace(source, rpm=newer))
         return self.builder.build(patched, candidates=candidates, workspace=self.workspace)
 
     @property

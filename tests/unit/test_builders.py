@@ -189,3 +189,30 @@ def test_a_full_disk_is_told_from_a_failed_build(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BuildRootError, match="the disk is full") as caught:
         common.require_room("tiny", [tmp_path], log=tmp_path / "build.log")
     assert str(tmp_path) in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("release", "stock", "reason"),
+    [
+        ("1.bp1", None, "does not have the target's %dist"),
+        ("2.fc28.bp1", None, r"is not below tiny-1-1\.fc29\.src"),
+        ("1.fc29~.fc28", "0.fc28", None),
+        ("1.fc28.bp1", "1.fc28.bp1", r"is not above the target's own tiny-1-1\.fc28\.bp1"),
+        ("1.fc28~.fc28.bp1", "1.fc28", "is not above the target's own"),
+        ("1.fc28.bp1", "1.fc28", None),
+        ("1.fc28.bp1", None, None),
+    ],
+)
+def test_what_the_packed_header_says_is_held_against_both_bounds(
+    patched: PatchedSrpm, release: str, stock: str | None, reason: str | None
+) -> None:
+    nevra = Nevra(name="tiny", version="1", release=release, arch="src")
+    limited = replace(patched, stock=replace(nevra, release=stock) if stock else None)
+    if reason is None:
+        common.check_packed(nevra, limited, TARGET)
+        return
+    with pytest.raises(BuildError, match=reason) as caught:
+        common.check_packed(nevra, limited, TARGET)
+    assert caught.value.hint
+    if "dist" not in reason:
+        common.check_packed(nevra, replace(limited, bounded=False), TARGET)

@@ -17,11 +17,12 @@ from backport.gates.abi import sonames_of
 from backport.gates.contents import is_conflict, privileges_of
 from backport.gates.stock import Stock, metadata_of_folder
 from backport.gates.subject import judge
-from backport.gates.upgrade_path import bound_for, compare, next_bump
+from backport.gates.upgrade_path import bound_for, next_bump
 from backport.progress import Silent
 from backport.recipe import Gates, load_recipe
 from backport.settings import Key
 from backport.target import Repository, Target
+from backport.trust import compare_evrs
 from tests.unit.evidence_data import small_run
 
 RECIPE = """
@@ -73,9 +74,9 @@ def test_what_is_no_nevra_is_refused(text: str) -> None:
     ],
 )
 def test_versions_are_compared_as_rpm_does(lower: str, higher: str) -> None:
-    assert compare(nevra(lower), nevra(higher)) == -1
-    assert compare(nevra(higher), nevra(lower)) == 1
-    assert compare(nevra(lower), nevra(lower)) == 0
+    assert compare_evrs(nevra(lower), nevra(higher)) == -1
+    assert compare_evrs(nevra(higher), nevra(lower)) == 1
+    assert compare_evrs(nevra(lower), nevra(lower)) == 0
 
 
 def test_a_package_is_bound_by_the_release_it_came_from() -> None:
