@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 import tty
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -65,6 +66,31 @@ def network_environment() -> dict[str, str]:
     """The caller's own proxy and certificate settings, for programs that fetch over the network."""
     names = [spelling for name in NETWORK_VARIABLES for spelling in (name, name.upper())]
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, *, what: str, error: type[BackportError], hint: str) -> Iterator[None]:
+    """End work of our own on foreign text after so many seconds, within a regular expression, too.
+
+    Only the main thread can be ended so; in another one nothing happens. Raises ``error``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: object) -> None:
+        raise error(f"{what}: not done after {seconds:g} seconds", hint=hint)
+
+    started = time.monotonic()
+    handler = signal.signal(signal.SIGALRM, end)
+    remaining, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if remaining:
+            signal.setitimer(signal.ITIMER_REAL, max(remaining - (time.monotonic() - started), 0.001))
 
 
 def run(

@@ -25,9 +25,9 @@ ENTRY = ChangelogEntry(date=dt.date(2026, 11, 24), author=AUTHOR, lines=(ITEM,))
 
 _NEW = re.compile(
     rf"\s*$|%changelog$|%prep$|%autosetup -p\d$|\* .*{re.escape(AUTHOR)}|- {re.escape(ITEM)}$"
-    rf"|(Patch\d+:\s*)?{re.escape(NAME)}$|%autopatch\b.* -M \d+$"
+    rf"|((Patch|Source)\d+:\s*)?{re.escape(NAME)}$|%autopatch\b.* -M \d+$"
     r"|(%\{\?PATCH\d+:)?(%patch -P \d+ -p\S+|%\{uncompress:%\{PATCH\d+\}\} \| %\{__scm_apply_\w+.*\})\}?$"
-    r"|patch -p\S+ --fuzz=0 < %\{PATCH\d+\}$"
+    r"|patch -p\S+ --fuzz=0 (< %\{PATCH\d+\}|-i %\{SOURCE\d+\})$"
 )
 _RELEASE = re.compile(r"(\xef\xbb\xbf)?\s*release\s*:", re.IGNORECASE)
 _APPLIES = re.compile(r"%\{?[?!]*(\w*auto(setup|patch)|goprep)")

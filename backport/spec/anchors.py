@@ -9,6 +9,10 @@ from typing import Literal
 
 from backport.errors import PatchError
 
+_MOST_NAMED = 20
+_LONGEST, _MOST_LINES = 200, 20_000
+"""Of each line, and of lines, as much as is compared with an anchor that is nowhere."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpecEdit:
@@ -61,18 +65,19 @@ def _change(text: str, action: str, new: str, eol: str, *, found: tuple[int, int
 def _find(text: str, anchor: str, name: str, edit: SpecEdit) -> int:
     if not anchor.strip():
         raise PatchError(f"{name}: the anchor of a spec edit is empty", hint="Give it text of the spec.")
-    found = []
+    found: list[int] = []
     start = text.find(anchor)
-    while start >= 0:
+    while start >= 0 and len(found) <= _MOST_NAMED:
         found.append(start)
         start = text.find(anchor, start + 1)
     if len(found) == 1:
         return found[0]
     shown = edit.anchor.strip().partition("\n")[0]
     if found:
-        lines = ", ".join(str(text.count("\n", 0, start) + 1) for start in found)
+        lines = ", ".join(str(text.count("\n", 0, start) + 1) for start in found[:_MOST_NAMED])
+        count = f"{len(found)} lines" if len(found) <= _MOST_NAMED else f"more than {_MOST_NAMED} lines"
         raise PatchError(
-            f"{name}: the anchor {shown!r} stands on {len(found)} lines: {lines}",
+            f"{name}: the anchor {shown!r} stands on {count}: {lines}",
             hint="Lengthen the anchor, with the line above or below, until it is unique.",
         )
     raise PatchError(f"{name}: the anchor {shown!r} does not stand in the spec", hint=_nearest(text, anchor))
@@ -80,8 +85,8 @@ def _find(text: str, anchor: str, name: str, edit: SpecEdit) -> int:
 
 def _nearest(text: str, anchor: str) -> str:
     """A hint that names the line most like the anchor's first."""
-    wanted = next(line.strip() for line in anchor.split("\n") if line.strip())
-    lines = [line.strip() for line in text.split("\n")]
+    wanted = next(line.strip() for line in anchor.split("\n") if line.strip())[:_LONGEST]
+    lines = [line.strip()[:_LONGEST] for line in text.split("\n", _MOST_LINES)[:_MOST_LINES]]
     near = difflib.get_close_matches(wanted, lines, n=1, cutoff=0.4)
     if not near:
         return "No line of the spec resembles it."

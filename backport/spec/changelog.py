@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from backport.errors import PatchError
-from backport.spec.lines import PREAMBLE, Section, Spec, Splice
+from backport.spec.lines import PREAMBLE, Section, Spec, Splice, are_exclusive
 from backport.spec.release import known_release
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -19,6 +20,7 @@ _TAG = re.compile(
     r"(?:\xef\xbb\xbf)?[ \t]*(version|epoch)[ \t]*:[ \t]*(\S+)[ \t\r]*$", re.IGNORECASE | re.ASCII
 )
 _ELSEWHERE = re.compile(r"^[ \t]*%include\b|%\{include:|%changelog\b", re.MULTILINE | re.ASCII)
+_HINT = "Add the entry with a spec edit in the recipe, or build without one."
 _GENERATED = re.compile(r"[ \t]*%(\{\??)?autochangelog\b", re.ASCII)
 
 
@@ -42,11 +44,16 @@ def add_entry(spec: Spec, entry: ChangelogEntry, *, bump: int) -> list[Splice]:
     _check(spec, entry)
     sections = spec.named("changelog")
     if sections:
-        return [_on_top(spec, section, entry, bump) for section in sections]
+        # rpm takes empty ones beside the one with the entries, and no second one with entries.
+        filled = [section for section in sections if _is_filled(spec, section)] or sections[:1]
+        places = [spec.lines[section.first].before for section in filled]
+        if any(not are_exclusive(one, other) for one, other in pairwise(places)):
+            raise spec.refuse("%changelog stands more than once", spec.lines[filled[1].first], hint=_HINT)
+        return [_on_top(spec, section, entry, bump) for section in filled]
     if any(_ELSEWHERE.search(line.text) for line in spec.lines if not line.comment):
         raise spec.refuse(
             "the %changelog comes from another file or a macro",
-            hint="Add the entry with a spec edit in the recipe, or build without one.",
+            hint=_HINT,
         )
     last = spec.lines[-1]
     return [spec.insert_after(last, "", "%changelog", *_entry_lines(spec, entry, bump))]
@@ -61,6 +68,11 @@ def _on_top(spec: Spec, section: Section, entry: ChangelogEntry, bump: int) -> S
         entry = replace(entry, date=newest)
     filled = any(line.text.strip(" \t\r") for line in lines[1:])
     return spec.insert_after(lines[0], *_entry_lines(spec, entry, bump), *([""] if filled else []))
+
+
+def _is_filled(spec: Spec, section: Section) -> bool:
+    lines = spec.section_lines(section)[1:]
+    return any(line.text.strip(" \t\r") and not (line.comment or line.conditional) for line in lines)
 
 
 def _date(text: str) -> dt.date | None:
@@ -82,8 +94,13 @@ def _entry_lines(spec: Spec, entry: ChangelogEntry, bump: int) -> list[str]:
 
 
 def _item(item: str) -> list[str]:
-    first, *rest = _escape(item.strip()).split("\n")
-    return [first if first.startswith("- ") else f"- {first}", *(f"  {line.strip()}" for line in rest)]
+    first, *rest = (line.strip() for line in _escape(item.strip()).split("\n"))
+    return [first if first.startswith("- ") else f"- {first}", *map(_continued, rest)]
+
+
+def _continued(line: str) -> str:
+    """Conditionals and comments are looked for in what rpm has expanded: %% does not keep ``%endif``."""
+    return f"  - {line}" if line.startswith(("%", "#")) else f"  {line}"
 
 
 def _escape(text: str) -> str:

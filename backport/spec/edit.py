@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backport.errors import PatchError
+from backport.run import time_limit
 from backport.spec.anchors import SpecEdit, apply_edits
 from backport.spec.changelog import ChangelogEntry, add_entry
+from backport.spec.limit import EntangledError
 from backport.spec.lines import Spec, Splice, apply_splices, parse
-from backport.spec.prep import apply_patches
+from backport.spec.prep import apply_patches, apply_sources, check_globs
 from backport.spec.release import bump_release
-from backport.spec.tags import PatchTags, add_tags, read_tags
+from backport.spec.tags import PatchTags, add_sources, add_tags, next_source, read_tags
 
+DEADLINE = 60.0
+"""Seconds for one spec; Fedora's largest takes one."""
 _BYTE_ORDER_MARK = "\xef\xbb\xbf"
 """That of UTF-8, one character a byte."""
 
@@ -42,31 +46,46 @@ def edit_spec(
 
     ``edits`` are made first, one upon the other. Macros to ``undefine`` are unset on the first lines,
     because rpmbuild forgets its option of that name where it is given ``--target``, too. Each patch gets
-    a PatchN tag and is applied exactly once, in the order given, after the spec's own patches. It is
-    relative to the directory in which %setup ends; where that is a container (``-c``), to the one in
-    which the spec applies its own first patch, or that it enters at once. ``bump=0`` leaves the Release
-    alone, as does ``changelog=None`` the changelog.
+    a PatchN tag (a SourceN tag, where the spec has commands of its own for all patches) and is applied
+    exactly once, in the order given, after the spec's own patches. It is relative to the directory in
+    which %setup ends; where that is a container (``-c``), to the one in which the spec applies its own
+    last patch or, without any, that it enters at once. ``bump=0`` leaves the Release alone, as does
+    ``changelog=None`` the changelog.
 
     Raises :class:`backport.errors.PatchError`, with the line and a hint, wherever an edit would be a
     guess.
     """
-    edited = apply_edits(text.decode("latin-1"), name=name, edits=edits)
-    spec = parse(name, edited)
-    if not spec.lines:
-        raise PatchError(f"{name}: the spec is empty", hint="The source package is broken.")
-    if bump < 0:
-        raise PatchError(f"{name}: the bump {bump} is negative", hint="Use a number from 0 on.")
-    splices = [_undefine(spec, macro) for macro in undefine]
-    splices += bump_release(spec, bump) if bump else []
-    if patches:
-        tags = read_tags(spec)
-        _check_patches(name, patches, tags)
-        numbered = list(enumerate(patches, start=tags.next_number))
-        splices += add_tags(spec, [(number, _as_text(patch.name)) for number, patch in numbered])
-        splices += apply_patches(spec, tags, [(number, patch.strip) for number, patch in numbered])
-    if changelog is not None:
-        splices += add_entry(spec, changelog, bump=bump)
-    return apply_splices(edited, splices).encode("latin-1")
+    hint = "No honest spec takes so long to edit: look at where it came from."
+    with time_limit(DEADLINE, what=name, error=PatchError, hint=hint):
+        edited = apply_edits(text.decode("latin-1"), name=name, edits=edits)
+        spec = parse(name, edited)
+        if not spec.lines:
+            raise PatchError(f"{name}: the spec is empty", hint="The source package is broken.")
+        if bump < 0:
+            raise PatchError(f"{name}: the bump {bump} is negative", hint="Use a number from 0 on.")
+        splices = [_undefine(spec, macro) for macro in undefine]
+        splices += bump_release(spec, bump) if bump else []
+        if patches:
+            splices += _add_patches(spec, patches)
+        if changelog is not None:
+            splices += add_entry(spec, changelog, bump=bump)
+        return apply_splices(edited, splices).encode("latin-1")
+
+
+def _add_patches(spec: Spec, patches: Sequence[SpecPatch]) -> list[Splice]:
+    """Patches to rpm, or sources to rpm where the spec does something of its own with all patches."""
+    tags = read_tags(spec)
+    _check_patches(spec.name, patches, tags)
+    check_globs(spec, [patch.name for patch in patches])
+    names = [_as_text(patch.name) for patch in patches]
+    strips = [patch.strip for patch in patches]
+    try:
+        applied = apply_patches(spec, tags, list(enumerate(strips, start=tags.next_number)))
+    except EntangledError as cause:
+        start = next_source(spec)
+        declared = add_sources(spec, list(enumerate(names, start=start)))
+        return declared + apply_sources(spec, list(enumerate(strips, start=start)), cause)
+    return add_tags(spec, list(enumerate(names, start=tags.next_number))) + applied
 
 
 def _undefine(spec: Spec, macro: str) -> Splice:

@@ -20,6 +20,8 @@ Branches = tuple[tuple[int, int], ...]
 
 PREAMBLE = ""
 """The name of the section before the first header."""
+MAX_DEPTH = 200
+"""How deep conditionals, or the blocks of a script, may be nested; no spec of Fedora's reaches 20."""
 
 _SECTION = re.compile(
     r"%(description|package|prep|generate_buildrequires|conf|build|install|check|clean"
@@ -32,6 +34,7 @@ _SECTION = re.compile(
 )
 _CONDITION = re.compile(r"[ \t]*%(if|ifarch|ifnarch|ifos|ifnos|elif|elifarch|elifos|else|endif)\b", re.ASCII)
 _DEFINITION = re.compile(r"[ \t]*%(define|global)\b", re.ASCII)
+_DEFINED = re.compile(r"%(?:define|global)[ \t]+(\w+)(?:\([^)\n]{0,200}\))?[ \t]+([^\n]*)", re.ASCII)
 _JOINT = re.compile(r"\\\n|\\.|%[%{(\[]|[{}()\[\]\n]")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _COMMENT = re.compile(r"[ \t]*(#|%dnl\b)", re.ASCII)
@@ -118,6 +121,14 @@ class Spec:
         """The line ending of the spec's first line."""
         return "\r\n" if self.text.partition("\n")[0].endswith("\r") else "\n"
 
+    @cached_property
+    def definitions(self) -> dict[str, list[str]]:
+        """What the spec itself defines macros as: the first line of every body, by the macro's name."""
+        found: dict[str, list[str]] = {}
+        for match in _DEFINED.finditer(self.text):
+            found.setdefault(match[1], []).append(match[2])
+        return found
+
     def section_lines(self, section: Section) -> tuple[Line, ...]:
         """The lines of a section, its header included."""
         return self.lines[section.first : section.stop]
@@ -148,7 +159,7 @@ class Spec:
         """New lines behind a line (and its continuation); a missing last line ending stays missing."""
         offset = self.group_end(line).end
         block = self.eol.join(new_lines)
-        if self.text[:offset].endswith("\n") or not offset:
+        if not offset or self.text[offset - 1] == "\n":
             return Splice(start=offset, end=offset, text=block + self.eol)
         return Splice(start=offset, end=offset, text=self.eol + block)
 
@@ -156,6 +167,16 @@ class Spec:
         """The error for what cannot be edited without guessing."""
         place = f"{self.name}, line {line.number}" if line else self.name
         return PatchError(f"{place}: {reason}", hint=hint)
+
+
+def are_exclusive(one: Branches, other: Branches) -> bool:
+    """Whether two places stand in different branches of one conditional, so that rpm reads one at most."""
+    for (number, branch), (other_number, other_branch) in zip(one, other, strict=False):
+        if number != other_number:
+            return False
+        if branch != other_branch:
+            return True
+    return False
 
 
 def apply_splices(text: str, splices: list[Splice]) -> str:
@@ -168,7 +189,10 @@ def apply_splices(text: str, splices: list[Splice]) -> str:
 
 
 def parse(name: str, text: str) -> Spec:
-    """Cut a spec's text into lines, sections and conditionals."""
+    """Cut a spec's text into lines, sections and conditionals.
+
+    Raises :class:`backport.errors.PatchError` where conditionals are nested deeper than MAX_DEPTH.
+    """
     return _Parser().parse(name, text)
 
 
@@ -213,7 +237,7 @@ class _Parser:
     lines: list[Line] = field(default_factory=list)
     headers: list[tuple[str, str, int]] = field(default_factory=lambda: [(PREAMBLE, "", 0)])
     conditionals: list[Conditional] = field(default_factory=list)
-    branches: list[tuple[int, int]] = field(default_factory=list)
+    branches: Branches = ()
 
     def parse(self, name: str, text: str) -> Spec:
         joiner, start = _Joiner(), 0
@@ -221,10 +245,15 @@ class _Parser:
             inner, joined = joiner.inner, joiner.joined
             joiner.feed(raw)
             content = raw.rstrip("\r\n")
-            before = tuple(self.branches)
+            before = self.branches
             if not inner:
                 self._header(content, index)
                 self._condition(content, index)
+            if len(self.branches) > MAX_DEPTH:
+                raise PatchError(
+                    f"{name}, line {index + 1}: conditionals are nested deeper than {MAX_DEPTH}",
+                    hint="No honest spec is made like this: look at where it came from.",
+                )
             self.lines.append(
                 Line(
                     index=index,
@@ -233,7 +262,7 @@ class _Parser:
                     text=content,
                     section=len(self.headers) - 1,
                     before=before,
-                    after=tuple(self.branches),
+                    after=self.branches,
                     inner=inner,
                     joined=joined,
                 )
@@ -256,20 +285,21 @@ class _Parser:
         if match is None:
             return
         if match[1].startswith("if"):
-            self.branches.append((len(self.conditionals), 0))
+            self.branches = (*self.branches, (len(self.conditionals), 0))
             self.conditionals.append(Conditional(first=index))
         elif self.branches:
             self._next_branch(match[1], index)
 
     def _next_branch(self, word: str, index: int) -> None:
-        number, branch = self.branches.pop()
+        *outer, (number, branch) = self.branches
         conditional = self.conditionals[number]
         if word == "endif":
             conditional.last = index
+            self.branches = tuple(outer)
             return
         conditional.branches += 1
         conditional.exhaustive |= word == "else"
-        self.branches.append((number, branch + 1))
+        self.branches = (*outer, (number, branch + 1))
 
     def _sections(self) -> tuple[Section, ...]:
         stops = [first for _, _, first in self.headers[1:]] + [len(self.lines)]

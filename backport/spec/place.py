@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from backport.spec import shell
 from backport.spec.lines import Branches, Line, Section, Spec
 from backport.spec.steps import Step, has_flag, tree_name
+
+_ANYWHERE: shell.Directory = ("<anywhere>",)
+_NOWHERE: shell.Directory = ("<nowhere>",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,45 +34,69 @@ class Layout:
 
     def directory(self, step: Step | None) -> shell.Directory | None:
         """The directory in which a step is done; where %setup ends, if there is none."""
-        found = (point.before.directory for point in self.points if step and point.start == step.line)
-        return next(found, shell.TOP)
+        point = self._by_line.get(step.line.index) if step else None
+        return point.before.directory if point else shell.TOP
+
+    def is_open(self, step: Step) -> bool:
+        """Whether a step is outside of the script's own blocks, so that the shell always does it."""
+        point = self._by_line.get(step.line.index)
+        return point is None or point.before.plain
 
     def is_last_tree(self, step: Step) -> bool:
         """Whether a step is done in the tree that the last %setup unpacks, and not in one before it."""
-        trees = [other for other in self.steps if other.unpacks]
-        before = [tree for tree in trees if tree.line.index <= step.line.index]
-        return not before or tree_name(before[-1]) == tree_name(trees[-1])
+        behind = bisect(self._tree_lines, step.line.index)
+        return not behind or tree_name(self._trees[behind - 1]) == tree_name(self._trees[-1])
 
     def place(self) -> Place | None:
         """Where a patch is applied after every step, whatever the conditionals say; None: nowhere.
 
         The directory there is the one in which %setup ends. Where that is only a container of the
-        sources (``-c``), or is left for good, it is the one in which the spec applies its first patch.
+        sources (``-c``), it is the one in which the spec applies its last patch, and the place is behind
+        that; where it is left for good, it is the one in which the spec applies its first patch.
         """
         last = self.spec.group_end(self.steps[-1].line).index
         for directory, behind in self._wishes(last):
             for point in self.points:
                 at = point.after.directory
-                if point.open and point.end.index >= behind and directory in (None, at):
+                if point.open and point.end.index >= behind and directory in (_ANYWHERE, at):
                     return Place(line=point.end, directory=at)
+        return None
+
+    def entered_by_hand(self) -> Place | None:
+        """Behind the plain ``cd`` that follows the only step, a command that unpacks the source."""
+        directory = self._entered_next(self.steps[-1])
+        for point in self.points if directory else ():
+            if point.start.index > self.steps[-1].line.index and point.after.directory == directory:
+                return Place(line=point.end, directory=directory)
         return None
 
     def _wishes(self, last: int) -> Iterator[tuple[shell.Directory | None, int]]:
         """Directories, the best first, each with the line that the place is behind."""
-        unpacking = [step for step in self.steps if step.unpacks]
-        unpacked = unpacking[0].line.index if unpacking else 0
-        patching = (step for step in self.steps if step.applies and step.line.index > unpacked)
-        first = next(patching, None)
-        container = any(has_flag(step.options, "c") for step in unpacking)
-        own = self.directory(first) if first or not container else self._entered_next(unpacking[-1])
-        yield from ((own, last), (shell.TOP, last)) if container else ((shell.TOP, last), (own, last))
+        unpacked = self._trees[0].line.index if self._trees else 0
+        patching = [step for step in self.steps if step.applies and step.line.index > unpacked]
+        if not any(has_flag(step.options, "c") for step in self._trees):
+            yield from self._in_tree(patching[0] if patching else None, unpacked, last)
+        elif patching:
+            yield _known(self.directory(patching[-1])), last
+            yield _known(self.directory(patching[-1])), self.spec.group_end(patching[-1].line).index
+            return
+        else:
+            yield _known(self._entered_next(self._trees[-1])), last
+            yield shell.TOP, last
+        if not any(step.line.before == self.base for step in self._trees):
+            # All unpacking is done in branches: the script goes on wherever they end.
+            yield _ANYWHERE, last
+
+    def _in_tree(
+        self, first: Step | None, unpacked: int, last: int
+    ) -> Iterator[tuple[shell.Directory | None, int]]:
+        own = self.directory(first)
+        yield shell.TOP, last
+        yield _known(own), last
         if first and own != self.directory(self.steps[-1]):
-            yield own, first.line.index
+            yield _known(own), first.line.index
         if own != shell.TOP:
             yield shell.TOP, unpacked
-        if not any(step.line.before == self.base for step in unpacking):
-            # All unpacking is done in branches: the script goes on wherever they end.
-            yield None, last
 
     def _entered_next(self, step: Step) -> shell.Directory | None:
         """The directory after the command behind a step, where that stands open: a ``cd``, it may be."""
@@ -76,6 +105,22 @@ class Layout:
             if point.start.index > step.line.index and not blank:
                 return point.after.directory if point.open and _is_below_top(point) else shell.TOP
         return shell.TOP
+
+    @cached_property
+    def _by_line(self) -> dict[int, _Point]:
+        return {point.start.index: point for point in self.points}
+
+    @cached_property
+    def _tree_lines(self) -> list[int]:
+        return [tree.line.index for tree in self._trees]
+
+    @cached_property
+    def _trees(self) -> list[Step]:
+        return [step for step in self.steps if step.unpacks]
+
+
+def _known(directory: shell.Directory | None) -> shell.Directory:
+    return _NOWHERE if directory is None else directory
 
 
 def _is_below_top(point: _Point) -> bool:
@@ -123,6 +168,17 @@ class _Walker:
             self.state = shell.merge(states, name=f"line {line.number}")
 
 
+def _run(spec: Spec, line: Line, before: shell.State, script: str) -> shell.State:
+    try:
+        return shell.run(before, script)
+    except shell.TooDeepError:
+        raise spec.refuse(
+            f"the script is nested deeper than {shell.MAX_DEPTH}",
+            line,
+            hint="No honest spec is made like this: look at where it came from.",
+        ) from None
+
+
 def _walk(spec: Spec, section: Section, unpacking: set[int]) -> Iterator[_Point]:
     lines = spec.section_lines(section)
     walker, base, backslash = _Walker(), lines[0].after, False
@@ -142,7 +198,7 @@ def _walk(spec: Spec, section: Section, unpacking: set[int]) -> Iterator[_Point]
             if line.index in unpacking:
                 walker.state = shell.after_unpacking(before)
             elif not (line.comment and not before.heredocs):
-                walker.state = shell.run(before, script)
+                walker.state = _run(spec, line, before, script)
             backslash = script.rstrip("\r\n").endswith("\\")
         end = spec.group_end(line)
         yield _Point(

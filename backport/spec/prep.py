@@ -1,18 +1,22 @@
 """The %prep section: what applies the spec's patches, and how one more is applied, exactly once.
 
 A patch of ours is relative to the directory in which %setup ends; where %setup only makes a container
-(``-c``), to the one in which the spec applies its own first patch or that it enters at once. It is
-applied last.
+(``-c``), to the one in which the spec applies its own last patch or, without any, that it enters at once.
+It is applied last. Where the spec does something of its own with all of its patches, ours is declared as a
+source instead, which such commands leave alone.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from backport.errors import PatchError
-from backport.spec.limit import limit, patch_command
-from backport.spec.lines import PREAMBLE, Branches, Section, Spec, Splice
+from backport.spec import everyone
+from backport.spec.globs import glob_for
+from backport.spec.limit import MOST_AUTOMATIC, EntangledError, limit, patch_command
+from backport.spec.lines import PREAMBLE, Branches, Line, Section, Spec, Splice
 from backport.spec.place import Layout, Place, lay_out
 from backport.spec.steps import Step, has_flag, level, level_span, level_text, read_steps, uses_source
 from backport.spec.tags import PatchTags
@@ -25,6 +29,9 @@ _BUILD_SYSTEM = re.compile(r"[ \t]*buildsystem[ \t]*:", re.IGNORECASE | re.ASCII
 #: What rpm 4.20 adds to a BuildSystem's own section: ``%prep -a`` behind it, ``%prep -p`` before it.
 _ADDITION = re.compile(r"-[ap]\b(?![ \t]+[/<])", re.ASCII)
 _PREP_OPTION = re.compile(r"[ \t]*buildoption[ \t]*\(prep\)[ \t]*:(.*)", re.IGNORECASE | re.ASCII)
+_UNPACKS = re.compile(r"[ \t]*(?:unzip|tar|bsdtar)[ \t][^\n;&|]*$", re.ASCII)
+_DEFINES = re.compile(r"[ \t]*%(?:define|global)[ \t]+(\w+)", re.ASCII)
+_TEXTS = ("changelog", "description", "files", "patchlist", "sourcelist")
 _SCRIPTS = ("generate_buildrequires", "conf", "build", "install", "check", "clean")
 
 _HINT = "Apply the patch with a spec edit in the recipe."
@@ -33,16 +40,97 @@ _HINT = "Apply the patch with a spec edit in the recipe."
 def apply_patches(spec: Spec, tags: PatchTags, patches: Sequence[tuple[int, int]]) -> list[Splice]:
     """The changes to %prep that apply the patches, given as (number, strip level), once each.
 
-    Raises :class:`backport.errors.PatchError` where that would be a guess.
+    Raises :class:`EntangledError` where the spec would apply a patch of ours in a way of its own, and any
+    other :class:`backport.errors.PatchError` where an edit would be a guess.
     """
+    sections = _sections(spec)
+    if not sections and _is_declarative(spec):
+        return _declarative(spec, patches)
+    if line := _used_outside(spec, sections, "patches"):
+        if _DEFINES.match(line.text):
+            raise spec.refuse(
+                "%prep uses this macro, which does something with every patch", line, hint=_HINT
+            )
+        raise EntangledError(f"{spec.name}, line {line.number}: what this does with every patch is not known")
+    if not sections:
+        return _new_section(spec, patches)
+    return [splice for section in sections for splice in _in_section(spec, section, tags, patches)]
+
+
+def apply_sources(spec: Spec, patches: Sequence[tuple[int, int]], cause: EntangledError) -> list[Splice]:
+    """The changes to %prep that apply patches, given as (number, strip level), which are sources to rpm.
+
+    Raises ``cause``, why they cannot be patches, where the spec uses all of its sources, too.
+    """
+    sections = _sections(spec)
+    commands = [f"patch -p{strip} --fuzz=0 -i %{{SOURCE{number}}}" for number, strip in patches]
+    if not sections or _used_outside(spec, [], "sources"):
+        raise cause
+    splices = []
+    for section in sections:
+        steps = read_steps(spec, section)
+        place = lay_out(spec, section, steps).place() if steps else None
+        if place is None:
+            raise cause
+        splices.append(spec.insert_after(place.line, *commands))
+    return splices
+
+
+def check_globs(spec: Spec, names: Sequence[str]) -> None:
+    """Raise PatchError where %prep takes files of the sources by a glob that matches one of these."""
+    for section in spec.named("prep"):
+        if found := glob_for(spec, section, names):
+            raise spec.refuse(
+                f"the files that {found[1]!r} stands for would include a patch of the recipe",
+                found[0],
+                hint="Rename the patch so that it does not match, or change the line with a spec edit.",
+            )
+
+
+def _sections(spec: Spec) -> list[Section]:
     sections = spec.named("prep")
-    declarative = any(_BUILD_SYSTEM.match(line.text) for line in spec.live(PREAMBLE))
-    if declarative:
+    if _is_declarative(spec):
         sections = [section for section in sections if not _ADDITION.match(section.arguments)]
     if sections:
         _check_alternatives(spec, sections)
-        return [splice for section in sections for splice in _in_section(spec, section, tags, patches)]
-    return _declarative(spec, patches) if declarative else _new_section(spec, patches)
+    return sections
+
+
+def _is_declarative(spec: Spec) -> bool:
+    return any(_BUILD_SYSTEM.match(line.text) for line in spec.live(PREAMBLE))
+
+
+def _used_outside(
+    spec: Spec, sections: Sequence[Section], table: Literal["patches", "sources"]
+) -> Line | None:
+    """The first line outside of these sections that does something with all patches or sources.
+
+    A macro counts where %prep, or another macro, names it.
+    """
+    mention = everyone.MENTION if table == "patches" else everyone.SOURCES
+    known = {section.first for section in sections}
+    for section in spec.sections:
+        if section.name in _TEXTS or (section.name == "prep" and section.first in known):
+            continue
+        for line in spec.section_lines(section):
+            text = "" if line.comment or line.joined else spec.group_text(line)
+            used = table in text.lower() and (mention.search(text) or everyone.in_lua(text, table))
+            if used and _is_named(spec, line):
+                return line
+    return None
+
+
+def _is_named(spec: Spec, line: Line) -> bool:
+    """Whether %prep or the preamble names the macro that a line defines; True where it defines none."""
+    match = _DEFINES.match(line.text)
+    if match is None:
+        return True
+    name = re.compile(rf"%\{{?[?!]*{re.escape(match[1])}\b")
+    return any(
+        name.search(spec.text, spec.lines[section.first].start, spec.lines[section.stop - 1].end)
+        for section in spec.named(PREAMBLE, "package", "prep")
+        if section.first < section.stop
+    )
 
 
 def _check_alternatives(spec: Spec, sections: list[Section]) -> None:
@@ -87,21 +175,62 @@ def _in_section(
     spec: Spec, section: Section, tags: PatchTags, patches: Sequence[tuple[int, int]]
 ) -> list[Splice]:
     steps = read_steps(spec, section)
-    if not any(step.macro or step.applies for step in steps):
-        raise _nothing_unpacked(spec, section)
-    automatic = [step for step in steps if step.automatic]
-    base = spec.lines[section.first].after
-    times = _times(spec, [(step.line.before, step.certain) for step in automatic], base)
     commands = [patch_command(spec, number, strip) for number, strip in patches]
+    if not any(step.macro or step.applies for step in steps):
+        return [spec.insert_after(_by_hand(spec, section).line, *commands)]
+    automatic = [step for step in steps if step.automatic]
     layout = lay_out(spec, section, steps)
+    _check_clear(spec, steps, layout)
+    base = spec.lines[section.first].after
+    times = _times(spec, _alternatives(spec, section, automatic), base)
     place = layout.place()
     if times == (1, 1) and all(_is_right_there(layout, step, place) for step in automatic):
         return [splice for step in automatic for splice in _adapt(spec, step, tags, patches, steps)]
     if place is None:
-        reason = "behind the last patch, %prep has no place outside of shell blocks and conditionals"
-        raise spec.refuse(f"{reason} whose directory is known", steps[-1].line, hint=_HINT)
+        raise _no_place(spec, steps)
     limits = [splice for step in automatic for splice in limit(spec, step, tags, steps)]
     return [*limits, spec.insert_after(place.line, *commands)]
+
+
+def _no_place(spec: Spec, steps: Sequence[Step]) -> PatchError:
+    patching = [step for step in steps if step.applies]
+    if patching and any(has_flag(step.options, "c") for step in steps if step.unpacks):
+        reason = "%setup -c only makes a container, and the place of the spec's last own patch is not always"
+        return spec.refuse(f"{reason} reached, or not in a known directory", patching[-1].line, hint=_HINT)
+    reason = "behind the last patch, %prep has no place outside of shell blocks and conditionals"
+    return spec.refuse(f"{reason} whose directory is known", steps[-1].line, hint=_HINT)
+
+
+def _check_clear(spec: Spec, steps: Sequence[Step], layout: Layout) -> None:
+    """Raise EntangledError where it is not known what the spec does with each of its patches."""
+    for step in steps:
+        in_block = step.automatic and not step.macro and not layout.is_open(step)
+        if step.unclear or in_block:
+            line = f"{spec.name}, line {step.line.number}"
+            raise EntangledError(f"{line}: what this does with every patch is not known", hint=_HINT)
+    if sum(step.automatic for step in steps) > MOST_AUTOMATIC:
+        raise spec.refuse(f"more than {MOST_AUTOMATIC} steps apply all patches", hint=_HINT)
+
+
+def _alternatives(spec: Spec, section: Section, automatic: Sequence[Step]) -> list[tuple[Branches, bool]]:
+    """Where each step runs and whether it surely does; of ``%{?x:…}`` and ``%{!?x:…}`` one does."""
+    found: list[tuple[Branches, bool]] = []
+    waiting: Step | None = None
+    for step in automatic:
+        if waiting and _are_alternatives(spec, section, waiting, step):
+            found[-1], waiting = (step.line.before, True), None
+            continue
+        found.append((step.line.before, step.certain))
+        waiting = step if step.guard else None
+    return found
+
+
+def _are_alternatives(spec: Spec, section: Section, one: Step, other: Step) -> bool:
+    name = one.guard.lstrip("!?")
+    opposite = {one.guard, other.guard} == {f"?{name}", f"!?{name}"}
+    script = spec.text[spec.lines[section.first].start : spec.lines[section.stop - 1].end]
+    changed = re.search(rf"%(?:define|global|undefine)[ \t]+{name}\b", script)
+    return opposite and one.line.before == other.line.before and changed is None
 
 
 def _is_right_there(layout: Layout, step: Step, place: Place | None) -> bool:
@@ -111,13 +240,21 @@ def _is_right_there(layout: Layout, step: Step, place: Place | None) -> bool:
     return layout.is_last_tree(step) and layout.directory(step) == place.directory
 
 
-def _nothing_unpacked(spec: Spec, section: Section) -> PatchError:
+def _by_hand(spec: Spec, section: Section) -> Place:
+    """Behind the ``cd`` into what one plain command unpacks. Raises PatchError where it is not so plain."""
+    lines = [line for line in spec.section_lines(section)[1:] if not (line.comment or line.conditional)]
+    used = [line for line in lines if uses_source(line.text)]
+    foreign = [line for line in lines if line.text.startswith("%") and not line.inner]
+    if len(used) == 1 and not foreign and _UNPACKS.match(used[0].text) and not used[0].joined:
+        entered = lay_out(spec, section, [Step(line=used[0])]).entered_by_hand()
+        if entered:
+            return entered
     header = spec.lines[section.first]
-    if any(uses_source(line.text) for line in spec.section_lines(section) if not line.comment):
-        return spec.refuse("%prep handles its sources by hand, without %setup", header, hint=_HINT)
-    if any(line.text.startswith("%") for line in spec.section_lines(section)[1:] if not line.conditional):
-        return spec.refuse("%prep unpacks by a macro that is not known", header, hint=_HINT)
-    return spec.refuse("%prep unpacks nothing", header, hint=_HINT)
+    if foreign and (not used or foreign[0].index < used[0].index):
+        raise spec.refuse("%prep unpacks by a macro that is not known", foreign[0], hint=_HINT)
+    if used:
+        raise spec.refuse("%prep handles its sources by hand, without %setup", header, hint=_HINT)
+    raise spec.refuse("%prep unpacks nothing", header, hint=_HINT)
 
 
 def _adapt(

@@ -8,15 +8,21 @@ below the 3.fc29 that it came from (rpm's version(7): more segments are newer, 2
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from backport.spec.lines import PREAMBLE, Line, Spec, Splice
 
 _TAG = re.compile(r"(\xef\xbb\xbf)?[ \t]*release[ \t]*:[ \t]*", re.IGNORECASE | re.ASCII)
 _BUMPED = re.compile(r"\.bp(\d+)$", re.ASCII)
 _BARE_MACRO = re.compile(r"%(\w+)$", re.ASCII)
-_MACRO_USE = re.compile(r"%(?:\{[?!]*)?(\w+)", re.ASCII)
+_MACRO_USE = re.compile(r"%\{?[?!]*(\w+)", re.ASCII)
+_NO_PLAIN_MACRO = re.compile(r"%[(\[]|%\{\w+:", re.ASCII)
 _OWN_RELEASE = re.compile(r"%(release\b|\{\??release\})", re.ASCII)
+_LONGEST_BUMP = 9
 _OPENERS, _CLOSERS = "{([", "})]"
+_OWN_HINT = "Write the Release as it is to be with a spec edit in the recipe."
 
 
 def bump_release(spec: Spec, bump: int) -> list[Splice]:
@@ -31,7 +37,8 @@ def bump_release(spec: Spec, bump: int) -> list[Splice]:
             "no Release tag stands in the spec's own text",
             hint="It may come from %include or a macro: add it with a spec edit in the recipe.",
         )
-    return [splice for line in tags for splice in _bump(spec, line, bump)]
+    bumper = _Bumper(spec=spec, tags=tags, suffix=f".bp{bump}", bump=bump)
+    return [splice for line in tags for splice in bumper.splices(line)]
 
 
 def release_tags(spec: Spec) -> list[Line]:
@@ -63,24 +70,79 @@ def _value(spec: Spec, line: Line) -> tuple[int, int]:
     return start, limit
 
 
-def _bump(spec: Spec, line: Line, bump: int) -> list[Splice]:
-    start, end = _value(spec, line)
-    value = spec.text[start:end]
-    if not value:
-        raise spec.refuse("the Release tag is empty", line, hint="Give it a value with a spec edit.")
-    if bumped := _BUMPED.search(value):
-        raised = max(bump, int(bumped[1]) + 1)
-        return [Splice(start=start + bumped.start(1), end=end, text=str(raised))]
-    if spec.sections[line.section].name == "package" and _OWN_RELEASE.search(value):
-        return []
-    suffix = f".bp{bump}"
-    if macro := _BARE_MACRO.search(value):
-        arguments = spec.text[end : line.start + len(line.text)].rstrip(" \t\r")
-        if arguments or macro[1] == "autorelease":
-            return _brace(spec, line, start + macro.start(1), end + len(arguments), suffix)
-    if _lacks_dist(spec, value):
-        suffix = f"~%{{?dist}}{suffix}"
-    return [Splice(start=end, end=end, text=suffix)]
+@dataclass(frozen=True, kw_only=True)
+class _Bumper:
+    """Gives Release tags their suffix, by what is the same for all of them."""
+
+    spec: Spec
+    tags: Sequence[Line]
+    suffix: str
+    bump: int
+
+    def splices(self, line: Line) -> list[Splice]:
+        start, end = _value(self.spec, line)
+        value = self.spec.text[start:end]
+        if not value:
+            raise self.spec.refuse("the Release tag is empty", line, hint=_OWN_HINT)
+        if bumped := _BUMPED.search(value):
+            if len(bumped[1]) > _LONGEST_BUMP:
+                raise self.spec.refuse("the Release tag's .bp number is too large", line, hint=_OWN_HINT)
+            raised = max(self.bump, int(bumped[1]) + 1)
+            return [Splice(start=start + bumped.start(1), end=end, text=str(raised))]
+        if self.spec.sections[line.section].name == "package" and (own := _OWN_RELEASE.search(value)):
+            return [] if own.end() == len(value) else [self._added_to_main(line, value, (start, end))]
+        if macro := _BARE_MACRO.search(value):
+            arguments = self.spec.text[end : line.start + len(line.text)].rstrip(" \t\r")
+            if arguments or macro[1] == "autorelease":
+                return _brace(self.spec, line, start + macro.start(1), end + len(arguments), self.suffix)
+        return [Splice(start=end, end=end, text=self._suffix_of(value))]
+
+    def _added_to_main(self, line: Line, value: str, place: tuple[int, int]) -> Splice:
+        """Behind the suffix, more would sort below the stock: it goes between the main Release and that."""
+        main = self._main
+        if main is None:
+            raise self.spec.refuse("this adds to a Release that is not known", line, hint=_OWN_HINT)
+        value = _OWN_RELEASE.sub(lambda _: main, value)
+        return Splice(start=place[0], end=place[1], text=value + self._suffix_of(value))
+
+    def _suffix_of(self, value: str) -> str:
+        """With the target's ``%dist``, where the value surely names none.
+
+        Such a release is the same text on every target. ``~`` (rpm sorts it before the end of the
+        string) keeps the backport below the release that it came from.
+        """
+        constant = not _NO_PLAIN_MACRO.search(value) and _macros_in(value) <= self._constant
+        return f"~%{{?dist}}{self.suffix}" if constant else self.suffix
+
+    @cached_property
+    def _main(self) -> str | None:
+        """The main package's Release without our suffix, where it stands once and takes no arguments."""
+        mains = [tag for tag in self.tags if self.spec.sections[tag.section].name == PREAMBLE]
+        if len(mains) != 1:
+            return None
+        start, end = _value(self.spec, mains[0])
+        value = _BUMPED.sub("", self.spec.text[start:end])
+        arguments = self.spec.text[end : mains[0].start + len(mains[0].text)].strip(" \t\r")
+        return None if arguments and _BARE_MACRO.search(value) else _BARE_MACRO.sub(r"%{\1}", value)
+
+    @cached_property
+    def _constant(self) -> frozenset[str]:
+        """The macros of the spec's own that, through all that they use, surely name no ``%dist``."""
+        users: dict[str, list[str]] = {}
+        pending = []
+        for name, bodies in self.spec.definitions.items():
+            if any("(" in body or body.endswith("\\") or _NO_PLAIN_MACRO.search(body) for body in bodies):
+                pending.append(name)
+            for used in set().union(*map(_macros_in, bodies)):
+                users.setdefault(used, []).append(name)
+        pending += [used for used in users if used not in self.spec.definitions]
+        unsure: set[str] = set()
+        while pending:
+            name = pending.pop()
+            if name not in unsure:
+                unsure.add(name)
+                pending += users.get(name, [])
+        return frozenset(self.spec.definitions) - unsure
 
 
 def _brace(spec: Spec, line: Line, name: int, end: int, suffix: str) -> list[Splice]:
@@ -95,27 +157,5 @@ def _brace(spec: Spec, line: Line, name: int, end: int, suffix: str) -> list[Spl
     return [Splice(start=name, end=name, text="{"), Splice(start=end, end=end, text="}" + suffix)]
 
 
-def _lacks_dist(spec: Spec, value: str) -> bool:
-    """Whether the value, through the spec's own macros, surely names no ``%dist``.
-
-    Such a release is the same text on every target. ``~`` (rpm sorts it before the end of the
-    string) keeps the backport below the release that it came from.
-    """
-    pending, seen = _macros_in(value), set[str]()
-    while pending:
-        name = pending.pop()
-        bodies = _bodies(spec, name)
-        if not bodies or any("(" in body or body.endswith("\\") for body in bodies):
-            return False
-        seen.add(name)
-        pending |= {used for body in bodies for used in _macros_in(body)} - seen
-    return True
-
-
 def _macros_in(text: str) -> set[str]:
     return set(_MACRO_USE.findall(text.replace("%%", "")))
-
-
-def _bodies(spec: Spec, name: str) -> list[str]:
-    """What the spec itself defines a macro as."""
-    return re.findall(rf"%(?:define|global)[ \t]+{re.escape(name)}(?:\([^)]*\))?[ \t]+(.*)", spec.text)

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 #: A directory relative to the one where the sources lie, as path components.
 Directory = tuple[str, ...]
 TOP: Directory = ()
+MAX_DEPTH = 200
+"""How deep blocks and folders may be nested, and how many here documents one command may have."""
+
+
+class TooDeepError(ValueError):
+    """A script is nested deeper than MAX_DEPTH."""
+
 
 _TOKEN = re.compile(
     r"(?P<blank>[ \t\r]+|\\\n)|(?P<end>\n|;;&?|;&|;|&&|\|\||\||&(?!>))"
@@ -67,7 +77,7 @@ def merge(states: list[State], *, name: str) -> State:
 
 
 def run(state: State, script: str) -> State:
-    """The state behind these lines of a script."""
+    """The state behind these lines of a script. Raises TooDeepError."""
     reader = _Reader(state=state)
     for line in re.findall(r"(?:\\\n|[^\n])*\n|(?:\\\n|[^\n])+", script):
         reader.line(line)
@@ -104,7 +114,7 @@ class _Reader:
     def _token(self, match: re.Match[str]) -> None:
         kind, text = match.lastgroup, match[0]
         if match["mark"]:
-            self.state = replace(self.state, heredocs=(*self.state.heredocs, match["mark"]))
+            self.state = replace(self.state, heredocs=_deeper(self.state.heredocs, match["mark"]))
         elif kind == "end":
             self._finish()
         elif kind == "bracket":
@@ -119,7 +129,7 @@ class _Reader:
         if self.at_command and blocks and word == blocks[-1]:
             self.state = replace(self.state, blocks=blocks[:-1])
         elif self.at_command and word in _OPENERS:
-            self.state = replace(self.state, blocks=(*blocks, _OPENERS[word]))
+            self.state = replace(self.state, blocks=_deeper(blocks, _OPENERS[word]))
             self.at_command = word in _STAY_AT_COMMAND
         elif self.at_command and word in _STAY_AT_COMMAND:
             pass
@@ -131,7 +141,8 @@ class _Reader:
         state = self.state
         if bracket == "(":
             opened = "call" if self.words else ")"
-            self.state = replace(state, blocks=(*state.blocks, opened), saved=(*state.saved, state.directory))
+            saved = (*state.saved, state.directory)
+            self.state = replace(state, blocks=_deeper(state.blocks, opened), saved=saved)
             self.at_command = True
             self.words = []
         elif state.blocks and state.blocks[-1] in (")", "call"):
@@ -158,7 +169,7 @@ def _move(state: State, command: str, arguments: list[str]) -> State:
         return replace(state, directory=directory, stack=state.stack[:-1], previous=state.directory)
     target = arguments[0].strip("\"'") if arguments else "~"
     if command == "pushd":
-        state = replace(state, stack=(*state.stack, state.directory))
+        state = replace(state, stack=_deeper(state.stack, state.directory))
     directory = state.previous if target == "-" else _resolve(state.directory, target)
     return replace(state, directory=directory, previous=state.directory)
 
@@ -175,7 +186,15 @@ def _resolve(directory: Directory | None, target: str) -> Directory | None:
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
+    if len(parts) > MAX_DEPTH:
+        raise TooDeepError
     return tuple(parts)
+
+
+def _deeper(nested: tuple[_T, ...], one: _T) -> tuple[_T, ...]:
+    if len(nested) >= MAX_DEPTH:
+        raise TooDeepError
+    return (*nested, one)
 
 
 def _fold_expansions(line: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
+from backport.spec import everyone
 from backport.spec.lines import Line, Section, Spec, Splice
 
 #: The macros that unpack, and %autopatch. %forgesetup, %forgeautosetup and %goprep (forge-srpm-macros,
@@ -12,24 +14,26 @@ from backport.spec.lines import Line, Section, Spec, Splice
 _MACRO = re.compile(
     r"%(?:\{[?!]*)?(?P<name>autosetup|setup|forgeautosetup|forgesetup|goprep|autopatch)\d*(?![\w-])", re.ASCII
 )
-_ALL_PATCHES = re.compile(r"%(?:\{[?!]*)?(patches|PATCHES)\b", re.ASCII)
-_LEVEL = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(%\{[^}]*\}|\w+)", re.ASCII)
-_LUA_PATCHES = re.compile(r"\bi?pairs[ \t]*\([ \t]*patches[ \t]*\)", re.ASCII)
+_LEVEL = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*p[ \t]*(%\{[^}]{0,200}\}|\w+)", re.ASCII)
 _CONDITIONAL_MACRO = re.compile(r"[ \t]*%\{!?\?", re.ASCII)
 _NAME = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*n[ \t]*(\S+)", re.ASCII)
-_LOOP = re.compile(r"[ \t]*for\b", re.ASCII)
-_LOOP_END = re.compile(r"^[ \t]*done\b|;[ \t]*done\b", re.ASCII | re.MULTILINE)
-_BRACED = re.compile(r"%?\{([!?]*)[^{}]*\}")
+_GUARD = re.compile(r"%\{(!?\?\w+):", re.ASCII)
+_BRACE = re.compile(r"%\{|[{}]")
 _GIT = re.compile(r"\bgit[ \t]+(am|apply)\b", re.ASCII)
 _STYLE = re.compile(r"(?:^|[ \t])-[cCDTNvqkA]*S[ \t]*(\S+)", re.ASCII)
+_BRACED = re.compile(r"%?\{[!?]*|\}")
 _GIT_LIKE = re.compile(r"(?:^|[ \t])-S[ \t]*(git|git_am|quilt|hg)(?!\w)", re.ASCII)
 _UNPACKS_MORE = re.compile(r"(^|[ \t])-[cDTvqk]*[ab]", re.ASCII)
 _AUTOPATCH_OPTIONS = re.compile(r"(?:^|(?<=[ \t]))-(?:[vq]*[mMp][ \t]*\S+|[vq]+)", re.ASCII)
 _APPLY = re.compile(
     r"%\{?[?!]*(patch(\d|\b)|PATCH\d|P:[ \t]*\d|apply_?patch|autopatch|__patch\b)"
-    r"|\bgit[ \t]+(am|apply)\b|(^|[|;&(])[ \t]*patch[ \t]|\bquilt[ \t]+push\b|\bApply\w*Patch\b",
+    r"|\bgit[ \t]+(am|apply)\b|(^|[|;&({!]|\bdo|\bthen|\belse)[ \t]*patch[ \t]"
+    r"|\bxargs[ \t][^\n|;&]{0,99}\bpatch\b|\bquilt[ \t]+push\b|\bApply\w*Patch\b",
     re.ASCII | re.MULTILINE,
 )
+MOST_IN_ONE_LINE = 50
+"""Macros that unpack or patch in one line of %prep, its continuations included."""
+_LONGEST_LEVEL = 3
 _USES_SOURCE = re.compile(r"%\{?(SOURCE|S:)", re.ASCII | re.IGNORECASE)
 
 
@@ -39,7 +43,9 @@ class Step:
 
     ``unpacks``: it ends in the directory of the sources, as %setup does. ``applies``: it applies a
     patch. ``automatic``: it applies every patch that has a tag, a new one too, with level ``strip``
-    (None: unknown); ``certain`` is False where a macro decides whether it runs at all.
+    (None: unknown); ``certain`` is False where a macro decides whether it runs at all, and ``guard`` then
+    is that macro, as ``?name`` or ``!?name``, where it alone decides. ``unclear``: what it does with every
+    patch is not known.
     """
 
     line: Line
@@ -51,6 +57,8 @@ class Step:
     automatic: bool = False
     certain: bool = True
     strip: int | None = None
+    guard: str = ""
+    unclear: bool = False
 
     def with_option(self, option: str) -> Splice:
         """The change that gives the step's macro one more option."""
@@ -66,16 +74,28 @@ def read_steps(spec: Spec, section: Section) -> list[Step]:
     found: list[Step] = []
     empty_tree = False
     for line in spec.section_lines(section)[1:]:
-        if line.comment or line.conditional or (line.joined and not line.inner):
+        if line.comment or line.conditional or line.joined:
             continue
-        text = line.text if line.inner else spec.group_text(line)
-        if step := _read(spec, section, line, text):
+        text = _without_comments(spec, line)
+        steps = _read(spec, section, line, text)
+        found += steps
+        for step in steps:
             if step.unpacks:
                 empty_tree = has_flag(step.options, "T") and not _UNPACKS_MORE.search(step.options)
-            found.append(step)
-        elif empty_tree and uses_source(text):
+        if not steps and empty_tree and uses_source(text):
             found.append(Step(line=line))
     return found
+
+
+def _without_comments(spec: Spec, line: Line) -> str:
+    """A line and those that continue it; comments among these are blanked, so that places stay."""
+    end = spec.group_end(line).index
+    parts = []
+    for part in spec.lines[line.index : end + 1]:
+        text = spec.text[part.start : part.end]
+        blank = part.comment or (part.conditional and part is not line)
+        parts.append(" " * (len(text) - 1) + text[-1:] if blank and text.endswith("\n") else text)
+    return "".join(parts)
 
 
 def uses_source(text: str) -> bool:
@@ -83,32 +103,66 @@ def uses_source(text: str) -> bool:
     return _USES_SOURCE.search(text) is not None
 
 
-def _read(spec: Spec, section: Section, line: Line, text: str) -> Step | None:
-    if _ALL_PATCHES.search(text) or _LUA_PATCHES.search(text):
-        return None if line.inner else _over_all_patches(spec, section, line)
-    if match := _MACRO.search(text):
-        options = _within_braces(text[match.end() :]).rstrip(" \t\r\n")
+def _read(spec: Spec, section: Section, line: Line, text: str) -> list[Step]:
+    if everyone.MENTION.search(text) or everyone.in_lua(text, "patches"):
+        return _over_all_patches(spec, section, line, text)
+    matches = list(_MACRO.finditer(text))
+    if len(matches) > MOST_IN_ONE_LINE:
+        raise spec.refuse(
+            f"more than {MOST_IN_ONE_LINE} macros that unpack or patch in one line",
+            line,
+            hint="No honest spec is made like this: look at where it came from.",
+        )
+    steps = []
+    for match, following in zip_longest(matches, matches[1:]):
+        options = _options(text, match, following.start() if following else len(text))
         step = _from_macro(line, match["name"], options, line.start + match.end())
-        inside = line.inner or text[: match.start()].strip(" \t")
-        return replace(step, certain=False) if inside else step
-    return Step(line=line, applies=True) if _APPLY.search(text) else None
+        steps.append(_guarded(step, text, match.start()))
+    if _APPLY.search(_MACRO.sub(lambda match: " " * len(match[0]), text)):
+        steps.append(Step(line=line, applies=True))
+    return steps
 
 
-def _over_all_patches(spec: Spec, section: Section, line: Line) -> Step | None:
-    """A command on %{patches}, or a loop over them, which may also do other things than patch.
+def _options(text: str, match: re.Match[str], stop: int) -> str:
+    """What stands behind a macro: to the end of its line, of the braces around it, or to the next macro."""
+    options = text[match.end() : stop]
+    if _GUARD.match(text) or match.start():
+        options = re.split(r"(?<!\\)\n", options, maxsplit=1)[0]
+    return _within_braces(options).rstrip(" \t\r\n")
 
-    Lua hands its table of patches to whatever comes later in the section.
-    """
-    text, rest = spec.group_text(line), spec.text[line.start : spec.lines[section.stop - 1].end]
-    if _LUA_PATCHES.search(text):
-        text = rest
-    elif _LOOP.match(text):
-        text = rest[: match.end()] if (match := _LOOP_END.search(rest)) else rest
-    if not _APPLY.search(_ALL_PATCHES.sub("", text)):
-        return None
+
+def _guarded(step: Step, text: str, position: int) -> Step:
+    """The step, with what decides whether it is done at all, by what stands before it on its line."""
+    blocks, depth, start = [], 0, 0
+    for brace in _BRACE.finditer(text, 0, position):
+        if brace[0] == "}":
+            depth -= depth > 0
+            if not depth and start is not None:
+                blocks.append((start, brace.end()))
+        elif depth or brace[0] == "%{":
+            start = start if depth else brace.start()
+            depth += 1
+    before = text[:start] if depth else text[:position]
+    for first, last in reversed(blocks):
+        if last <= len(before):
+            before = before[:first] + before[last:]
+    if not depth and not before.strip() and not blocks:
+        return step
+    guard = _GUARD.match(text, start) if depth == 1 and not before.strip() and step.certain else None
+    return replace(step, certain=False, guard=guard[1] if guard else "")
+
+
+def _over_all_patches(spec: Spec, section: Section, line: Line, text: str) -> list[Step]:
+    """A command on %{patches}, or a loop over them, which may also do other things than patch."""
+    stop = spec.lines[section.stop - 1].end
+    use, text = everyone.use_of(text, everyone.following_text(spec.text, line.start, stop))
+    if use == "nothing":
+        return []
+    if use == "unclear":
+        return [Step(line=line, applies=True, unclear=True)]
     strip = level(text, default=1 if _GIT.search(text) else None)
     certain = _CONDITIONAL_MACRO.match(line.text) is None
-    return Step(line=line, applies=True, automatic=True, certain=certain, strip=strip)
+    return [Step(line=line, applies=True, automatic=True, certain=certain, strip=strip)]
 
 
 def _from_macro(line: Line, macro: str, options: str, position: int) -> Step:
@@ -144,9 +198,23 @@ def _within_braces(text: str) -> str:
 
 def _without_macros(text: str) -> str:
     """The text without what ``%{?…}`` may or may not put there, and with an x for any other ``%{…}``."""
-    while (shorter := _BRACED.sub(lambda match: "" if "?" in match[1] else "x", text)) != text:
-        text = shorter
-    return text
+    parts: list[list[str]] = [[]]
+    openers: list[str] = []
+    position = 0
+    for match in _BRACED.finditer(text):
+        parts[-1].append(text[position : match.start()])
+        position = match.end()
+        if match[0] != "}":
+            openers.append(match[0])
+            parts.append([])
+        elif openers:
+            parts.pop()
+            parts[-1].append("" if "?" in openers.pop() else "x")
+        else:
+            parts[-1].append("}")
+    whole = ["".join(parts[0])]
+    whole += [opener + "".join(part) for opener, part in zip(openers, parts[1:], strict=True)]
+    return "".join([*whole, text[position:]])
 
 
 def has_flag(options: str, letter: str) -> bool:
@@ -189,4 +257,4 @@ def level(options: str, *, default: int | None) -> int | None:
     text = level_text(options)
     if text is None:
         return default
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_LEVEL else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backport.spec.lines import PREAMBLE, Line, Section, Spec, Splice
 
 _TAG = re.compile(
-    r"(?:\xef\xbb\xbf)?[ \t]*(?P<tag>patch|source)[ \t]*(?P<number>[^\s:]*)[ \t]*:"
+    r"(?:\xef\xbb\xbf)?[ \t]*(?P<tag>patch|source)[ \t]*(?:(?P<number>[^\s:]+)[ \t]*)?:"
     r"(?P<gap>[ \t]*)(?P<value>.*)",
     re.IGNORECASE | re.ASCII,
 )
@@ -17,17 +17,26 @@ _HEADER = re.compile(
     r"[ \t]*:(?P<gap>[ \t]*)(?P<value>.*)",
     re.IGNORECASE | re.ASCII,
 )
-_IN_MACRO = re.compile(r"\bPatch[ \t]*(\d+)[ \t]*:", re.IGNORECASE | re.ASCII)
-_REFERENCES = re.compile(
-    r"%\{?[?!]*(?:patch|PATCH)[ \t]*(\d+)|%\{P:[ \t]*(\d+)"
-    r"|%\{?patch\b[^\n]*?-P[ \t]*(\d+)|%\{?[?!]*autopatch\b[^\n]*?-M[ \t]*(\d+)",
-    re.ASCII,
-)
+_IN_MACRO = {
+    kind: re.compile(rf"\b{kind}[ \t]*(\d+)[ \t]*:", re.IGNORECASE | re.ASCII) for kind in ("patch", "source")
+}
+_REFERENCES = {
+    "patch": re.compile(r"%\{?[?!]*(?:patch|PATCH)[ \t]*(\d+)|%\{P:[ \t]*(\d+)", re.ASCII),
+    "source": re.compile(r"%\{?[?!]*(?:source|SOURCE)[ \t]*(\d+)|%\{S:[ \t]*(\d+)", re.ASCII),
+}
+_OPTIONS = {
+    "%patch": re.compile(r"-P[ \t]*(\d+)", re.ASCII),
+    "autopatch": re.compile(r"-M[ \t]*(\d+)", re.ASCII),
+}
 #: %autopatch up to a number that only a macro knows, and one that is beyond any such number in use.
-_UNKNOWN_RANGE = re.compile(r"%\{?[?!]*autopatch\b[^\n]*-M[ \t]*\d*[%\[]", re.ASCII)
+_UNKNOWN_RANGE = re.compile(r"-M[ \t]*\d*[%\[]", re.ASCII)
+_INCLUDE = re.compile(r"[ \t]*%include\b", re.ASCII)
+_UNKNOWN_NUMBER = re.compile(r"\bsource[ \t]*\d*[%{]", re.IGNORECASE | re.ASCII)
 _BEYOND = 99999
 _DECLARING = (PREAMBLE, "package")
-_MORE_P = re.compile(r"-P[ \t]*(\d+)", re.ASCII)
+_MOST_DIGITS = 9
+_DIGITS = re.compile(r"\d+", re.ASCII)
+_DECLARE = "Declare the patch with a spec edit in the recipe."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +53,15 @@ class PatchTags:
 
     ``next_number`` is above every number that a tag has or may get and that anything refers to;
     ``any`` says whether the spec may have a patch of its own at all. ``own`` are these patches in the
-    order in which rpm applies them; None where rpm numbers them, which it does from 4.15 on.
+    order in which rpm applies them; None where rpm numbers them, which it does from 4.15 on, and where
+    some may come from a file that the preamble includes (``included``).
     """
 
     next_number: int
     any: bool
     names: frozenset[str]
     own: tuple[OwnPatch, ...] | None = ()
+    included: bool = False
 
 
 def read_tags(spec: Spec) -> PatchTags:
@@ -67,12 +78,14 @@ def read_tags(spec: Spec) -> PatchTags:
         automatic = automatic + 1 if number is None else number
         highest = max(highest, automatic)
         names.add(name)
-    mentioned = _mentioned(spec)
+    mentioned = _mentioned(spec, "patch")
+    included = any(_INCLUDE.match(line.text) for line in spec.live(PREAMBLE))
     return PatchTags(
-        next_number=max([highest, *mentioned.values()]) + 1,
-        any=bool(names) or mentioned.get("macro", -1) >= 0,
+        next_number=max([highest, *mentioned.values(), _BEYOND if included else -1]) + 1,
+        any=bool(names) or mentioned.get("macro", -1) >= 0 or included,
         names=frozenset(names),
-        own=_own(spec),
+        own=None if included else _own(spec),
+        included=included,
     )
 
 
@@ -95,7 +108,7 @@ def _own(spec: Spec) -> tuple[OwnPatch, ...] | None:
 def _declared(spec: Spec, line: Line) -> tuple[list[int | None], bool]:
     """The numbers of the patches that a line declares (None: without one), and whether it surely does."""
     if line.inner or ("%" in line.text and not _TAG.match(line.text)):
-        return list(map(int, _IN_MACRO.findall(line.text))), False
+        return [_as_number(spec, line, digits) for digits in _IN_MACRO["patch"].findall(line.text)], False
     number, name = _number_and_name(spec, line)
     return [] if name is None else [number], not line.before
 
@@ -110,77 +123,124 @@ def _number_and_name(spec: Spec, line: Line) -> tuple[int | None, str | None]:
     value = match["value"].rstrip(" \t\r")
     if not match["number"]:
         return None, value
-    if not match["number"].isdigit():
+    if not _DIGITS.fullmatch(match["number"]):
         raise spec.refuse(
-            f"only a macro knows the number of this patch: Patch{match['number']}",
+            f"only a macro knows the number of this patch: Patch{match['number'][:40]}",
             line,
             hint="Give it a plain number with a spec edit in the recipe.",
         )
-    return int(match["number"]), value
+    return _as_number(spec, line, match["number"]), value
+
+
+def _as_number(spec: Spec, line: Line, digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise spec.refuse(
+            f"no patch or source has a number of {len(digits)} digits",
+            line,
+            hint="Give it a plain number with a spec edit in the recipe.",
+        )
+    return int(digits)
 
 
 def _is_header(spec: Spec, line: Line) -> bool:
     return line.index == spec.sections[line.section].first
 
 
-def _mentioned(spec: Spec) -> dict[str, int]:
-    """The highest number in Patch tags that macros hold, and in references to patches."""
+def _mentioned(spec: Spec, kind: str) -> dict[str, int]:
+    """The highest number in the tags of a kind that macros hold, and in references to such files."""
     highest: dict[str, int] = {}
     for line in spec.lines:
         if line.comment:
             continue
         if line.inner or ("%" in line.text and not _TAG.match(line.text)):
-            highest["macro"] = max([highest.get("macro", -1), *map(int, _IN_MACRO.findall(line.text))])
-        if references := _referred(line.text):
+            held = [_as_number(spec, line, digits) for digits in _IN_MACRO[kind].findall(line.text)]
+            highest["macro"] = max([highest.get("macro", -1), *held])
+        if "%" in line.text and (references := _referred(spec, line, kind)):
             highest["reference"] = max(highest.get("reference", -1), *references)
     return highest
 
 
-def _referred(text: str) -> list[int]:
-    if "%" not in text:
-        return []
-    numbers = [int(group) for groups in _REFERENCES.findall(text) for group in groups if group]
-    if _UNKNOWN_RANGE.search(text):
-        numbers.append(_BEYOND)
-    if numbers and "-P" in text:
-        numbers += [int(number) for number in _MORE_P.findall(text)]
-    return numbers
+def _referred(spec: Spec, line: Line, kind: str) -> list[int]:
+    text = line.text
+    found = [group for groups in _REFERENCES[kind].findall(text) for group in groups if group]
+    unknown = []
+    if kind == "patch":
+        for macro, option in _OPTIONS.items():
+            found += option.findall(text) if macro in text else []
+        unknown = [_BEYOND] if "autopatch" in text and _UNKNOWN_RANGE.search(text) else []
+    return [_as_number(spec, line, digits) for digits in found] + unknown
+
+
+def next_source(spec: Spec) -> int:
+    """A number above that of every source, at least 1: Source0 is what %setup unpacks.
+
+    Raises :class:`backport.errors.PatchError` where a new source would give others another number.
+    """
+    numbers = [0, *_mentioned(spec, "source").values()]
+    automatic, beyond = -1, False
+    for line in spec.live(PREAMBLE, "package"):
+        match = _TAG.match(line.text)
+        if match is None or match["tag"].lower() != "source":
+            beyond |= _INCLUDE.match(line.text) is not None or _UNKNOWN_NUMBER.search(line.text) is not None
+        elif match["number"] and not _DIGITS.fullmatch(match["number"]):
+            beyond = True
+        elif match["number"]:
+            automatic = _as_number(spec, line, match["number"])
+        elif spec.sections[line.section].name:
+            raise spec.refuse("a subpackage has a source without a number", line, hint=_DECLARE)
+        else:
+            automatic += 1
+        numbers.append(automatic)
+    if lists := spec.named("sourcelist"):
+        raise spec.refuse("a %sourcelist numbers its sources", spec.lines[lists[0].first], hint=_DECLARE)
+    return max([*numbers, _BEYOND if beyond else 0]) + 1
+
+
+def add_sources(spec: Spec, files: list[tuple[int, str]]) -> list[Splice]:
+    """The changes that declare files, given as (number, file name), as sources: behind the last of them."""
+    return _add(spec, "source", files)
 
 
 def add_tags(spec: Spec, patches: list[tuple[int, str]]) -> list[Splice]:
     """The changes that declare patches, given as (number, file name).
 
     A spec with a %patchlist gets them there; otherwise they are PatchN tags behind the last Patch tag
-    of the main preamble, else behind its last Source tag, else behind its other tags. A tag never
-    lands inside a conditional: it goes behind the conditional's end.
+    of the main preamble, else behind its last Source tag, else behind its other tags; and behind what
+    it includes, which may be patches. A tag never lands inside a conditional: it goes behind its end.
     """
     if lists := spec.named("patchlist"):
         return _add_to_list(spec, lists[-1], [name for _, name in patches])
+    return _add(spec, "patch", patches)
+
+
+def _add(spec: Spec, kind: str, files: list[tuple[int, str]]) -> list[Splice]:
     preamble = spec.sections[0]
-    anchor = _anchor(spec)
+    anchor = _anchor(spec, kind)
     if anchor is None:
         raise spec.refuse(
             "no Patch, Source or other tag stands in the preamble's own text",
-            hint="Declare the patch with a spec edit in the recipe.",
+            hint=_DECLARE,
         )
-    lines = [_format(anchor, number, name) for number, name in patches]
-    place = _outside(spec, anchor, preamble)
+    lines = [_format(anchor, kind, number, name) for number, name in files]
+    included = [line for line in spec.live(PREAMBLE) if _INCLUDE.match(line.text)]
+    behind = max([anchor, *included[-1:]], key=lambda line: line.index)
+    place = _outside(spec, behind, preamble)
     if place is None:
-        first = spec.lines[spec.conditionals[anchor.after[0][0]].first]
+        first = spec.lines[spec.conditionals[behind.after[0][0]].first]
         block = "".join(line + spec.eol for line in lines)
         return [Splice(start=first.start, end=first.start, text=block)]
     return [spec.insert_after(place, *lines)]
 
 
-def _anchor(spec: Spec) -> Line | None:
-    """The line whose neighbour and model a new Patch tag is."""
+def _anchor(spec: Spec, kind: str) -> Line | None:
+    """The line whose neighbour and model a new tag is."""
     found: dict[str, Line] = {}
     for line in spec.live(PREAMBLE):
         if match := _TAG.match(line.text):
             found[match["tag"].lower()] = line
         elif not line.after and _HEADER.match(line.text):
             found["header"] = line
-    return next((found[kind] for kind in ("patch", "source", "header") if kind in found), None)
+    return next((found[tag] for tag in (kind, "source", "header") if tag in found), None)
 
 
 def _outside(spec: Spec, line: Line, section: Section) -> Line | None:
@@ -194,10 +254,10 @@ def _outside(spec: Spec, line: Line, section: Section) -> Line | None:
     return line
 
 
-def _format(anchor: Line, number: int, name: str) -> str:
+def _format(anchor: Line, kind: str, number: int, name: str) -> str:
     """``PatchN: name`` with the value in the anchor's column."""
     match = _TAG.match(anchor.text) or _HEADER.match(anchor.text)
-    tag = f"Patch{number}:"
+    tag = f"{kind.title()}{number}:"
     gap = match["gap"] if match else " "
     if not match or not gap.strip(" "):
         column = match.start("value") - match.start("tag") if match else 0
@@ -213,6 +273,6 @@ def _add_to_list(spec: Spec, section: Section, names: list[str]) -> list[Splice]
         raise spec.refuse(
             "the %patchlist ends inside a conditional",
             last,
-            hint="Declare the patch with a spec edit in the recipe.",
+            hint=_DECLARE,
         )
     return [spec.insert_after(place, *names)]

@@ -62,6 +62,10 @@ OUR_COMMAND = "%patch -P 3 -p1"
             "%{?prerel:0.}%{rel}%{?prerel:.%{prerel}}%{?dist}.bp1",
         ),
         ("2%dist", "2%dist.bp1"),
+        ("2%?dist", "2%?dist.bp1"),
+        ("2%{dist}", "2%{dist}.bp1"),
+        ("2%(rpm -E 4)", "2%(rpm -E 4).bp1"),
+        ("2%{lua:print(x)}", "2%{lua:print(x)}.bp1"),
         ("%autorelease", "%{autorelease}.bp1"),
         ("%autorelease  ", "%{autorelease}.bp1  "),
         ("%{autorelease}", "%{autorelease}.bp1"),
@@ -96,6 +100,30 @@ def test_every_release_tag_of_the_spec_is_raised() -> None:
     assert "release:\t2%{?dist}.bp1" in text
     assert "Release: 9%{?dist}.bp1" in text
     assert "Release: %{release}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("main", "sub", "bumped"),
+    [
+        ("3%{?dist}", "%{release}.1", "3%{?dist}.1.bp1"),
+        ("3%{?dist}", "%release", "%release"),
+        ("3%{?dist}", "2.%{release}", "2.%{release}"),
+        ("3%{?dist}.bp2", "%{release}.1", "3%{?dist}.1.bp1"),
+        ("4", "%{release}.1", "4.1~%{?dist}.bp1"),
+        ("%autorelease", "%{release}.1", "%{autorelease}.1.bp1"),
+    ],
+)
+def test_a_subpackage_that_adds_to_the_release_stays_above_the_target_s(
+    main: str, sub: str, bumped: str
+) -> None:
+    assert f"\nRelease: {bumped}\n" in edit(release=main, tags=f"%package sub\nRelease: {sub}")
+
+
+def test_a_subpackage_that_adds_to_a_release_that_is_not_known_is_refused() -> None:
+    with pytest.raises(PatchError, match="adds to a Release that is not known"):
+        edit(tags="%if 1\nRelease: 2\n%endif\n%package s\nRelease: %{release}.1")
+    with pytest.raises(PatchError, match="adds to a Release that is not known"):
+        edit(release="%autorelease -b 3", tags="%package s\nRelease: %{release}.1")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +235,7 @@ def test_prep_without_patches(before: str, after: str) -> None:
         ),
         (
             "%setup -q -c\ncd a\n%patch0 -p1\ncd ../b\n%patch2 -p1\ncd ..\ntrue",
-            "%setup -q -c\ncd a\n%patch0 -p1\ncd ../b\n%patch2 -p1\ncd ..\n%patch -P 3 -p1\ntrue",
+            "%setup -q -c\ncd a\n%patch0 -p1\ncd ../b\n%patch2 -p1\n%patch -P 3 -p1\ncd ..\ntrue",
         ),
         (
             "%setup -q\nif true; then\n%patch0 -p1\nelse\n%patch2 -p1\nfi\ntrue",
@@ -263,11 +291,208 @@ def test_a_spec_s_own_macros_release_and_patch_are_seen_through() -> None:
     assert prep_of(text) == "%setup -q\npatch -p1 --fuzz=0 < %{PATCH0}"
 
 
-def test_lua_that_lists_the_patches_for_git_applies_ours_too() -> None:
-    prep = "%setup -q\n%{lua:\nfor i, p in ipairs(patches) do print(p) end\n}\nxargs git am < list"
-    assert prep_of(edit(prep=prep, patches=OURS)) == prep
-    with pytest.raises(PatchError, match="another strip level"):
-        edit(prep=prep, patches=(SpecPatch(name="x.patch", strip=0),))
+OUR_SOURCE = "patch -p1 --fuzz=0 -i %{SOURCE1}"
+
+
+@pytest.mark.parametrize(
+    "prep",
+    [
+        "%setup -q\n%{lua:\nfor i, p in ipairs(patches) do print(p) end\n}\nxargs git am < list",
+        '%setup -q\n%{lua: for i, p in ipairs(patches) do print("patch -p1 -i "..p.."\\n") end}',
+        '%setup -q\n%{lua: for i = 1, #patches do print("%patch -P "..(i-1).." -p1\\n") end}',
+        "%setup -q\nfor p in %{patches}; do apply_one $p; done",
+        "%setup -q\nfor p in %{patches}; do\n  [ -s $p ] && patch -p1 -i $p\ndone",
+        "%setup -q\nfor p in %{patches}; do case $p in *x*) patch -p1 -i $p;; esac; done",
+        "%setup -q\nif true; then\ngit am %{patches}\nfi",
+        "%setup -q\necho %{patches} | xargs -n1 patch -p1 -i",
+        "%setup -q\n%{?patches:git am %{patches}}",
+    ],
+)
+def test_what_does_something_of_its_own_with_all_patches_does_not_get_ours(prep: str) -> None:
+    text = edit(prep=prep, tags="Patch0: zero.patch", patches=OURS)
+    assert prep_of(text) == f"{prep}\n{OUR_SOURCE}"
+    assert "Source0: a.tar.gz\nSource1: ours.patch\nPatch0: zero.patch\n" in text
+
+
+def test_lua_that_only_counts_all_patches_for_another_section_is_no_matter() -> None:
+    """As openssl's and gnutls's specs do, for a digest of all of their files."""
+    macro = "%define digest() %{lua:\nfor i, p in ipairs(patches) do f = f..p end\nprint(f)\n}"
+    assert prep_of(edit(tags=macro, prep="%autosetup -p1", patches=OURS)) == "%autosetup -p1"
+
+
+def test_what_does_something_with_all_patches_in_another_section_does_not_get_ours() -> None:
+    text = edit(tags="%{lua: for _, p in ipairs(patches) do x(p) end}", patches=OURS)
+    assert prep_of(text) == f"%setup -q\n{OUR_SOURCE}"
+    assert "Source1: ours.patch\n" in text
+
+
+def test_a_macro_that_prep_names_and_that_does_something_with_all_patches_is_refused() -> None:
+    for tags in (
+        "%global all %{patches}",
+        "%define all() %{lua:\nfor _, p in ipairs(patches) do x(p) end\n}",
+    ):
+        with pytest.raises(PatchError, match="%prep uses this macro"):
+            edit(prep="%setup -q\nxargs patch <<< %{all}", tags=tags, patches=OURS)
+        edit(prep="%setup -q", tags=tags, patches=OURS)
+
+
+@pytest.mark.parametrize(
+    "prep",
+    [
+        "%setup -q\nfor p in %{patches}; do patch -p1 -i $p; done",
+        "%setup -q\nfor p in %{patches}; do\n  echo $p\n  %__patch -p1 -i $p\ndone",
+        "%setup -q\ncat %{patches} | patch -p1",
+        "%setup -q\ngit am %{patches} </dev/null",
+        "%{?x:\n%autosetup -p1 -n a}\n%{!?x:\n%autosetup -p1 -n b}",
+        "%{?x:%autosetup -p1 -n a}%{!?x:%autosetup -p1 -n b}",
+        "%goprep -p1\n%setup -q -T -D -a1",
+    ],
+)
+def test_ours_is_applied_with_all_others_or_at_another_level_by_itself(prep: str) -> None:
+    text = edit(prep=prep, tags="Patch0: zero.patch", patches=OURS)
+    assert prep_of(text) == prep
+    assert "Patch0: zero.patch\nPatch1: ours.patch\n" in text
+    text = edit(prep=prep, tags="Patch0: zero.patch", patches=(SpecPatch(name="ours.patch", strip=0),))
+    assert prep_of(text) == f"{prep}\npatch -p0 --fuzz=0 -i %{{SOURCE1}}"
+    assert "ours.patch\nPatch0: zero.patch\n" in text
+
+
+@pytest.mark.parametrize(
+    "prep",
+    [
+        "%autosetup -p1 -n a %autosetup -p1 -n b",
+        "%{?x:%autosetup -p1 -n a}%{!?y:%autosetup -p1 -n b}",
+        "%{?x:%autosetup -p1 -n a}\n%global x 1\n%{!?x:%autosetup -p1 -n b}",
+        "%{?x:%autosetup -p1 -n a}",
+        "%{?x:%{!?y:%autosetup -p1 -n a}}%{!?x:%autosetup -p1 -n b}",
+    ],
+)
+def test_what_may_apply_all_patches_twice_or_never_does_not_get_ours(prep: str) -> None:
+    text = edit(prep=prep, tags="Patch0: zero.patch", patches=OURS)
+    assert prep_of(text) == f"{prep}\n{OUR_SOURCE}"
+
+
+def test_a_source_of_ours_gets_a_number_that_no_other_has_or_may_get() -> None:
+    prep = "%setup -q\nfor p in %{patches}; do apply $p; done"
+    for tags, number in (
+        ("Source7: b\nPatch0: a", 8),
+        ("Source: b\nSource: c\nPatch0: a", 3),
+        ("%{?x:Source9: b}\nPatch0: a", 10),
+        ("Source%{n}: b\nPatch0: a", 100000),
+        ("%include more.inc\nPatch0: a", 100000),
+    ):
+        assert f"Source{number}:" in edit(prep=prep, tags=tags, patches=OURS)
+    assert "Source31:" in edit(prep=f"{prep}\ncp %{{SOURCE30}} .", tags="Patch0: a", patches=OURS)
+    for tags in ("%sourcelist\nb\n%package x", "%package x\nSource: b"):
+        with pytest.raises(PatchError, match="source"):
+            edit(prep=prep, tags=tags, patches=OURS)
+    with pytest.raises(PatchError, match="what this does with every patch is not known"):
+        edit(prep=f"{prep}\ncp %{{sources}} .", patches=OURS)
+
+
+def test_patches_that_the_preamble_includes_come_before_ours() -> None:
+    text = edit(tags="%include %{SOURCE1}\nURL: x", prep="%setup -q\ngit am %{patches}", patches=OURS)
+    assert "%include %{SOURCE1}\nPatch100000: ours.patch\nURL" in text
+    text = edit(tags="%include %{SOURCE1}", prep="%autosetup -p2", patches=OURS)
+    assert prep_of(text) == "%autosetup -p2\npatch -p1 --fuzz=0 -i %{SOURCE100000}"
+
+
+@pytest.mark.parametrize(
+    ("prep", "after"),
+    [
+        ("pushd a\n%patch0 -p1\npopd", "pushd a\n%patch0 -p1\n%patch -P 3 -p1\npopd"),
+        (
+            "pushd a\n%patch0 -p1\npopd\npushd b\n%patch2 -p1\ntrue\npopd",
+            "pushd a\n%patch0 -p1\npopd\npushd b\n%patch2 -p1\n%patch -P 3 -p1\ntrue\npopd",
+        ),
+        (
+            "cd a\n%patch0 -p1\n%if 1\n%patch2 -p1\n%endif\ncd ..",
+            "cd a\n%patch0 -p1\n%if 1\n%patch2 -p1\n%endif\n%patch -P 3 -p1\ncd ..",
+        ),
+        (
+            "pushd a\n%patch0 -p1\npopd\n%patch2 -p1",
+            "pushd a\n%patch0 -p1\npopd\n%patch2 -p1\n" + OUR_COMMAND,
+        ),
+    ],
+)
+def test_in_a_container_ours_goes_where_the_last_own_patch_does(prep: str, after: str) -> None:
+    text = edit(prep=f"%setup -q -c\n{prep}", tags="Patch0: zero.patch\nPatch2: two.patch", patches=OURS)
+    assert prep_of(text) == f"%setup -q -c\n{after}"
+
+
+@pytest.mark.parametrize(
+    "prep",
+    [
+        "pushd a\n%patch0 -p1\npopd\n%if 1\npushd b\n%patch2 -p1\npopd\n%endif",
+        "(\ncd a\n%patch0 -p1\n)",
+        "for d in a b; do\npushd $d\n%patch0 -p1\npopd\ndone",
+        "popd\n%patch0 -p1\ncd a",
+    ],
+)
+def test_in_a_container_ours_is_refused_where_the_last_own_patch_is_not_always_applied(prep: str) -> None:
+    with pytest.raises(PatchError, match="only makes a container"):
+        edit(prep=f"%setup -q -c\n{prep}", tags="Patch0: zero.patch\nPatch2: two.patch", patches=OURS)
+
+
+def test_a_plain_cd_behind_a_source_that_was_unpacked_by_hand_is_followed() -> None:
+    prep = "rm -rf a-1\nunzip -d a-1 %{SOURCE0}\ncd a-1\nsed -i s/x/y/ f"
+    assert prep_of(edit(prep=prep, patches=OURS)) == prep.replace("cd a-1", "cd a-1\n%patch -P 0 -p1")
+    for other in (
+        "unzip %{SOURCE0}\ntrue\ncd a",
+        "tar xf %{SOURCE0}\ntar xf %{SOURCE1}\ncd a",
+        "tar xf %{SOURCE0}\ncd ..",
+        "tar xf %{SOURCE0} && cd a",
+    ):
+        with pytest.raises(PatchError, match="by hand"):
+            edit(prep=other, patches=OURS)
+
+
+def test_an_unknown_macro_is_named_before_the_sources_that_are_handled_behind_it() -> None:
+    with pytest.raises(PatchError, match=r"a\.spec, line 10: %prep unpacks by a macro that is not known"):
+        edit(prep="%do_common_setup\ncp %{SOURCE4} x", patches=OURS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "git am %{_sourcedir}/*.patch",
+        "git am %{_sourcedir}/[n-p]*.patch",
+        'for p in "$RPM_SOURCE_DIR"/*.patch; do patch -p1 < $p; done',
+        "cat ${RPM_SOURCE_DIR}/%{name}-*.patch %{_sourcedir}/o??s.p* | patch -p1",
+        "find %{_sourcedir} -name '*.patch' | xargs git am",
+        "git am $(ls %{_sourcedir})",
+        "git am ../../SOURCES/{a,ours}.p*",
+        "cd %{_sourcedir}\nfor p in *.patch; do x $p; done",
+        "git am $(dirname %{SOURCE0})/*.patch",
+        "git am %{where}/*.patch",
+    ],
+)
+def test_a_glob_over_the_sources_that_would_match_ours_is_refused(line: str) -> None:
+    with pytest.raises(PatchError, match="would include a patch of the recipe"):
+        edit(prep=f"%setup -q\n{line}", tags="%global where %{_sourcedir}", patches=OURS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "git am %{_sourcedir}/[0-9]*.patch",
+        "cp %{_sourcedir}/*.conf .",
+        "git am *.patch",
+        "# git am %{_sourcedir}/*.patch",
+        "mv %{_sourcedir}/a/* %{_sourcedir}",
+        '( cd "$(dirname "%SOURCE1")" ; sha256sum -c x )\nsed -i s/a/b/ *',
+        '(\ncd "$(dirname "%SOURCE1")"\n)\nsed -i s/a/b/ *',
+        'case $p in\n*.gz) zcat "$RPM_SOURCE_DIR/$p" ;;\n*) cat "$RPM_SOURCE_DIR/$p" ;;\nesac',
+    ],
+)
+def test_other_globs_are_no_matter(line: str) -> None:
+    edit(prep=f"%setup -q\n{line}", patches=OURS)
+
+
+@pytest.mark.parametrize("prep", ["%autosetup -N\n%autopatch %{opts}", "%autosetup -p0 -S %{style}"])
+def test_patches_that_are_applied_in_a_way_that_only_a_macro_knows_stay_by_themselves(prep: str) -> None:
+    text = edit(tags="Patch0: zero.patch", prep=prep, patches=OURS)
+    assert prep_of(text) == f"{prep}\n{OUR_SOURCE}"
 
 
 @pytest.mark.parametrize(
@@ -291,12 +516,6 @@ def test_the_specs_own_patches_keep_their_level_and_order(tags: str, kept: str) 
     assert "\n".join(lines[1:-1]) == kept
     assert lines[-1].startswith("%patch -P ")
     assert lines[-1].endswith(" -p1")
-
-
-@pytest.mark.parametrize("prep", ["%autosetup -N\n%autopatch %{opts}", "%autosetup -p0 -S %{style}"])
-def test_patches_that_are_applied_in_a_way_that_only_a_macro_knows(prep: str) -> None:
-    with pytest.raises(PatchError, match="a macro decides how this applies all patches"):
-        edit(tags="Patch0: zero.patch", prep=prep, patches=OURS)
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order-mark"])
@@ -452,6 +671,14 @@ def test_changelog_items_are_plain_text_to_rpm() -> None:
             "%changelog\n%{?autochangelog}\n\n* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Backport\n",
         ),
         (
+            "%changelog\n\n%changelog\n* A\n",
+            "%changelog\n\n%changelog\n* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Backport\n\n* A\n",
+        ),
+        (
+            "%changelog\n# none\n%changelog\n",
+            "%changelog\n* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Backport\n\n# none\n%changelog\n",
+        ),
+        (
             "%changelog\n* Sat Feb 30 2019 A\n",
             "%changelog\n* Mon Dec 03 2018 Zoë Ü <z@example.org>\n- Backport\n\n* Sat Feb 30 2019 A\n",
         ),
@@ -459,6 +686,19 @@ def test_changelog_items_are_plain_text_to_rpm() -> None:
 )
 def test_changelog_sections(before: str, after: str) -> None:
     assert changelog(before) == after
+
+
+def test_a_line_of_an_entry_is_no_conditional_and_no_comment_to_rpm() -> None:
+    text = changelog("%changelog\n", "first\n%endif\n # note\n%include /etc/passwd", "%else", "#5")
+    entry = "- first\n  - %%endif\n  - # note\n  - %%include /etc/passwd\n- %%else\n- #5\n"
+    assert text.endswith(f">\n{entry}")
+
+
+def test_two_changelogs_with_entries_are_right_only_in_branches() -> None:
+    entry = "%changelog\n* Mon Dec 03 2018 A\n- x\n"
+    assert changelog(f"%if 1\n{entry}%else\n{entry}%endif\n").count("Zoë") == 2
+    with pytest.raises(PatchError, match="line 4: %changelog stands more than once"):
+        changelog(entry + entry)
 
 
 @pytest.mark.parametrize("text", ["Name: a\n%include changes.inc\n", "Name: a\n%{expand:%%changelog}\n"])
