@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from backport.commands import app
 from backport.commands.options import debugging
-from backport.errors import BackportError, Ending, HostError, Interrupted, explained, from_os
+from backport.errors import BackportError, Ending, HostError, Interrupted, explained, from_os, harmless
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -70,7 +70,7 @@ def _told(problem: Ending) -> int:
     if debugging():
         import traceback
 
-        traceback.print_exc()
+        sys.stderr.write(harmless(traceback.format_exc()))
     console = errors()
     console.print(Text("error: ", style="bold red") + Text(problem.message))
     for line in explained(

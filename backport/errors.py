@@ -8,12 +8,29 @@ from __future__ import annotations
 
 import errno
 import shlex
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 SHOWN_EVIDENCE = 10
 """How many lines of evidence a terminal shows; a report has all."""
+
+
+def harmless(text: str) -> str:
+    r"""Text that does nothing to a terminal: what would is written out; lines, tabs and letters stay.
+
+    >>> harmless("no\x1b[31m such build")
+    'no\\x1b[31m such build'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one
+        if one.isprintable() or one in "\n\t" or unicodedata.category(one) == "Zs"
+        else one.encode("unicode_escape").decode("ascii")
+        for one in text
+    )
 
 
 class Ending(BaseException):
@@ -37,13 +54,13 @@ class Ending(BaseException):
         log: Path | None = None,
         evidence: Sequence[str] = (),
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = harmless(message)
+        super().__init__(self.message)
+        self.hint = hint if hint is None else harmless(hint)
         self.command = command
         self.sandboxed = sandboxed
         self.log = log
-        self.evidence = tuple(evidence)
+        self.evidence = tuple(map(harmless, evidence))
 
 
 class BackportError(Ending, Exception):
@@ -176,13 +193,11 @@ def explained(
     >>> list(explained(hint="wait", command=["dnf", "update"], sandboxed=True))
     ['hint: wait', "failed inside the root's sandbox: dnf update"]
     """
-    yield from (f"  | {line}" for line in evidence[:SHOWN_EVIDENCE])
-    if hint:
-        yield f"hint: {hint}"
-    if replay:
-        yield f"command: {shlex.join(replay)}"
+    lines = [f"  | {line}" for line in evidence[:SHOWN_EVIDENCE]]
+    lines += [f"hint: {hint}"] if hint else []
+    lines += [f"command: {shlex.join(replay)}"] if replay else []
     if command:
         where = " inside the root's sandbox" if sandboxed else ""
-        yield f"failed{where}: {shlex.join(command)}"
-    if log:
-        yield f"log: {log}"
+        lines.append(f"failed{where}: {shlex.join(command)}")
+    lines += [f"log: {log}"] if log else []
+    yield from map(harmless, lines)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +21,7 @@ def _nvr(value: str) -> str:
 
 
 def _inside(value: str) -> str:
-    if value.startswith("/") or ".." in Path(value).parts:
+    if not value or value.startswith("/") or ".." in Path(value).parts:
         raise ValueError("must be a path inside the patches folder")
     return value
 
@@ -177,8 +179,10 @@ class Command(Settings):
     @classmethod
     def _is_regular_expression(cls, value: str) -> str:
         try:
-            re.compile(value)
-        except re.error as problem:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                re.compile(value)
+        except (re.error, Warning, OverflowError, RecursionError) as problem:
             raise ValueError(f"not a regular expression: {problem}") from None
         return value
 
@@ -276,4 +280,14 @@ def find_settings(folder: Path, name: str, *, what: str) -> Path:
     if name not in known:
         hint = f"known: {', '.join(known)}" if known else f"{folder} holds none"
         raise UsageError(f"unknown {what} {name!r}{did_you_mean(name, known)}", hint=hint)
-    return folder / f"{name}.toml"
+    path = folder / f"{name}.toml"
+    if not is_inside(path, folder):
+        raise UsageError(
+            f"{path}: leads out of its folder, to {os.path.realpath(path)}", hint="put the file itself there"
+        )
+    return path
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, lies below a folder."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -3,7 +3,9 @@ with file, line and key, before anything else happens."""
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -13,9 +15,18 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, StringConstraints, ValidationError
 
 from backport.errors import UsageError
+from backport.files import opened_regular
+from backport.run import time_limit
 
 MAX_BYTES = 1024 * 1024
 """A settings file larger than this is a mistake."""
+
+_DEADLINE = 10.0
+"""Seconds for one file; parsing keys of very many parts takes time that grows with the square."""
+_TOLD, _LONGEST, _DEEPEST = 20, 80, 8
+"""How many mistakes of one file are told, how much of a value, and how many parts of a key."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_LONG_NUMBER = re.compile(r"[0-9](?:_?[0-9]){4299}|[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 Model = TypeVar("Model", bound="SettingsFile")
 
@@ -111,14 +122,43 @@ def load(path: Path, model: type[Model], *, what: str) -> Model:
     Raises UsageError that names the file, the line where known, and the key.
     """
     text = _read(path, what)
+    with time_limit(_DEADLINE, what=str(path), error=UsageError, hint=f"this is not {what}"):
+        data = _parse(path, text)
+        _refuse_controls(path, text, data)
+        try:
+            return model.model_validate(data, context=path)
+        except ValidationError as problem:
+            raise UsageError("\n".join(_explain(path, text, model, problem))) from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    hint = "correct the file there"
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        raise UsageError(f"{path}: not valid TOML: {problem}", hint="correct the file there") from None
-    try:
-        return model.model_validate(data, context=path)
-    except ValidationError as problem:
-        raise UsageError("\n".join(_explain(path, text, model, problem))) from None
+        raise UsageError(f"{path}: not valid TOML: {problem}", hint=hint) from None
+    except RecursionError:
+        raise UsageError(f"{path}: not valid settings: nested too deeply", hint=hint) from None
+    except ValueError:
+        # Python takes no longer ones (its documentation, "Integer string conversion length limitation").
+        found = _LONG_NUMBER.search(text)
+        line = f":{text.count(chr(10), 0, found.start()) + 1}" if found else ""
+        raise UsageError(f"{path}{line}: not valid TOML: a number or date that is none", hint=hint) from None
+
+
+def _refuse_controls(path: Path, text: str, data: dict[str, Any]) -> None:
+    """No setting has a use for control characters; NUL no file's name, XML none of the others."""
+    pending: list[tuple[tuple[str, ...], Any]] = [((), data)]
+    while pending:
+        keys, value = pending.pop()
+        if isinstance(value, dict):
+            below = [((*keys[:_DEEPEST], key), one) for key, one in value.items()]
+            pending += below + [(names, names[-1]) for names, _ in below]
+        elif isinstance(value, list):
+            pending += [(keys, one) for one in value]
+        elif isinstance(value, str) and (found := _CONTROL.search(value)):
+            place = f"{_place(path, text, keys)}: {'.'.join(keys)}"
+            raise UsageError(f"{place}: has the control character {found[0]!r}", hint="take it out")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -137,32 +177,45 @@ def reason_of(error: Any) -> str:
         return words.format(input=error["input"], **error.get("ctx", {}))
     if error["type"] == "string_pattern_mismatch":
         form = _FORMS.get(error["ctx"]["pattern"], "does not have the form {pattern}")
-        return f"{error['input']!r} {form.format(**error['ctx'])}"
+        return f"{_shown(error['input'])} {form.format(**error['ctx'])}"
     if error["type"] == "literal_error":
         expected = error["ctx"]["expected"]
-        guess = did_you_mean(str(error["input"]), re.findall(r"'([^']*)'", expected))
+        word = error["input"] if isinstance(error["input"], str) else ""
+        guess = did_you_mean(word[:_LONGEST], re.findall(r"'([^']*)'", expected))
         return f"must be {expected}{guess}"
     return str(error["msg"]).removeprefix("Value error, ")
 
 
+def _shown(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else type(value).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
 def _read(path: Path, what: str) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: too large for {what}")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: {what} must be UTF-8 text") from None
+        with opened_regular(Path(os.path.realpath(path))) as stream:
+            content = stream.read(MAX_BYTES + 1)
     except OSError as problem:
         raise UsageError(f"{path}: {what} cannot be read: {problem.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"{path}: too large for {what}")
+    if content.startswith(codecs.BOM_UTF8):
+        raise UsageError(f"{path}: begins with a byte order mark", hint="save it as UTF-8 without one")
+    try:
+        return content.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as problem:
+        line = content.count(b"\n", 0, problem.start) + 1
+        raise UsageError(f"{path}:{line}: {what} must be UTF-8 text") from None
 
 
 def _explain(path: Path, text: str, model: type[Settings], problem: ValidationError) -> list[str]:
     lines = []
-    for error in problem.errors(include_url=False):
+    errors = problem.errors(include_url=False)
+    for error in errors[:_TOLD]:
         location = [part for part in error["loc"] if part != "[key]"]
         key = ".".join(str(part) for part in location) or "the file"
         lines.append(f"{_place(path, text, location)}: {key}: {_reason(error, model, location)}")
-    return lines
+    return lines + ([f"{path}: and {len(errors) - _TOLD} more"] if len(errors) > _TOLD else [])
 
 
 def _reason(error: Any, model: type[Settings], location: Sequence[int | str]) -> str:

@@ -34,7 +34,7 @@ class Koji(Settings):
     """Deadline in seconds of one request."""
     retries: int = Field(default=3, ge=0, le=20)
     """How often a request that failed by no fault of its own is sent again."""
-    total_timeout: float = Field(default=1800.0, gt=0)
+    total_timeout: float = Field(default=1800.0, gt=0, le=7 * 24 * 3600)
     """Deadline in seconds of one file's download with all its retries."""
 
 
@@ -176,7 +176,7 @@ def load_site(config: Path | None) -> Site:
 
 def site_file(config: Path | None) -> Path | None:
     """The site file that `load_site` reads, as an absolute path; None where there is none."""
-    path = config or _from_environment() or next((file for file in SITE_FILES if file.is_file()), None)
+    path = config or _from_environment() or next((file for file in SITE_FILES if os.path.lexists(file)), None)
     return path.absolute() if path else None
 
 

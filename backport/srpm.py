@@ -6,6 +6,7 @@ of its spec is expanded here: packing it again is the work of the build root.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -21,8 +22,9 @@ from backport import files
 from backport.artifacts import PatchedSrpm, SourceRpm
 from backport.diffs import MAX_PATCH_BYTES, check_patch, readable, unified_diff
 from backport.errors import PatchError, UsageError
-from backport.recipe import Package
+from backport.recipe import Package, is_inside
 from backport.recipe import Patch as RecipePatch
+from backport.run import time_limit
 from backport.spec import ChangelogEntry, SpecEdit, SpecPatch, edit_spec
 from backport.target import Target
 
@@ -34,6 +36,8 @@ MAX_SPEC_BYTES = 32 * 1024**2
 """Size of a spec; Fedora's largest are below 10 MB."""
 
 _CHUNK = 1024 * 1024
+_DIFF_DEADLINE = 60.0
+_TOO_LONG = "No honest spec takes so long to compare: look at where it came from."
 _DIGESTS = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}
 """OpenPGP's numbers of digest algorithms (RFC 4880, 9.4), as the header's FILEDIGESTALGO has them."""
 
@@ -106,6 +110,8 @@ def patch(
         bump=package.bump,
         changelog=_changelog(source, package, target, packager),
     )
+    with time_limit(_DIFF_DEADLINE, what=f"the diff of {unpacked.name}", error=PatchError, hint=_TOO_LONG):
+        diff = unified_diff(before, after, name=unpacked.name)
     _add(source, sources, added)
     unpacked.unlink()
     spec = workspace / unpacked.name
@@ -115,7 +121,7 @@ def patch(
         spec=spec,
         sources=sources,
         sha256=_digest(spec, sources),
-        diff=unified_diff(before, after, name=spec.name) + _appendix(added),
+        diff=diff + _appendix(added),
         options=package.build.options(),
     )
 
@@ -245,11 +251,13 @@ def _write_one(path: Path, archive: Any, entry: _Entry, algorithm: str, folder: 
 
 def _read_patch(patches: Path, item: RecipePatch) -> bytes:
     path = patches / item.file
+    if not is_inside(path, patches):
+        raise UsageError(f"{path}: leads out of the patches folder", hint="put the patch itself there")
     try:
-        if path.stat().st_size > MAX_PATCH_BYTES:
-            raise PatchError(f"{path}: too large for a patch")
-        content = path.read_bytes()
+        content = files.read_regular(Path(os.path.realpath(path)), limit=MAX_PATCH_BYTES)
     except OSError as problem:
+        if problem.errno == errno.EFBIG:
+            raise PatchError(f"{path}: too large for a patch") from None
         raise UsageError(
             f"{path}: patch {item.file} cannot be read: {problem.strerror}",
             hint="paths in a recipe's patches are relative to the patches folder",

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import (
@@ -28,10 +28,12 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from backport.artifacts import Check, Verdict
+from backport.errors import harmless
 from backport.progress import Follower
 from backport.run import talk
 
@@ -59,14 +61,23 @@ _PIPE_WIDTH = 400
 """Columns where no terminal sets a limit: a pipe's reader wants whole words."""
 
 
-class _Results(Console):
+class _Harmless(Console):
+    """What is printed quotes what others wrote: none of it acts on the terminal, but rich's own codes do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else harmless(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
+class _Results(_Harmless):
     """Results that nobody reads any more end the command: the entry point knows the exit code."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-class _Notes(Console):
+class _Notes(_Harmless):
     """Progress that nobody reads any more keeps no work from being done."""
 
     def on_broken_pipe(self) -> None:
@@ -212,7 +223,7 @@ class ChecksTable:
         table.add_column("expected", overflow="fold")
         table.add_column("found", overflow="fold")
         for check in self.checks:
-            table.add_row(escape(check.id), _verdict(check), escape(check.expected), escape(_found(check)))
+            table.add_row(_cell(check.id), _verdict(check), _cell(check.expected), _cell(_found(check)))
         return table
 
     def _below(self) -> Table:
@@ -223,7 +234,7 @@ class ChecksTable:
             told = _found(check)
             if check.expected not in ("", told):
                 told += f" (expected: {check.expected})"
-            table.add_row(_verdict(check), escape(check.id))
+            table.add_row(_verdict(check), _cell(check.id))
             table.add_row("", Padding(Text(told, overflow="fold"), (0, 0, 0, 2)))
         return table
 
@@ -231,6 +242,11 @@ class ChecksTable:
 def checks_table(checks: Sequence[Check]) -> ChecksTable:
     """The checks as a table that fits where it is printed."""
     return ChecksTable(checks)
+
+
+def _cell(text: str) -> str:
+    """A text as it is to be measured and printed."""
+    return escape(harmless(text))
 
 
 def _verdict(check: Check) -> Text:
@@ -248,7 +264,7 @@ def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
         short = all(len(row[number]) <= _SHORT for row in rows)
         table.add_column(title, overflow="fold", no_wrap=short)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     return table
 
 

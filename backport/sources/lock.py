@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,7 +61,7 @@ def write_lock(path: Path, sources: Iterable[SourceRpm]) -> None:
 
 def load_lock(path: Path) -> Lock | None:
     """The lock at ``path``, or None where there is none. Raises UsageError for one that is not whole."""
-    return load(path, Lock, what="a lock file") if path.is_file() else None
+    return load(path, Lock, what="a lock file") if os.path.lexists(path) else None
 
 
 def check_lock(lock: Lock, found: ResolvedBuild | SourceRpm, *, path: Path) -> None:

@@ -62,3 +62,15 @@ def test_a_refused_rename_names_both_places(tmp_path: Path) -> None:
 def test_what_the_system_does_not_explain_is_told_as_it_is() -> None:
     assert from_os(OSError("cannot be read back"), BuildRootError).message == "cannot be read back"
     assert from_os(OSError(), BuildRootError).message == "OSError"
+
+
+def test_what_a_message_quotes_does_nothing_to_a_terminal() -> None:
+    evil = "a\x1b[31m\x9b2J\r\x07\u202e\ud800 b\tc\nd\N{NO-BREAK SPACE}é\N{CJK UNIFIED IDEOGRAPH-4E2D}"
+    good = "a\\x1b[31m\\x9b2J\\r\\x07\\u202e\\ud800 b\tc\nd\N{NO-BREAK SPACE}é\N{CJK UNIFIED IDEOGRAPH-4E2D}"
+    problem = BackportError(evil, hint=evil, command=("x", "\x1b[0m"), log=Path("\x1b"), evidence=(evil,))
+    assert (problem.message, problem.hint, problem.evidence) == (good, good, (good,))
+    assert str(problem) == good
+    lines = errors.explained(
+        hint=evil, replay=["\x1b"], command=problem.command, log=problem.log, evidence=[evil]
+    )
+    assert "\x1b" not in "".join(lines)

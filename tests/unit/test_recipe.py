@@ -127,3 +127,32 @@ def test_an_empty_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find_settings(tmp_path, "openssl", what="recipe")
     assert caught.value.hint == f"{tmp_path} holds none"
+
+
+@pytest.mark.parametrize("pattern", ["[[a]", "a**", "(?P<a", "(" * 500, "a{4294967296}"])
+def test_a_regular_expression_that_may_mean_something_else_is_refused(tmp_path: Path, pattern: str) -> None:
+    command = f'id = "a"\nrun = ["/bin/a"]\noutput = \'{pattern}\'\n'
+    path = tmp_path / "x.toml"
+    path.write_text(
+        'summary = "x"\ntargets = ["f28"]\n[source]\ntag = "f29"\nkeys = ["k"]\n'
+        f'[packages.x]\nnvr = "x-1-1"\n[[self_test.commands]]\n{command}'
+    )
+    with pytest.raises(
+        UsageError, match=r"x\.toml:\d+: self_test\.commands\.0\.output: not a regular expression"
+    ):
+        load_recipe(tmp_path, "x")
+
+
+def test_a_recipe_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (tmp_path / "outside.toml").write_text("")
+    (recipes / "x.toml").symlink_to("../outside.toml")
+    (recipes / "loop.toml").symlink_to("loop.toml")
+    for name, reason in (("x", "leads out of its folder"), ("loop", "cannot be read")):
+        with pytest.raises(UsageError, match=reason):
+            load_recipe(recipes, name)
+    (recipes / "\x1b[31m.toml").write_text("")
+    with pytest.raises(UsageError, match="unknown recipe") as caught:
+        load_recipe(recipes, "y")
+    assert "\x1b" not in f"{caught.value}{caught.value.hint}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,78 @@ def test_a_key_accepts_no_sha1_by_itself() -> None:
 )
 def test_did_you_mean(word: str, guess: str) -> None:
     assert did_you_mean(word, ["openssl", "exim"]) == guess
+
+
+def test_what_would_keep_the_parser_busy_is_no_settings_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert problem(tmp_path, "x = " + "[" * 20_000) == "settings.toml: not valid settings: nested too deeply"
+    assert problem(tmp_path, "x = " + "{a=" * 20_000).endswith("nested too deeply")
+    assert problem(tmp_path, 'name = "a"\nx = ' + "9" * 5000).startswith(
+        "settings.toml:2: not valid TOML: a number"
+    )
+    assert problem(tmp_path, "x = 9999-99-99").startswith("settings.toml")
+    assert "did you mean" not in problem(tmp_path, "a." * 3_000 + "b = 1")
+    monkeypatch.setattr(settings, "_DEADLINE", 0.2)
+    assert problem(tmp_path, "a." * 200_000 + "b = 1") == "settings.toml: not done after 0.2 seconds"
+
+
+def test_of_very_many_mistakes_the_first_are_told(tmp_path: Path) -> None:
+    told = problem(tmp_path, 'name = "a"\n' + "".join(f"x{number} = 1\n" for number in range(20_000)))
+    assert told.count("unknown key") == 20
+    assert told.endswith("and 19980 more")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"\xef\xbb\xbfname = 'a'", "settings.toml: begins with a byte order mark"),
+        (b"name = 'a'\nx = '\xff'", "settings.toml:2: settings must be UTF-8 text"),
+        (b"name = 'a'\nx = '\0'", "settings.toml: not valid TOML"),
+        (b'name = "a"\nx = "b\\u0000"', "settings.toml:2: x: has the control character '\\x00'"),
+        (
+            b'[inner]\ncolour = ["\\u001b[31m"]',
+            r"settings.toml:2: inner.colour: has the control character '\x1b'",
+        ),
+        (b'"\\u001b[31m" = 1', r"has the control character '\x1b'"),
+        (b'name = "a"\nname = "b"\n', "Cannot overwrite a value (at line 2"),
+        (b"#" * (1024 * 1024 + 1), "settings.toml: too large for settings"),
+    ],
+)
+def test_what_is_no_plain_text_is_told(tmp_path: Path, text: bytes, reason: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_bytes(text)
+    with pytest.raises(UsageError) as caught:
+        load(path, Outer, what="settings")
+    assert reason in caught.value.message
+    assert "\x1b" not in caught.value.message
+
+
+def test_lines_may_end_as_windows_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_bytes(b'name = "a"\r\n[inner]\r\ncolour = "red"\r\n')
+    assert load(path, Outer, what="settings").inner == Inner(colour="red")
+
+
+def test_only_a_plain_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    for make in (
+        lambda: os.mkfifo(path),
+        lambda: path.symlink_to("/dev/zero"),
+        lambda: path.symlink_to(path),
+        lambda: path.symlink_to("nowhere"),
+        path.mkdir,
+    ):
+        make()  # type: ignore[no-untyped-call]
+        with pytest.raises(UsageError, match=r"settings\.toml: settings cannot be read: "):
+            load(path, Outer, what="settings")
+        path.rmdir() if path.is_dir() else path.unlink()
+    (tmp_path / "real.toml").write_text('name = "a"')
+    path.symlink_to("real.toml")
+    assert load(path, Outer, what="settings").name == "a"
+
+
+def test_a_value_in_a_message_is_bounded(tmp_path: Path) -> None:
+    assert len(problem(tmp_path, f'name = "{"/" * 100}"')) < 250
+    assert len(problem(tmp_path, f'name = "a"\nurl = "{"x" * 100_000}"')) < 250
+    assert "must be" in problem(tmp_path, "name = 0x" + "f" * 6000)

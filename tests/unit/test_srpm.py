@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -328,6 +329,28 @@ class TestPatch:
             Site(tmp_path, target).patch(patches=["tiny/two.patch"])
         assert caught.value.exit_code == 2
         assert not (tmp_path / "work").exists()
+
+    def test_a_patch_is_a_plain_file_below_the_patches_folder(self, tmp_path: Path, target: Target) -> None:
+        site = Site(tmp_path, target)
+        patch = site.patches / "tiny/one.patch"
+        for make, reason in (
+            (lambda: patch.symlink_to("/etc/passwd"), "leads out of the patches folder"),
+            (lambda: patch.symlink_to("/dev/zero"), "leads out of the patches folder"),
+            (lambda: patch.symlink_to("one.patch"), "leads out of|cannot be read"),
+            (lambda: os.mkfifo(patch), "is no plain file"),
+            (patch.mkdir, "Is a directory"),
+        ):
+            patch.unlink()
+            make()  # type: ignore[no-untyped-call]
+            with pytest.raises(UsageError, match=reason):
+                site.patch()
+            if patch.is_dir():
+                patch.rmdir()
+                patch.touch()
+        patch.unlink()
+        (site.patches / "real.patch").write_bytes(DIFF)
+        patch.symlink_to("../real.patch")
+        assert tree(site.patch().sources)["one.patch"] == DIFF
 
     @pytest.mark.parametrize("content", [b"", b"\n\n", b"not a patch\n", DIFF[:-5]])
     def test_what_is_no_patch_is_refused(self, tmp_path: Path, target: Target, content: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from backport.artifacts import Check, Verdict
 from backport.commands import terminal
@@ -156,3 +157,15 @@ def until(condition: Callable[[], bool]) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()
+
+
+def test_nothing_that_is_quoted_acts_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    output().print(Text("a\x1b[31mb\u202e"))
+    output().print(rows_table(["x"], [["c\x1b]0;title\x07d"]]))
+    with TerminalProgress() as progress:
+        progress.note("e\x1b[2Jf")
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err
+    assert "a\\x1b[31mb\\u202e" in told.out
+    assert "c\\x1b]0;title\\x07d" in told.out
+    assert "e\\x1b[2Jf" in told.err
