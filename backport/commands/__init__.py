@@ -26,14 +26,23 @@ app.add_typer(runs.app)
 app.add_typer(repo.app)
 app.add_typer(mail.app)
 app.add_typer(host.app)
-complete(app)
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001  # as typer calls it
+    if value:
+        typer.echo(f"backport {__version__}")
+        raise typer.Exit
 
 
 @app.callback(invoke_without_command=False)
 def _global_options(
+    *,
     debug: DebugOption = False,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
     ] = False,
 ) -> None:
     """Rebuild a newer release's packages for an older one: patched, signed, tested, published.
@@ -47,8 +56,19 @@ def _global_options(
     Exit codes: 0 ok, 2 usage or recipe, 3 fetch, 4 patch, 5 build, 6 sign, 7 self-test, 8 publish,
     9 the host lacks something, 130 interrupted.
     """
-    if version:
-        typer.echo(f"backport {__version__}")
-        raise typer.Exit
     if debug:
         show_tracebacks()
+
+
+@app.command()
+def version() -> None:
+    """Show the version.
+
+    \b
+    Example:
+        backport version
+    """
+    typer.echo(f"backport {__version__}")
+
+
+complete(app)

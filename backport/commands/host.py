@@ -188,13 +188,15 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 
     from backport.commands.terminal import checks_table, output
     from backport.doctor import examine_host
-    from backport.site import load_site
+    from backport.site import load_site, site_file
 
-    checks = examine_host(load_site(config))
+    site = load_site(config)
+    checks = examine_host(site)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
         console = output()
+        console.print(f"site file: {site_file(config) or 'none: the defaults are in force'}", markup=False)
         console.print(checks_table(checks))
         for check in checks:
             if check.stops:

@@ -88,6 +88,12 @@ ChannelOption = Annotated[
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DEBUG_VARIABLE = "BACKPORT_DEBUG"
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors, no progress.")]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show more: the site file in force, logs as they are written."),
+]
+_shown = {"quiet": False, "verbose": False}
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 JunitOption = Annotated[
     Path | None,
@@ -117,6 +123,23 @@ def write_result(path: Path, text: str) -> None:
 def print_json(data: object) -> None:
     """Print a result for machines."""
     sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
+
+
+def verbosity(*, quiet: bool, verbose: bool) -> None:
+    """Say how much is to be shown beside results and errors. Raises UsageError for both at once."""
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose contradict each other", hint="give one of them")
+    _shown.update(quiet=quiet, verbose=verbose)
+
+
+def is_quiet() -> bool:
+    """Whether no progress is to be shown."""
+    return _shown["quiet"]
+
+
+def is_verbose() -> bool:
+    """Whether more is to be shown, such as logs as they are written."""
+    return _shown["verbose"]
 
 
 def debugging() -> bool:

@@ -1,4 +1,4 @@
-"""How every command line is read: with --debug everywhere, and mistakes told in plain words."""
+"""How every command line is read: with the options of all commands, and mistakes told in plain words."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from backport.commands.options import DebugOption, debug
+from backport.commands.options import DebugOption, QuietOption, VerboseOption, debug, is_verbose, verbosity
+
+_COMMON = {"debug": DebugOption, "quiet": QuietOption, "verbose": VerboseOption}
+"""Options of every command."""
 
 
 def complete(app: typer.Typer) -> None:
-    """Let every command of ``app`` and its groups take --debug, and tell mistakes in plain words."""
+    """Let every command of ``app`` and its groups take --debug, --quiet and --verbose, and tell mistakes in
+    plain words."""
     for command in app.registered_commands:
         if command.callback is not None:
-            command.callback = _with_debug(command.callback)
+            command.callback = _with_common_options(command.callback)
         command.cls = Command
     for group in app.registered_groups:
         if group.typer_instance is not None:
@@ -37,20 +42,37 @@ class Command(TyperCommand):
             raise
 
 
-def _with_debug(function: Callable[..., Any]) -> Any:
-    """The command with an option more; typer reads options from the signature."""
+def _with_common_options(function: Callable[..., Any]) -> Any:
+    """The command with the options that all have; typer reads options from the signature."""
     signature = inspect.signature(function, eval_str=True)
-    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in _COMMON.items()
+    ]
 
     def call(**arguments: Any) -> Any:
-        if arguments.pop("debug"):
+        given = {name: arguments.pop(name) for name in _COMMON}
+        if given["debug"]:
             debug()
+        verbosity(quiet=given["quiet"], verbose=given["verbose"])
+        if is_verbose() and "config" in arguments:
+            _name_site_file(arguments["config"])
         return function(**arguments)
 
     command: Any = functools.wraps(function)(call)
     # What inspect reads instead of the function's own (PEP 362).
-    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *options])
     return command
+
+
+def _name_site_file(config: Path | None) -> None:
+    from rich.text import Text
+
+    from backport.commands.terminal import errors
+    from backport.site import SITE_FILES, site_file
+
+    looked = " or ".join(map(str, SITE_FILES))
+    errors().print(Text(f"site file: {site_file(config) or f'none at {looked}: the defaults'}"))
 
 
 def _plainly(problem: typer.BadParameter) -> str:

@@ -33,6 +33,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backport.artifacts import Check, Verdict
+from backport.commands.options import is_quiet, is_verbose
 from backport.errors import harmless
 from backport.progress import Follower
 from backport.run import talk
@@ -107,7 +108,7 @@ class TerminalProgress:
     ) -> None:
         self._console = console or errors()
         self._doing = doing
-        self._verbose = verbose
+        self._verbose = verbose or is_verbose()
         self._started = time.monotonic()
         self._live: Progress | None = None
         self._step: TaskID | None = None
@@ -115,7 +116,7 @@ class TerminalProgress:
         self._announced: set[str] = set()
 
     def __enter__(self) -> TerminalProgress:
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal and not is_quiet():
             self._live = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
@@ -142,6 +143,8 @@ class TerminalProgress:
             self._step = self._live.add_task(message, total=None)
 
     def _print_note(self, message: str) -> None:
+        if is_quiet():
+            return
         self._console.print(Text(f"[{time.monotonic() - self._started:7.1f}] {message}"))
 
     @contextlib.contextmanager
@@ -189,6 +192,8 @@ class TerminalProgress:
 
     def transfer(self, what: str, done: int, total: int | None) -> None:
         """Show a transfer's bar; without a terminal, one line when it begins."""
+        if is_quiet():
+            return
         if self._live is None:
             if what not in self._announced:
                 self._announced.add(what)

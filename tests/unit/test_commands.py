@@ -10,8 +10,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from backport import __version__
 from backport.__main__ import NOBODY_READS, main
 from backport.commands import app
+from backport.commands.options import verbosity
+from backport.commands.terminal import TerminalProgress
 from backport.errors import (
     BackportError,
     BuildError,
@@ -272,3 +275,29 @@ def test_mocks_configuration_for_use_by_hand_is_that_of_the_site(tmp_path: Path)
     assert f"gpgkey={(tmp_path / 'mine.asc').as_uri()}\n" in result.output
     assert "config_opts['basedir'] = '/fast'" in result.output
     assert "config_opts['macros']['%vendor'] = 'ours'" in result.output
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-V"], ["version"], ["--version", "build"]])
+def test_the_version_is_told_by_option_and_by_command(words: list[str]) -> None:
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, result.output) == (0, f"backport {__version__}\n")
+
+
+def test_quiet_shows_no_progress_and_verbose_names_the_site_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "backport.toml"
+    site.write_text(f'[paths]\ncache = "{tmp_path}"\n')
+    for words in (["log", "--verbose"], ["doctor", "-v"]):
+        CliRunner().invoke(app, [*words, "--config", str(site)])
+    shown = CliRunner().invoke(app, ["log", "-v", "-c", str(site)])
+    assert (shown.exit_code, shown.stdout, shown.stderr) == (0, "no runs yet\n", f"site file: {site}\n")
+    verbosity(quiet=True, verbose=False)
+    with TerminalProgress() as progress, progress.following("waiting", tmp_path / "log"):
+        progress.note("working")
+        progress.transfer("a", 1, 2)
+    assert capsys.readouterr() == ("", "")
+    shown = CliRunner().invoke(app, ["log", "-c", str(site)])
+    assert (shown.stdout, shown.stderr) == ("no runs yet\n", "")
+    refused = CliRunner().invoke(app, ["log", "-q", "-v"])
+    assert isinstance(refused.exception, UsageError)
