@@ -176,8 +176,7 @@ class _Market:
             {
                 "target": target_digest(self.job.target),
                 "stock": repr({name: metadata.digest for name, metadata in self.stock.items()}),
-                "channel": self.channel.generation if self.channel and self.others else "",
-                "others": repr([str(one.nevra) for one in self.others]),
+                "others": repr(sorted((str(one.nevra), one.sha256) for one in self.others)),
                 "needs": repr(
                     {name: (packages[name].bump, wanted[name], one.binaries) for name, one in builds.items()}
                 ),

@@ -34,6 +34,8 @@ class ChannelPackage:
     source: str
     """The name of the source package that it was built from."""
     path: Path
+    sha256: str
+    """Digest of the file, as the metadata has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,7 @@ def _packages(generation: Path, name: str) -> tuple[ChannelPackage, ...]:
             nevra=(found := published(name, one)).nevra,
             source=(one.rpm_sourcerpm or "").rsplit("-", 2)[0],
             path=generation / found.path,
+            sha256=found.sha256,
         )
         for one in repodata.read_primary(generation / name)
     )

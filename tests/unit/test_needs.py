@@ -60,7 +60,7 @@ def ask(
     packages = tuple(
         ChannelPackage(
             nevra=Nevra(name=one.name, epoch=1, version="1", release=one.release, arch="x86_64"),
-            source=source, path=folder / one.name,
+            source=source, path=folder / one.name, sha256=one.pkgid,
         )
         for one, source in published
     )  # fmt: skip
