@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.printable import printable
+from backport.printable import printable, printable_line
 
 MOST_LINES = 100
 """How many lines of evidence are kept."""
@@ -35,6 +35,8 @@ _DISTURBING = re.compile(
 )
 _BEFORE_LINE = re.compile(r"^(DEBUG|INFO|WARNING|ERROR) \w+\.py:\d+:  |^>>> (\[RPM\] )?")
 """What mock and dnf 5 put before a line of somebody else's."""
+_PROGRESS = re.compile(r"(Running scriptlet|Running|Preparing|Installing|Upgrading|Downgrading)\b")
+"""What dnf says before a scriptlet says something."""
 _SUMMED_UP = "RPM build errors:"
 """What rpmbuild says once more at its end."""
 _NAMED = 3
@@ -131,8 +133,8 @@ def causes_in(text: str, spec: str = "") -> Causes:
     >>> causes_in("Error:\n Problem: conflicting requests\n  - nothing provides x needed by y-1-1").summary
     'nothing provides x needed by y-1-1'
     """
-    last = text.splitlines()[-_MOST_READ:]
-    lines = [_cleaned(line) for line in last if not _DISTURBING.match(line)]
+    last = (line for line in text.splitlines()[-_MOST_READ:] if not _DISTURBING.match(line))
+    lines = [printable_line(_BEFORE_LINE.sub("", line, count=1), _LINE) for line in last]
     section, scope = _failed_section(lines)
     found = {rule: list(_found(rule, scope)) for rule in _RULES}
     rule = next((rule for rule in _RULES if found[rule]), None)
@@ -140,8 +142,8 @@ def causes_in(text: str, spec: str = "") -> Causes:
     command = _last_command(scope) if section else ""
     what = _in_words(scope, found[rule]) if rule else ""
     hint = rule.hint if rule else None
-    if rule is _SCRIPTLET:
-        what = f"{what}: {_last_words(scope[: found[rule][0]])}"
+    if rule is _SCRIPTLET and (said := _last_words(scope[: found[rule][0]])) and not _PROGRESS.match(said):
+        what = f"{what}: {said}"
     if rule and (macro := _unknown_macro(rule, what, command, spec)):
         what, command, hint = macro, "", _MACRO_HINT
     if command:
@@ -152,14 +154,6 @@ def causes_in(text: str, spec: str = "") -> Causes:
         evidence=_evidence(scope, telling),
         hint=hint,
     )
-
-
-def _cleaned(line: str) -> str:
-    """A line, its indent kept, without escape sequences (ECMA-48, section 5.4) and control characters, and
-    without what mock and dnf 5 put before it."""
-    line = _BEFORE_LINE.sub("", line, count=1)
-    text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", line[: 2 * _LINE]).expandtabs(4).rstrip()
-    return " " * (len(text) - len(text.lstrip(" "))) + printable(text, _LINE)
 
 
 def _failed_section(lines: Sequence[str]) -> tuple[str, Sequence[str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backport.causes import MOST_LINES, causes_in, causes_of
-from backport.errors import SHOWN_EVIDENCE, explained
+from backport.errors import SHOWN_EVIDENCE, BackportError, explained
 
 
 def failed(section: str, *lines: str) -> str:
@@ -107,6 +107,16 @@ def test_no_log_takes_long(tmp_path: Path, line: str) -> None:
     started = time.monotonic()
     causes_of(log)
     assert time.monotonic() - started < 5
+
+
+def test_a_scriptlet_that_says_nothing_is_told_alone() -> None:
+    log = "  Running scriptlet: a-1.noarch  1/1\nerror: %prein(a-1.noarch) scriptlet failed, exit status 1\n"
+    assert causes_in(log).summary == "%prein(a-1.noarch) scriptlet failed, exit status 1"
+
+
+def test_evidence_of_any_error_is_harmless() -> None:
+    problem = BackportError("x", evidence=["  \x1b[31mred\x1b[0m\r", "\x1b]0;title\x07", "plain"])
+    assert all(line.isprintable() for line in problem.evidence)
 
 
 def test_a_terminal_shows_ten_lines_of_evidence() -> None:
