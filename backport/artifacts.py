@@ -78,6 +78,8 @@ def is_for_debugging(name: str) -> bool:
     return name.endswith(("-debuginfo", "-debugsource"))
 
 
+BUILD_ROOT = "buildroot.json"
+"""The file beside a build's logs that tells where each package of its root came from."""
 BY_HAND = "by-hand"
 """The folder beside a failed build's logs with what it takes to build it again by hand."""
 

@@ -18,6 +18,7 @@ from typing import Any
 import rpm
 
 from backport.artifacts import BuiltRpms, PatchedSrpm
+from backport.builders.buildroot import note_origins
 from backport.builders.common import (
     MEND_HINT,
     beside_target,
@@ -95,7 +96,7 @@ class ChrootBuilder:
                 workspace / "rpms",
                 patched=patched,
                 target=self.target,
-                logs=(build.log, root.log, build.packages_log),
+                logs=(build.log, root.log, build.packages_log, build.note_origins()),
                 builder=f"{self.name} (rpm {_rpm_version(root)})",
             )
 
@@ -224,6 +225,11 @@ class _Build:
     def _note_packages(self) -> None:
         lines = self.root.query("%{nevra} %{buildtime} %{size} installed")
         self.packages_log.write_text("".join(f"{line}\n" for line in lines))
+
+    def note_origins(self) -> Path:
+        """Write down where each package of the root came from; the written file."""
+        metadata = self.root.dnf.cache
+        return note_origins(self.packages_log, self.root.target, extra=self.extra, metadata=metadata)
 
     def _rpmbuild(self, words: Sequence[str], *, timeout: float) -> Completed:
         env = {"RPM_BUILD_NCPUS": str(len(os.sched_getaffinity(0)))}

@@ -42,6 +42,8 @@ SCARCE = 256 * 1024 * 1024
 """With less room than this left, in bytes, a failed build is put down to the full disk."""
 
 
+CANDIDATES = "candidates"
+"""The id of the repository of what a run has built so far."""
 _OWN_PRIORITY = 1
 """Before every other repository: what a run has built is what its next packages are built with."""
 
@@ -51,7 +53,7 @@ def beside_target(candidates: Path | None, published: ExtraRepository | None) ->
 
     The published packages have the priority of the target's, so that the newest wins, as on a server.
     """
-    own = ExtraRepository.of_folder("candidates", candidates) if candidates else None
+    own = ExtraRepository.of_folder(CANDIDATES, candidates) if candidates else None
     found = (replace(own, priority=_OWN_PRIORITY) if own else None, published)
     return tuple(repository for repository in found if repository)
 

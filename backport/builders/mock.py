@@ -21,6 +21,7 @@ from pathlib import Path
 
 from backport.artifacts import BY_HAND, BuiltRpms, PatchedSrpm
 from backport.builders import mockhost
+from backport.builders.buildroot import note_origins
 from backport.builders.common import (
     MEND_HINT,
     beside_target,
@@ -31,7 +32,7 @@ from backport.builders.common import (
     take_file,
     take_packages,
 )
-from backport.builders.mockconfig import root_name, write_configuration
+from backport.builders.mockconfig import cached_metadata, root_name, write_configuration
 from backport.builders.mockhost import (
     GROUP,
     end_holders,
@@ -64,7 +65,8 @@ ROOT_TIMEOUT = 3600
 """Seconds that making the root and installing build dependencies may take beside the build itself."""
 
 Words = Sequence[str | Path]
-_LOGS = ("build.log", "root.log", "installed_pkgs.log", "state.log", "hw_info.log")
+PACKAGE_LIST = "installed_pkgs.log"
+_LOGS = ("build.log", "root.log", PACKAGE_LIST, "state.log", "hw_info.log")
 _CLEAN_TIMEOUT = 600.0
 _ROOT_FAILED = 20
 _DNF_FAILED = 30
@@ -145,12 +147,17 @@ class MockBuilder:
                 except BackportError as problem:
                     problem.command = mock.keep_for_use_by_hand(candidates, published)
                     raise
+                mock.keep_logs()
+                origins = note_origins(
+                    workspace / PACKAGE_LIST, self.target, extra=beside_target(candidates, published),
+                    metadata=cached_metadata(self.target),
+                )  # fmt: skip
                 return collect(
                     mock.results,
                     workspace / "rpms",
                     patched=patched,
                     target=self.target,
-                    logs=[workspace / name for name in _LOGS],
+                    logs=[*(workspace / name for name in _LOGS), origins],
                     builder=f"{self.name} {mock.version()}{self.identity.removeprefix(self.name)}",
                 )
 
@@ -272,7 +279,7 @@ class _Mock:
     def keep_logs(self) -> None:
         """Put the logs of both steps together in the workspace."""
         for name in _LOGS:
-            with (self.workspace / name).open("ab") as whole:
+            with (self.workspace / name).open("wb") as whole:
                 for place in (self.packed / name, self.results / name):
                     if place.is_file():
                         whole.write(take_file(place, self.folder / name).read_bytes())

@@ -20,6 +20,7 @@ from backport.site import Mock
 from backport.target import Target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
 
+_CACHE = Path("/var/cache/mock")
 _LOGGING = """\
 [formatters]
 keys: detailed,simple,unadorned,state
@@ -117,7 +118,7 @@ def render_config(
     return render(
         "mock.cfg.j2", target=target, root=root_name(target), macros=build_macros(target),
         repositories=repositories, environment=environment or {}, own=settings is not None,
-        settings=settings or Mock(), unregistered=UNREGISTERED,
+        settings=settings or Mock(), cache=_CACHE, unregistered=UNREGISTERED,
         sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
     )  # fmt: skip
 
@@ -125,6 +126,11 @@ def render_config(
 def root_name(target: Target) -> str:
     """The name of the target's roots, before what tells them apart."""
     return f"backport-{target.name}-{target.arch}"
+
+
+def cached_metadata(target: Target) -> Path:
+    """Where mock keeps what dnf downloads for the target's roots (its plugin yum_cache)."""
+    return _CACHE / root_name(target) / "dnf_cache"
 
 
 def _with_checked_keys(repository: ExtraRepository, folder: Path) -> ExtraRepository:

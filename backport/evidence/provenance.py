@@ -7,6 +7,7 @@ than the run's own logs.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backport import __version__
-from backport.artifacts import BuiltRpms, Check, Nevra, TestedRpms, Verdict
+from backport.artifacts import BUILD_ROOT, BuiltRpms, Check, Nevra, TestedRpms, Verdict
 from backport.evidence.intoto import (
     BuildDefinition,
     Builder,
@@ -171,7 +172,7 @@ def purl(nevra: Nevra, vendor: str) -> str:
 
 
 def source_purl(nevra: Nevra) -> str:
-    """The package URL of a source package that was carried over: its vendor's is told by its release."""
+    """The package URL of a package that a vendor's release brought: whose it is, is told by its release."""
     dist = re.search(r"\.(fc|el|amzn)[0-9]", nevra.release)
     return purl(nevra, vendor_of(dist[0]) if dist else "fedora")
 
@@ -199,6 +200,23 @@ def _dependencies(built: BuiltRpms, origin: Origin) -> Iterator[Resource]:
         yield Resource(
             name=file, digest={"sha256": digest}, annotations={"package": _name(built), "role": "patch"}
         )
+    yield from _build_root(built)
+
+
+def _build_root(built: BuiltRpms) -> Iterator[Resource]:
+    """The packages of the root that it was built in, with address and digest where they are known."""
+    for log in built.logs:
+        if log.name == BUILD_ROOT:
+            for one in json.loads(log.read_text(encoding="utf-8")):
+                nevra = Nevra.parse(one["nevra"])
+                yield Resource(
+                    name=nevra.filename,
+                    uri=source_purl(nevra),
+                    digest={"sha256": one["sha256"]} if "sha256" in one else {},
+                    download_location=one.get("url"),
+                    media_type=RPM_MEDIA_TYPE,
+                    annotations={"package": _name(built), "role": "buildroot"},
+                )
 
 
 def _byproducts(built: BuiltRpms) -> Iterator[Resource]:
@@ -208,7 +226,8 @@ def _byproducts(built: BuiltRpms) -> Iterator[Resource]:
         package=name, role="diff", patched_source=built.patched.sha256,
     )  # fmt: skip
     for log in built.logs:
-        yield _log(log, name)
+        if log.name != BUILD_ROOT:
+            yield _log(log, name)
 
 
 def _log(path: Path, package: str) -> Resource:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from backport.artifacts import BuiltRpms
 from backport.builders import ChrootBuilder
 from backport.errors import BuildError, BuildRootError, BuildTimeout
+from backport.files import digest_of
 from backport.repodata import write_repodata
 from backport.spec import edit_spec
 from backport.target import Target
 from tests.e2e import hello, tiny
 
-LOGS = {"build.log", "root.log", "installed_pkgs.log"}
+LOGS = {"build.log", "root.log", "installed_pkgs.log", "buildroot.json"}
 
 
 @pytest.fixture
@@ -53,6 +56,10 @@ def test_a_package_is_built_with_its_logs(builder: ChrootBuilder, workspace: Pat
     assert "-DLOUD" in build_log
     installed = (workspace / "installed_pkgs.log").read_text().splitlines()
     assert any(line.startswith("gcc-") and line.endswith(" installed") for line in installed)
+    origins = json.loads((workspace / "buildroot.json").read_text())
+    assert len(origins) == len(installed)
+    for origin in origins:
+        assert digest_of(Path(unquote(urlsplit(origin["url"]).path))) == origin["sha256"]
     assert {path.name for path in workspace.iterdir()} == LOGS | {"rpms"}
 
 

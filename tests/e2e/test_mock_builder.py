@@ -244,7 +244,7 @@ def test_the_files_of_mocks_user_are_hidden_from_it(tmp_path: Path) -> None:
 def test_the_logs_of_both_steps_are_kept(stand_in: StandIn) -> None:
     result = stand_in.build()
     assert [log.name for log in result.logs] == [
-        *("build.log", "root.log", "installed_pkgs.log", "state.log", "hw_info.log")
+        *("build.log", "root.log", "installed_pkgs.log", "state.log", "hw_info.log", "buildroot.json")
     ]
     assert (stand_in.workspace / "root.log").read_text() == "root.log of pack\nroot.log of rebuild\n"
     assert list((stand_in.builder.cache / "mock").glob("live-*")) == []

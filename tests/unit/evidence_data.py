@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,13 @@ def small_run(folder: Path, *, diff: str = DIFF, checks: tuple[Check, ...] | Non
     binary = _rpm(folder, "noarch", source=False)
     log = folder / "installed_pkgs.log"
     log.write_text("bash-5.2-1.fc28.x86_64 1 2 installed\nrpm-4.14-1.fc28.x86_64 1 2 installed\n")
+    origins = folder / "buildroot.json"
+    compiler = {
+        "nevra": "gcc-8.0-1.fc28.x86_64",
+        "url": "https://mirror.example.org/gcc.rpm",
+        "sha256": "9" * 64,
+    }
+    origins.write_text(json.dumps([compiler, {"nevra": "bash-5.2-1.fc28.x86_64"}]))
     build_log = folder / "build.log"
     build_log.write_text("built\n")
     nevra = Nevra(name="tiny", version="1", release="1.fc29", arch="src")
@@ -56,8 +64,12 @@ def small_run(folder: Path, *, diff: str = DIFF, checks: tuple[Check, ...] | Non
         options=BuildOptions(with_=("ssl",)),
     )  # fmt: skip
     built = BuiltRpms(
-        patched=patched, srpm=srpm, rpms=(binary,), logs=(build_log, log), builder="chroot (rpm 4.18.0)"
-    )
+        patched=patched,
+        srpm=srpm,
+        rpms=(binary,),
+        logs=(build_log, log, origins),
+        builder="chroot (rpm 4.18.0)",
+    )  # fmt: skip
     signed = SignedRpms(
         built=(built,), srpms=(srpm,), rpms=(binary,), fingerprint=FINGERPRINT, public_key=log
     )

@@ -146,13 +146,19 @@ def test_a_statement_reads_back_as_it_was(run: SmallRun) -> None:
 
 def test_sources_patches_and_logs_are_tied_to_their_package(run: SmallRun) -> None:
     predicate = provenance_statement(run.tested, run.origin, run.files, evidence=PROOF).predicate
-    source, patch = predicate.build_definition.resolved_dependencies
+    source, patch, compiler, unknown = predicate.build_definition.resolved_dependencies
     assert (source.name, source.sha256) == ("tiny-1-1.fc29.src.rpm", "5" * 64)
     assert source.uri == "pkg:rpm/fedora/tiny@1-1.fc29?arch=src"
     assert source.download_location == "https://koji.example.org/tiny.src.rpm"
     assert source.annotations["signed_by"] == FEDORA_KEY
     assert (patch.name, patch.sha256) == ("tiny/fix.patch", "8" * 64)
+    assert (compiler.name, compiler.sha256) == ("gcc-8.0-1.fc28.x86_64.rpm", "9" * 64)
+    assert compiler.uri == "pkg:rpm/fedora/gcc@8.0-1.fc28?arch=x86_64"
+    assert compiler.download_location == "https://mirror.example.org/gcc.rpm"
+    assert compiler.annotations == {"package": "tiny", "role": "buildroot"}
+    assert (unknown.name, unknown.sha256) == ("bash-5.2-1.fc28.x86_64.rpm", "")
     byproducts = {one.name: one for one in predicate.run_details.byproducts}
+    assert "tiny/buildroot.json" not in byproducts
     assert byproducts["tiny.diff"].text == DIFF
     assert "rpm-4.14-1.fc28.x86_64" in (byproducts["tiny/installed_pkgs.log"].text or "")
     assert byproducts["tiny/build.log"].sha256 == hashlib.sha256(b"built\n").hexdigest()
