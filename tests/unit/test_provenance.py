@@ -166,6 +166,16 @@ def test_sources_patches_and_logs_are_tied_to_their_package(run: SmallRun) -> No
     assert byproducts["test-results.json"] == PROOF
 
 
+def test_a_build_with_network_is_not_told_to_have_none(run: SmallRun) -> None:
+    [built] = run.tested.signed.built
+    simple = replace(built, builder="mock 6.7 (isolation=simple)")
+    tested = replace(run.tested, signed=replace(run.tested.signed, built=(simple,)))
+    for one, claims in ((run.tested, True), (tested, False)):
+        slsa = provenance_statement(one, run.origin, run.files, evidence=PROOF).predicate.slsa
+        assert ("without network" in " ".join(slsa["met"])) is claims
+        assert ("host's network" in " ".join(slsa["not_met"])) is not claims
+
+
 def test_a_large_change_stands_by_its_digest_alone(tmp_path: Path) -> None:
     run = small_run(tmp_path, diff="+" * (INLINE_LIMIT + 1))
     predicate = provenance_statement(run.tested, run.origin, run.files, evidence=PROOF).predicate
