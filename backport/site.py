@@ -229,6 +229,19 @@ def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Targ
         name: package.model_copy(update={"nvr": site.pins.get(name, package.nvr)})
         for name, package in recipe.packages.items()
     }
+    target = at_site(target, site)
+    for name in recipe.source.keys:
+        if name not in target.keys:
+            guess = did_you_mean(name, target.keys)
+            raise UsageError(
+                f"{recipe.place('source', 'keys')}: no key {name!r} is configured{guess}",
+                hint=f"add [keys.{name}] with fingerprint and file to the site file or the target",
+            )
+    return recipe.model_copy(update={"packages": packages}), target
+
+
+def at_site(target: Target, site: Site) -> Target:
+    """The target with the site's mirrors and keys in place of its own. Raises UsageError."""
     mirrors = site.mirrors.get(target.name, {})
     ids = [repository.id for repository in target.repositories]
     for wanted in mirrors:
@@ -239,17 +252,7 @@ def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Targ
         repository.model_copy(update={"baseurl": mirrors.get(repository.id, repository.baseurl)})
         for repository in target.repositories
     )
-    keys = {**target.keys, **site.keys}
-    for name in recipe.source.keys:
-        if name not in keys:
-            raise UsageError(
-                f"{recipe.place('source', 'keys')}: no key {name!r} is configured{did_you_mean(name, keys)}",
-                hint=f"add [keys.{name}] with fingerprint and file to the site file or the target",
-            )
-    return (
-        recipe.model_copy(update={"packages": packages}),
-        target.model_copy(update={"repositories": repositories, "keys": keys}),
-    )
+    return target.model_copy(update={"repositories": repositories, "keys": {**target.keys, **site.keys}})
 
 
 def _from_environment(environment: Mapping[str, str] = os.environ) -> Path | None:

@@ -1,4 +1,4 @@
-"""Commands that change what is published without building: rollback, promote, prune and gc."""
+"""Commands that change what is published without building: rollback, withdraw, promote, prune and gc."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from backport.commands.options import ChannelOption, ConfigOption, JsonOption, T
 from backport.commands.published import place_of
 
 if TYPE_CHECKING:
+    from backport.artifacts import Check
+    from backport.repository.changes import Moved
     from backport.repository.generations import TargetFolder
 
 app = typer.Typer()
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")]
 
 
 @app.command()
@@ -20,9 +24,10 @@ def rollback(
     target: TargetOption,
     generation: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="A generation; default: the one before the present one."),
+        typer.Argument(metavar="[ID]", help="A generation; default: the last before the present one."),
     ] = None,
     channel: ChannelOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -36,6 +41,7 @@ def rollback(
     Examples:
         backport repo rollback --target f28
         backport repo rollback --target f28 20261124T041000Z-0123456789ab
+        backport repo rollback --target f28 --dry-run
     """
     from dataclasses import asdict
 
@@ -43,15 +49,82 @@ def rollback(
 
     place = place_of(target, channel, config)
     moved = lead_back(
-        place.folder, generation, target=place.target, base_url=place.site.url, signing=place.site.signing
-    )
+        place.folder, generation, target=place.target, base_url=place.site.url, signing=place.site.signing,
+        dry_run=dry_run,
+    )  # fmt: skip
     if as_json:
         print_json(asdict(moved))
         return
-    typer.echo(f"readers of {moved.folder} see {moved.generation} now, before: {moved.before or 'nothing'}")
+    _tell_moved(moved)
     _tell_unknown(place.folder)
     for name in moved.held:
         typer.echo(f"{name} is not published again until its source, patches or bump change, or with --force")
+
+
+@app.command()
+def withdraw(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A source package, or any package that was built from it."),
+    ],
+    target: TargetOption,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; it is told in the advisory and on the page.")
+    ] = "",
+    channel: ChannelOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Let readers see the newest build of a package no more, or an earlier build in its place.
+
+    All that was built from the same source package goes; everything else stays. What other packages require
+    must still be provided. The new generation is proven like any other, and what was withdrawn is held.
+    Hosts that have it already keep it until they do what the command prints and the advisory says.
+
+    \b
+    Examples:
+        backport repo withdraw nginx --target f28 --reason 'crashes on start'
+        backport repo withdraw openssl-libs --target f28 --dry-run
+    """
+    from dataclasses import asdict
+
+    from backport.commands.terminal import TerminalProgress
+    from backport.files import remove_tree
+    from backport.repository import proof
+    from backport.repository.withdraw import withdraw as take_back
+    from backport.site import at_site
+
+    place = place_of(target, channel, config)
+    cache, loaded = place.site.paths.cache, at_site(place.target, place.site)
+    with TerminalProgress() as progress:
+
+        def prove(exhibit: proof.Exhibit) -> tuple[Check, ...]:
+            workspace = cache / "withdraw" / exhibit.generation
+            workspace.mkdir(parents=True)
+            checks = proof.examine(
+                exhibit, target=loaded, cache=cache, workspace=workspace, progress=progress
+            )
+            if not any(check.stops for check in checks):
+                remove_tree(workspace)
+            return checks
+
+        done = take_back(
+            place.folder, name, target=loaded, base_url=place.site.url, signing=place.site.signing,
+            prove=prove, reason=reason, publisher=place.site.packager, dry_run=dry_run, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print_json(asdict(done))
+        return
+    for one in done.packages:
+        typer.echo(f"{'would be withdrawn' if dry_run else 'withdrawn'}: {one}")
+    for one in done.instead:
+        typer.echo(f"the newest then: {one}")
+    for one in done.required if dry_run else ():
+        typer.echo(f"something else must provide it: {one}")
+    if done.generation:
+        typer.echo(f"readers of {done.folder} see {done.generation} now, before: {done.before}")
+        typer.echo(f"on hosts that have it: {done.advice}")
 
 
 @app.command()
@@ -62,6 +135,10 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Also what was rolled back from that channel.")
     ] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Begin the channel TO where there is none yet.")
+    ] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -70,7 +147,8 @@ def promote(
     \b
     Examples:
         backport repo promote testing stable --target f28
-        backport repo promote stable testing --target f28
+        backport repo promote testing stable --target f28 --dry-run
+        backport repo promote stable testing --target f28 --create
     """
     from dataclasses import asdict
 
@@ -83,11 +161,12 @@ def promote(
         moved = promote_generation(
             place.folder, place.other(destination), target=place.target, base_url=place.site.url,
             signing=place.site.signing, others=other_keys(place.site.signing), force=force, progress=progress,
+            create=create, dry_run=dry_run,
         )  # fmt: skip
     if as_json:
         print_json(asdict(moved))
         return
-    typer.echo(f"readers of {moved.folder} see {moved.generation} now, before: {moved.before or 'nothing'}")
+    _tell_moved(moved)
 
 
 @app.command()
@@ -95,22 +174,26 @@ def prune(
     target: TargetOption,
     keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest stay.")],
     channel: ChannelOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Remove old generations; never what readers see, nor the newest build of a package.
+    """Remove old generations; never what readers see or saw during the last three days, nor the newest build
+    of a package.
 
     \b
-    Example:
+    Examples:
         backport repo prune --target f28 --keep 10
+        backport repo prune --target f28 --keep 10 --dry-run
     """
     from backport.repository.changes import prune as prune_generations
 
     place = place_of(target, channel, config)
     gone = prune_generations(
-        place.folder, keep, target=place.target, base_url=place.site.url, signing=place.site.signing
-    )
-    _tell_removed(gone, as_json=as_json)
+        place.folder, keep, target=place.target, base_url=place.site.url, signing=place.site.signing,
+        dry_run=dry_run,
+    )  # fmt: skip
+    _tell_removed(gone, as_json=as_json, dry_run=dry_run)
     _tell_unknown(place.folder)
 
 
@@ -173,6 +256,14 @@ def anchor(
         typer.echo(f"recorded {name}")
 
 
+def _tell_moved(moved: Moved) -> None:
+    see = "would see" if moved.dry_run else "see"
+    now = "" if moved.dry_run else " now"
+    typer.echo(
+        f"readers of {moved.folder} {see} {moved.generation}{now}, before: {moved.before or 'nothing'}"
+    )
+
+
 def _tell_unknown(folder: TargetFolder) -> None:
     for name in folder.unknown():
         typer.echo(
@@ -181,11 +272,11 @@ def _tell_unknown(folder: TargetFolder) -> None:
         )
 
 
-def _tell_removed(names: tuple[str, ...], *, as_json: bool) -> None:
+def _tell_removed(names: tuple[str, ...], *, as_json: bool, dry_run: bool = False) -> None:
     if as_json:
         print_json(list(names))
         return
     for name in names:
-        typer.echo(f"removed {name}")
+        typer.echo(f"would be removed: {name}" if dry_run else f"removed {name}")
     if not names:
         typer.echo("nothing to remove")

@@ -104,16 +104,19 @@ def place_evidence(
     present: Mapping[str, str] | None,
     signer: Signer,
     link: Link,
+    lender: Path | None = None,
 ) -> None:
     """Put evidence into a new generation: the new one, signed, and of that of ``before`` what still counts.
 
     ``present`` are the generation's packages, their digests by path; None: it has all that ``before`` has.
+    ``lender`` is an older generation from which packages come back.
     Raises SignError, PublishError, OSError.
     """
     folder = generation / FOLDER
     folder.mkdir(exist_ok=True)
-    if before is not None:
-        _carry_on(before, generation, present, link)
+    for source in (before, lender):
+        if source is not None:
+            _carry_on(source, generation, present, link)
     if evidence is not None:
         for end, text in evidence.texts.items():
             path = folder / f"{evidence.name}{end}"
@@ -130,7 +133,8 @@ def _carry_on(before: Path, generation: Path, present: Mapping[str, str] | None,
         files = sorted((before / FOLDER).glob(f"{name}.*"))
         if present is None or any(present.get(one.name) == one.sha256 for one in _subjects_of(before, name)):
             for file in files:
-                link(file, generation / FOLDER / file.name)
+                if not (generation / FOLDER / file.name).exists():
+                    link(file, generation / FOLDER / file.name)
 
 
 def files(generation: Path) -> tuple[str, ...]:

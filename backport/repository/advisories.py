@@ -32,6 +32,7 @@ _EVR = re.compile(r"(?:(?P<epoch>\d+):)?(?P<version>[^\s:-]+)(?:-(?P<release>[^\
 _DIST = re.compile(r"\.(?:fc|el)\d[^-]*$")
 """The part of a release that changelog entries leave out."""
 _VOID_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_WITHDRAWN = "BACKPORT-WITHDRAWN-"
 _CVE_URL = "https://www.cve.org/CVERecord?id="
 
 
@@ -68,6 +69,11 @@ class Advisory:
     publisher: str
     references: tuple[Reference, ...]
     packages: tuple[AdvisoryPackage, ...]
+
+    @property
+    def is_withdrawal(self) -> bool:
+        """Whether it tells that its packages were taken back."""
+        return self.id.startswith(_WITHDRAWN)
 
     @property
     def cves(self) -> tuple[str, ...]:
@@ -117,6 +123,32 @@ def make_advisory(
             for rpm, header in sorted(binaries, key=lambda item: item[0].nevra)
         ),
     )  # fmt: skip
+
+
+def withdrawal(
+    packages: Sequence[AdvisoryPackage],
+    *,
+    name: str,
+    advice: str,
+    reason: str,
+    issued: datetime,
+    publisher: str,
+) -> Advisory:
+    """What is told of packages that were taken back: hosts that have them are to do as ``advice`` says."""
+    names = "\n".join(sorted(str(one.nevra) for one in packages))
+    identity = hashlib.sha256(names.encode()).hexdigest()
+    evr = packages[0].nevra.evr if packages else ""
+    return Advisory(
+        id=f"{_WITHDRAWN}{issued:%Y}-{identity[:8]}",
+        kind="bugfix",
+        severity="Important",
+        title=f"Withdrawn: {name} {evr}".strip(),
+        description="\n".join(filter(None, [reason, f"Hosts that have it: {advice}"])),
+        issued=issued,
+        publisher=publisher,
+        references=(),
+        packages=tuple(sorted(packages, key=lambda one: one.nevra)),
+    )
 
 
 def stock_evrs(tested: TestedRpms) -> dict[str, str]:
@@ -208,13 +240,14 @@ def read_advisories(folder: Path) -> tuple[Advisory, ...]:
 
 
 def still_here(advisories: Iterable[Advisory], is_here: Callable[[str], bool]) -> tuple[Advisory, ...]:
-    """The advisories of which a package is here, as ``is_here`` says by its file name; the newest first.
+    """The advisories of which a package is here, as ``is_here`` says by its file name, and the withdrawals of
+    which none is; the newest first.
 
     Of two with the same id the later word counts, with the day on which it was first issued.
     """
     by_id: dict[str, Advisory] = {}
     for one in advisories:
-        if any(is_here(package.filename) for package in one.packages):
+        if any(is_here(package.filename) for package in one.packages) != one.is_withdrawal:
             issued = min(one.issued, by_id[one.id].issued) if one.id in by_id else one.issued
             by_id[one.id] = replace(one, issued=issued)
     return tuple(sorted(by_id.values(), key=lambda one: (one.issued, one.id), reverse=True))

@@ -73,6 +73,10 @@ class Publication:
     """The paths of the added packages of which the generation before has another file."""
     builds: tuple[Build, ...] = ()
     """What the page tells of the run that added them."""
+    removed: frozenset[str] = frozenset()
+    """The paths of packages of the generation before that are not carried on."""
+    lender: Path | None = None
+    """The folder of the older generation from which the added packages come back."""
     copy_of: Path | None = None
     """The folder of the generation of another channel that this one is to be a copy of."""
     others: frozenset[str] = frozenset()
@@ -108,6 +112,7 @@ class Publication:
             and self.before.fingerprint == self.record.fingerprint
             and self.before.compression == self.record.compression
             and not self.added_to(name)
+            and not self.removed_from(name)
             and (name != basearch(self.target) or read_advisories(path) == self.advisories)
         )
 
@@ -119,6 +124,7 @@ class Publication:
             and self.before is not None
             and self.before.compression == self.record.compression
             and not any(one.path in self.replaced for one in self.added_to(name))
+            and not self.removed_from(name)
         )
 
     @property
@@ -129,6 +135,10 @@ class Publication:
     def added_to(self, name: str) -> list[Incoming]:
         """What comes to one of the repositories."""
         return [one for one in self.added if one.path.startswith(f"{name}/")]
+
+    def removed_from(self, name: str) -> set[str]:
+        """The locations of what goes from one of the repositories."""
+        return {path.removeprefix(f"{name}/") for path in self.removed if path.startswith(f"{name}/")}
 
     @property
     def fresh(self) -> Collection[str]:
@@ -213,12 +223,16 @@ def _fill(publication: Publication, scratch: Path) -> None:
     for file in builds.files(publication.before_path) if publication.before_path else ():
         publication.link(file, scratch / builds.FOLDER / file.name)
     builds.write_builds(scratch, publication.builds, time=publication.record.time)
+    if publication.removed:
+        time = publication.record.time
+        builds.write_withdrawn(scratch, publication.removed, publication.lender, time=time)
 
 
 def _place_evidence(publication: Publication, scratch: Path, signer: Signer) -> None:
     place_evidence(
         scratch, publication.evidence, before=publication.before_path,
         present=_present(publication, scratch), signer=signer, link=publication.link,
+        lender=publication.lender,
     )  # fmt: skip
 
 
@@ -239,7 +253,7 @@ def _take_over(publication: Publication, scratch: Path) -> None:
 
 def _present(publication: Publication, scratch: Path) -> Mapping[str, str] | None:
     """The packages' digests by path; None when all that was there is still there."""
-    if not publication.replaced:
+    if not publication.replaced and not publication.removed:
         return None
     found: dict[str, str] = {}
     for name in repositories_of(publication.target):
@@ -324,7 +338,8 @@ def _describe_anew(publication: Publication, before: Path | None, scratch: Path,
     """What the generation before describes is not parsed again."""
     added = {one.path.removeprefix(f"{name}/") for one in publication.added_to(name)}
     known = repodata.read_packages(before) if before else {}
-    kept = {place: package for place, package in known.items() if place not in added}
+    left_out = added | publication.removed_from(name)
+    kept = {place: package for place, package in known.items() if place not in left_out}
     if before:
         _link_packages(publication, before, scratch / name, list(kept))
     repodata.write_repodata(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,12 +63,50 @@ def builds_of(parts: Iterable[Part], built: Sequence[BuiltRpms]) -> tuple[Build,
 def write_builds(generation: Path, builds: Iterable[Build], *, time: datetime) -> None:
     """Add what a run built to what is told in a generation's folder already. Raises OSError."""
     earlier = [path.read_text(encoding="utf-8") for path in reversed(files(generation))]
-    lines = [_line(_with_earlier(build, earlier)) for build in builds]
+    _write(generation, [_line(_with_earlier(build, earlier)) for build in builds], time)
+
+
+def _write(generation: Path, lines: Sequence[str], time: datetime) -> None:
     if lines:
         text = "".join(lines)
         digest = hashlib.sha256(text.encode()).hexdigest()
         name = f"{time.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{digest}{_SUFFIX}"
         write_atomically(generation / FOLDER / name, text)
+
+
+def write_withdrawn(generation: Path, gone: Collection[str], lender: Path | None, *, time: datetime) -> None:
+    """Tell no more of the builds whose packages, by their paths, are all ``gone``, and again of those that
+    came back from ``lender``. Raises ValueError for a damaged file, OSError."""
+    lines = [
+        f"{name}\t{evr}\t0\t{told}\t\n"
+        for (name, evr), told in _told(generation).items()
+        if _paths(told) and _paths(told) <= set(gone)
+    ]
+    for (name, evr), told in (_told(lender) if lender else {}).items():
+        if (name, evr) not in _told(generation) and all(
+            (generation / path).exists() for path in _paths(told)
+        ):
+            build = json.loads(told)
+            packages = tuple((path, one) for path, one in build["packages"])
+            lines.append(_line(Build(**{**build, "packages": packages, "debug": tuple(build["debug"])})))
+    _write(generation, lines, time)
+
+
+def _told(generation: Path) -> dict[tuple[str, str], str]:
+    """What is told of each build, as JSON."""
+    found: dict[tuple[str, str], str] = {}
+    for path in files(generation):
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            name, evr, _, told, row = line.split("\t", 4)
+            found[name, evr] = told if row else ""
+    return {key: told for key, told in found.items() if told}
+
+
+def _paths(told: str) -> set[str]:
+    build = json.loads(told)
+    return {
+        path for path in (build["source"], *build["debug"], *(one[0] for one in build["packages"])) if path
+    }
 
 
 def files(generation: Path) -> tuple[Path, ...]:
@@ -95,7 +133,8 @@ def read_rows(generation: Path) -> Rows:
             name, evr, count, told = line.split("\t", 3)
             found[name, evr] = told.partition("\t")[2], int(count)
     return Rows(
-        rows=tuple(found[key][0] for key in sorted(found)), packages=sum(count for _, count in found.values())
+        rows=tuple(found[key][0] for key in sorted(found) if found[key][0]),
+        packages=sum(count for _, count in found.values()),
     )
 
 

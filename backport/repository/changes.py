@@ -22,7 +22,7 @@ from backport.repodata import FOLDER, REPOMD
 from backport.repository.assemble import Publication, make_generation
 from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
 from backport.repository.contents import PublishedRpm, content_of, packages_of
-from backport.repository.generations import Generation, TargetFolder, last_switch
+from backport.repository.generations import STABLE, Generation, TargetFolder, last_switch
 from backport.repository.history import SWITCHES
 from backport.repository.holds import about, held, held_packages, held_recipes, left_behind
 from backport.repository.overview import write_page
@@ -78,6 +78,8 @@ class Moved:
     """The recipes whose packages are not published again until a source, a patch or a `bump` changes."""
     packages: tuple[str, ...] = ()
     """The packages that are held."""
+    dry_run: bool = False
+    """Whether it was only to be shown."""
 
 
 def list_generations(folder: TargetFolder) -> tuple[Listed, ...]:
@@ -109,6 +111,7 @@ def lead_back(
     target: Target,
     base_url: str,
     signing: Signing,
+    dry_run: bool = False,
     progress: Progress | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> Moved:
@@ -122,9 +125,10 @@ def lead_back(
     Raises PublishError when there is no such generation, readers see it already, it was never proven, it is
     not whole, or it is signed by a key that clients are not told any more.
     """
-    _require(folder)
+    require_published(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
-        folder.remove_leftovers(signing)
+        if not dry_run:
+            folder.remove_leftovers(signing)
         now = folder.current_generation()
         wanted = folder.load(generation or _previous(folder, now))
         if now and wanted.id == now.id:
@@ -132,14 +136,16 @@ def lead_back(
         _require_usable(folder, wanted)
         later = now is None or now.time < wanted.time
         bad = frozenset() if later else left_behind(folder, now, wanted)
-        url = channel_url(base_url, folder.channel)
-        write_mirrorlists(folder.folder_of(wanted.id), target, f"{url}/{target.name}/generations/{wanted.id}")
-        freed = about(folder, wanted, held(folder))
-        lead_to(folder, wanted.id, target, signing, action="rollback", hold=bad, release=freed)  # fmt: skip
-        tidy_page(folder, target, url, progress or Silent())
+        if not dry_run:
+            url = channel_url(base_url, folder.channel)
+            own = f"{url}/{target.name}/generations/{wanted.id}"
+            write_mirrorlists(folder.folder_of(wanted.id), target, own)
+            freed = about(folder, wanted, held(folder))
+            lead_to(folder, wanted.id, target, signing, action="rollback", hold=bad, release=freed)
+            tidy_page(folder, target, url, progress or Silent())
     return Moved(
         folder=str(folder.path), generation=wanted.id, before=now.id if now else None,
-        held=held_recipes(now.inputs if now else {}, bad), packages=held_packages(bad),
+        held=held_recipes(now.inputs if now else {}, bad), packages=held_packages(bad), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -152,26 +158,29 @@ def promote(
     signing: Signing,
     others: tuple[KeyInfo, ...] = (),
     force: bool = False,
+    create: bool = False,
+    dry_run: bool = False,
     progress: Progress,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> Moved:
     """Let readers of one channel see what those of another see: the same files, nothing is built anew.
 
     ``base_url`` is the URL of the repository folder, ``others`` are keys that clients are to know besides
-    the one that signs. Inputs that were rolled back from the channel go there again only with ``force``.
+    the one that signs. Packages that were rolled back from the channel go there again only with ``force``.
+    ``create`` begins a channel that there is not yet; with ``dry_run`` nothing is changed.
 
     Raises PublishError when nothing is published in ``source``, ``destination`` has a package that
     ``source`` lacks or has with other content, its record cannot be signed, or the copy does not read back.
     """
-    if source.path == destination.path:
-        raise PublishError(f"{source.channel}: a channel is not promoted to itself", hint="name two channels")
-    _require(source)
+    _require_channels(source, destination, target, create=create)
     with reported(destination), ExitStack() as locks:
-        destination.create()
+        if not dry_run:
+            destination.create()
         for folder in sorted((source, destination), key=lambda one: str(one.path)):
-            locks.enter_context(folder.locked(timeout=lock_timeout))
-        source.remove_leftovers(signing)
-        destination.remove_leftovers(signing)
+            if folder.path.is_dir():
+                locks.enter_context(folder.locked(timeout=lock_timeout))
+        for folder in (source, destination) if not dry_run else ():
+            folder.remove_leftovers(signing)
         wanted, before = source.current_generation(), destination.current_generation()
         if wanted is None:
             raise PublishError(f"{source.path}: nothing is published there")
@@ -189,6 +198,12 @@ def promote(
         publication = _copy_of(
             source, wanted, destination, before=before, target=target, url=f"{url}/{target.name}"
         )
+
+        if dry_run:
+            return Moved(
+                folder=str(destination.path), generation=wanted.id, before=before.id if before else None,
+                dry_run=True,
+            )  # fmt: skip
 
         def prepare(record: Generation, _content: Path) -> None:
             key = PublicKey(fingerprint=record.fingerprint, text=source.public_key.read_text("ascii"))
@@ -212,6 +227,7 @@ def prune(
     target: Target,
     base_url: str,
     signing: Signing,
+    dry_run: bool = False,
     lock_timeout: float = LOCK_TIMEOUT,
 ) -> tuple[str, ...]:
     """Remove all but the newest ``keep`` generations; gives the ids of those that went.
@@ -223,9 +239,10 @@ def prune(
     """
     if keep < 1:
         raise PublishError("at least one generation is kept", hint="give --keep a number above 0")
-    _require(folder)
+    require_published(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
-        folder.remove_leftovers(signing)
+        if not dry_run:
+            folder.remove_leftovers(signing)
         records = [folder.load(one) for one in folder.ids()]
         records.sort(key=lambda one: (one.time, one.id), reverse=True)
         kept = {one.id for one in records[:keep]} | {folder.current_id(), last_switch(folder.history())}
@@ -233,8 +250,10 @@ def prune(
         kept |= {*folder.unknown(), *recent(folder)}
         having = [(one.id, packages_of(folder, one).values()) for one in records]
         kept |= _only_with_newest(having, kept)
-        take_back(folder, target)
         gone = tuple(one.id for one in reversed(records) if one.id not in kept)
+        if dry_run:
+            return gone
+        take_back(folder, target)
         if gone:
             folder.remember("prune", None, signing, generations=gone)
         for one in gone:
@@ -253,7 +272,7 @@ def collect_garbage(
 ) -> tuple[str, ...]:
     """Remove what killed processes left half made, and give its names; what they did not come to do for the
     page is done. ``base_url`` is the URL of the repository folder. Raises PublishError."""
-    _require(folder)
+    require_published(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
         gone = folder.remove_leftovers(signing)
         take_back(folder, target)
@@ -268,12 +287,12 @@ def accept_folder(
     folder: TargetFolder, *, signing: Signing, lock_timeout: float = LOCK_TIMEOUT
 ) -> tuple[str, ...]:
     """Begin the record anew from what is in the folder; gives its generations. Raises PublishError."""
-    _require(folder)
+    require_published(folder)
     with reported(folder), folder.locked(timeout=lock_timeout):
         return folder.anchor(signing)
 
 
-def _require(folder: TargetFolder) -> None:
+def require_published(folder: TargetFolder) -> None:
     """There is something to work on; an empty folder is not made on the way."""
     if not folder.generations.is_dir():
         raise PublishError(
@@ -348,6 +367,18 @@ def _require_usable(folder: TargetFolder, wanted: Generation) -> None:
         raise PublishError(
             f"{wanted.id}: is signed by {wanted.fingerprint}, which clients are not told any more",
             hint=f"put that public key beside {folder.public_key.name}, or choose a later generation",
+        )
+
+
+def _require_channels(source: TargetFolder, folder: TargetFolder, target: Target, *, create: bool) -> None:
+    """There are two, and a name that is mistyped does not become one."""
+    if source.path == folder.path:
+        raise PublishError(f"{source.channel}: a channel is not promoted to itself", hint="name two channels")
+    require_published(source)
+    if folder.channel != STABLE and not create and not folder.generations.is_dir():
+        raise PublishError(
+            f"there is no channel {folder.channel!r} for {target.name} yet",
+            hint="begin one by --create, or correct the name",
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from backport.artifacts import TestedRpms
 from backport.evidence.provenance import Origin, PublishedFile
 from backport.evidence.store import Evidence, new_evidence
+from backport.repodata import read_primary
 from backport.repository.advisories import Advisory, read_advisories, still_here
 
 
@@ -60,4 +61,6 @@ def advisories_for(
             if package.filename in digests
         )
         told = (*told, replace(account.advisory, packages=packages))
-    return still_here(told, lambda name: name in digests or (old is not None and (old / name).is_file()))
+    # A file alone may be there for the clients of another generation.
+    there = {one.location_href for one in read_primary(old)} if told and old and old.is_dir() else set()
+    return still_here(told, lambda name: name in digests or name in there)

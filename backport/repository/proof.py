@@ -7,6 +7,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,40 @@ def prove(
     workspace: Path,
     progress: Progress | None = None,
 ) -> tuple[Check, ...]:
-    """Install a generation's packages in a clean root as a client would, and look at what came of it.
+    """Install a run's packages from their generation in a clean root as a client would, and look at it.
+
+    See `examine`. Raises BuildRootError when no clean root can be made.
+    """
+    exhibit = Exhibit(
+        folder=published.folder, generation=published.generation, content=published.content,
+        repo_file=published.repo_file, base_url=published.base_url,
+        fingerprint=published.gated.tested.signed.fingerprint, packages=packages_to_install(published),
+    )  # fmt: skip
+    return examine(exhibit, target=target, cache=cache, workspace=workspace, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """A generation that is shown to a client."""
+
+    folder: Path
+    generation: str
+    content: Path
+    """The generation's own folder."""
+    repo_file: Path
+    base_url: str
+    fingerprint: str
+    """The key that must be the first of those that the client is told of."""
+    packages: tuple[Rpm, ...]
+    """What the client is to install, as it was tested; without any it only updates what it has."""
+    unless_provided: tuple[str, ...] = ()
+    """Capabilities that something must provide, in the generation or in the target's repositories."""
+
+
+def examine(
+    exhibit: Exhibit, *, target: Target, cache: Path, workspace: Path, progress: Progress | None = None
+) -> tuple[Check, ...]:
+    """Install from a generation in a clean root as a client would, and look at what came of it.
 
     The client's files are those that are published, asked for by HTTP; only the host and port in
     their URLs are those of a server on loopback, and what the link `current` would lead to is the
@@ -48,16 +82,18 @@ def prove(
     Raises BuildRootError when no clean root can be made. ``workspace/proof.log`` tells what dnf did.
     """
     (progress or Silent()).note("installing from the new generation over HTTP")
-    own = f"/{target.name}/generations/{published.generation}/"
-    with served(published.folder.parent, {own: published.content}) as url:
-        settings = _Client(url=f"{url}/{target.name}", published=published, target=target, folder=workspace)
+    own = f"/{target.name}/generations/{exhibit.generation}/"
+    with served(exhibit.folder.parent, {own: exhibit.content}) as url:
+        settings = _Client(url=f"{url}/{target.name}", exhibit=exhibit, target=target, folder=workspace)
         checks = [settings.check_files()]
         if checks[-1].stops:
             return tuple(checks)
         with clean_root(target, cache=cache, workspace=workspace) as root:
             checks.append(settings.check_installation(root))
-            if not checks[-1].stops:
+            if not checks[-1].stops and exhibit.packages:
                 checks.append(settings.check_packages(root))
+            if not checks[-1].stops and exhibit.unless_provided:
+                checks.append(settings.check_provided(root))
     return tuple(checks)
 
 
@@ -108,9 +144,9 @@ class _Quiet(SimpleHTTPRequestHandler):
 class _Client:
     """A client of the repository, with what it fetched from the server on loopback."""
 
-    def __init__(self, *, url: str, published: PublishedRepo, target: Target, folder: Path) -> None:
+    def __init__(self, *, url: str, exhibit: Exhibit, target: Target, folder: Path) -> None:
         self.url = url
-        self.published = published
+        self.exhibit = exhibit
         self.target = target
         self.folder = folder
         self.repository: ExtraRepository | None = None
@@ -133,18 +169,19 @@ class _Client:
             )  # fmt: skip
         return Check(
             id="publish.client-files", title=title, verdict=Verdict.PASS, expected=expected,
-            found=f"{self.published.repo_file.name} leads to {self.repository.baseurl}",
+            found=f"{self.exhibit.repo_file.name} leads to {self.repository.baseurl}",
         )  # fmt: skip
 
     def check_installation(self, root: Root) -> Check:
         """Install by name, as dnf on a client does."""
         assert self.repository is not None  # noqa: S101  # check_files passed
-        packages = packages_to_install(self.published)
+        packages = self.exhibit.packages
         log = self.folder / "proof.log"
         title = "dnf installs the packages by HTTP with gpgcheck and repo_gpgcheck"
         names = [f"{rpm.nevra.name}-{rpm.nevra.evr}.{rpm.nevra.arch}" for rpm in packages]
         try:
-            root.install(names, extra=(self.repository,), log=log, error=PublishError)
+            change = root.install if names else root.update
+            change(names, extra=(self.repository,), log=log, error=PublishError)
         except PublishError as problem:
             return Check(
                 id="publish.install", title=title, verdict=Verdict.FAIL, expected=f"{len(names)} packages",
@@ -158,8 +195,8 @@ class _Client:
 
     def check_packages(self, root: Root) -> Check:
         """Compare what is installed with what was tested, and its signature with the published one's."""
-        packages = packages_to_install(self.published)
-        files = {rpm.nevra: self.published.content / path_of(rpm, self.target) for rpm in packages}
+        packages = self.exhibit.packages
+        files = {rpm.nevra: self.exhibit.content / path_of(rpm, self.target) for rpm in packages}
         installed = {_identity_of(header) for header in root.headers()}
         missing = [
             str(rpm.nevra)
@@ -175,15 +212,27 @@ class _Client:
             advice="another repository's package won over the published one" if missing else "",
         )  # fmt: skip
 
+    def check_provided(self, root: Root) -> Check:
+        """Ask dnf for what nothing provides."""
+        assert self.repository is not None  # noqa: S101  # check_files passed
+        wanted = self.exhibit.unless_provided
+        missing = root.dnf.without_provider(wanted, extra=(self.repository,), error=PublishError)
+        return Check(
+            id="publish.provided", title="What other packages require is still there",
+            verdict=Verdict.FAIL if missing else Verdict.PASS, expected=", ".join(wanted),
+            found=f"nothing provides {', '.join(missing)}" if missing else "something provides all of it",
+            evidence="\n".join(missing),
+        )  # fmt: skip
+
     def _fetch_settings(self) -> ExtraRepository:
         parser = configparser.ConfigParser(interpolation=None)
-        parser.read_string(self._get(f"{self.url}/{self.published.repo_file.name}"))
+        parser.read_string(self._get(f"{self.url}/{self.exhibit.repo_file.name}"))
         section = parser[REPOSITORY_ID]
         for option in ("enabled", "gpgcheck", "repo_gpgcheck"):
             if not section.getboolean(option):
                 raise ValueError(f"{option} is not on")
         keys = [self._fetch_key(number, url) for number, url in enumerate(section["gpgkey"].split())]
-        signer = self.published.gated.tested.signed.fingerprint
+        signer = self.exhibit.fingerprint
         if keys[0].fingerprint != signer:
             raise ValueError(f"the first key is {keys[0].fingerprint}, not {signer}")
         return ExtraRepository(
@@ -196,10 +245,10 @@ class _Client:
     def _mirror(self, url: str) -> str:
         """What the mirror list names, which a client gets through `current`."""
         name = basearch(self.target)
-        public = f"{self.published.base_url.rstrip('/')}/{self.target.name}"
+        public = f"{self.exhibit.base_url.rstrip('/')}/{self.target.name}"
         if expand_url(url, self.target) != f"{public}/current/{name}/{MIRRORLIST}":
             raise ValueError(f"{url} is not the mirror list below {public}/current/")
-        own = f"{public}/generations/{self.published.generation}"
+        own = f"{public}/generations/{self.exhibit.generation}"
         told = self._get(self._here(f"{own}/{name}/{MIRRORLIST}"))
         if told != mirrorlist(own, name):
             raise ValueError(f"the mirror list names {told.strip()}, not {own}/{name}/")
@@ -213,7 +262,7 @@ class _Client:
 
     def _here(self, url: str) -> str:
         """A published URL with the host of the server on loopback."""
-        public = f"{self.published.base_url.rstrip('/')}/{self.target.name}/"
+        public = f"{self.exhibit.base_url.rstrip('/')}/{self.target.name}/"
         if not url.startswith(public):
             raise ValueError(f"{url} does not begin with {public}")
         return f"{self.url}/{url.removeprefix(public)}"

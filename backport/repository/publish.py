@@ -95,7 +95,7 @@ def publish(
                     )
                 )  # fmt: skip
                 found[0] = replace(found[0], checks=prove(found[0]))
-                _require_proven(found[0].checks)
+                require_proven(found[0].checks)
                 if not folder.is_proven(record.id):
                     folder.mark_proven(record.id, signing)
 
@@ -173,7 +173,8 @@ def is_proven(repository: Path, target: Target, channel: str = STABLE) -> bool:
     return current is not None and folder.is_proven(current)
 
 
-def _require_proven(checks: Sequence[Check]) -> None:
+def require_proven(checks: Sequence[Check]) -> None:
+    """Raises PublishError for the first check that keeps a generation from readers."""
     if not checks:
         raise ValueError("without a check nothing is proved")
     if failed := [check for check in checks if check.stops]:

@@ -69,10 +69,12 @@ def back(publisher: Publisher, generation: str | None = None) -> Moved:
     )  # fmt: skip
 
 
-def promoted(source: Publisher, destination: Publisher, *, force: bool = False) -> Moved:
+def promoted(
+    source: Publisher, destination: Publisher, *, force: bool = False, dry_run: bool = False
+) -> Moved:
     return promote(
         source.folder, destination.folder, target=source.target, base_url=URL, signing=source.signing,
-        force=force, progress=source, lock_timeout=0,
+        force=force, dry_run=dry_run, progress=source, lock_timeout=0,
     )  # fmt: skip
 
 
@@ -706,13 +708,24 @@ def test_the_command_line(publisher: Publisher, shelf: Shelf, tmp_path: Path) ->
         "dnf update",
     ]
     assert "addrepo --from-repofile=https://" in command("add-to-host", "--with", "dnf5")[1]
+    assert "would see" in command("rollback", "--dry-run")[1]
+    assert publisher.folder.current_id() == second.generation
+    assert command("withdraw", "second", "--dry-run")[1].splitlines() == [
+        "would be withdrawn: second-1-1.fc28.bp1.src", "would be withdrawn: second-1-1.fc28.bp1.noarch",
+    ]  # fmt: skip
+    code, told = command("withdraw", "secnd")
+    assert (code, "did you mean 'second'" in told) == (PublishError.exit_code, True)
     assert command("rollback")[0] == 0
     assert publisher.folder.current_id() == first.generation
     assert command("rollback", "nothing")[0] == PublishError.exit_code
     assert command("prune", "--keep", "0")[0] == PublishError.exit_code
     assert command("promote", "stable", "stable")[0] == PublishError.exit_code
     assert command("promote", "stable", "f28")[0] == 2
-    assert command("promote", "stable", "testing")[0] == 0
+    code, told = command("promote", "stable", "testing")
+    assert (code, "begin one by --create" in told) == (PublishError.exit_code, True)
+    assert command("promote", "stable", "testing", "--create", "--dry-run")[0] == 0
+    assert not (publisher.repository / "testing").exists()
+    assert command("promote", "stable", "testing", "--create")[0] == 0
     assert command("list", "--channel", "testing")[1].count(" +2 ") == 1
     assert command("gc")[1] == "nothing to remove\n"
     (publisher.folder.current / "extra").write_text("")

@@ -253,7 +253,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 STEPS: dict[str, tuple[object, str]] = {
-    "proof": (publish, "_require_proven"),
+    "proof": (publish, "require_proven"),
     "record": (TargetFolder, "switch"),
     "rename": (TargetFolder, "_let_see"),
     "page": (publish, "write_page"),

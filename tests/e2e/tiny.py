@@ -29,6 +29,7 @@ Release: {release}
 Summary: A small package
 License: MIT
 BuildArch: noarch
+{requires}
 %description
 It holds one file.
 {subpackages}
@@ -58,6 +59,7 @@ def build(
     content: str = "content",
     subpackages: Iterable[str] = (),
     changelog: str = "",
+    requires: str = "",
 ) -> BuiltRpms:
     """A source package and its binary packages, built below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +73,7 @@ def build(
             content=content,
             subpackages=more,
             changelog=changelog,
+            requires=f"Requires: {requires}" if requires else "",
         )
     )
     output = folder / "output"
