@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from backport.artifacts import Check, Verdict
 from backport.repository.advisories import Advisory, Reference
-from backport.repository.page import Build, Event, Page, render_build
+from backport.repository.page import Build, Event, Notice, Page, Tests, render_build
 
 NOW = datetime(2026, 11, 24, 4, 10, tzinfo=UTC)
 NASTY = "</code></td><script>alert(1)</script>\" onload='x'"
@@ -21,9 +21,17 @@ def example() -> Page:
         fingerprint="0123456789ABCDEF0123456789ABCDEF01234567", public_key="RPM-GPG-KEY-backport",
         generation="20261124T041000Z-0123456789ab", made=NOW,
         rows=tuple(map(render_build, BUILDS)), packages=6,
-        headline=("before: TLSv1.2, ECDHE-RSA-AES256-GCM-SHA384", "after: TLSv1.3, TLS_AES_256_GCM_SHA384"),
-        checks=_CHECKS, tested=NOW,
-        transcript="S: 220 mail.example.org ESMTP Exim 4.90_1\nC: EHLO client\nS: 250 STARTTLS\n",
+        notices=(Notice(time=NOW, title="Withdrawn: nginx 1-1", text="Hosts: dnf distro-sync nginx"),),
+        tests=(
+            Tests(
+                recipe="openssl", checks=_CHECKS, tested=NOW,
+                headline=(
+                    "before: TLSv1.2, ECDHE-RSA-AES256-GCM-SHA384", "after: TLSv1.3, TLS_AES_256_GCM_SHA384"
+                ),
+                transcript="S: 220 mail.example.org ESMTP Exim 4.90_1\nC: EHLO client\nS: 250 STARTTLS\n",
+            ),
+            Tests(recipe="hello", checks=_CHECKS[:1], tested=NOW, transcript="S: hello\n"),
+        ),
         advisories=(_ADVISORY,),
         history=(
             Event(time=NOW, action="publish", generation="20261124T041000Z-0123456789ab"),
@@ -47,14 +55,23 @@ def hostile(text: str = NASTY) -> Page:
     page = example()
     reference = Reference(kind="other", id=text, url=f"javascript:alert(1)//{text}")
     return replace(
-        page, summary=text, base_url=text, public_key=text, headline=(text, text), transcript=text * 3,
+        page, summary=text, base_url=text, public_key=text,
+        notices=(Notice(time=NOW, title=text, text=text),),
+        tests=tuple(
+            replace(
+                one, recipe=text, headline=(text, text), transcript=text * 3,
+                checks=tuple(
+                    replace(check, id=text, title=text, found=text, advice=text) for check in one.checks
+                ),
+            )
+            for one in page.tests
+        ),
         rows=tuple(
             render_build(
                 replace(one, name=text, evr=text, origin=text, source=text, packages=((text, text),))
             )
             for one in BUILDS
         ),
-        checks=tuple(replace(check, title=text, found=text, advice=text) for check in page.checks),
         advisories=(
             replace(_ADVISORY, id=text, title=text, description=text, references=(reference,)),
             replace(_ADVISORY, references=(replace(reference, url=f"https://example.org/{text}"),)),

@@ -41,6 +41,8 @@ _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}(\.\d+)?")
 _BESIDE = re.compile(
     r"\.(current|history\.jsonl|backport\.repo|mirrorlist[^.]*|index\.html|RPM-GPG-KEY-backport[^.]*)\."
 )
+_INSIDE = (".new-", ".old-", ".making-")
+"""How what is not whole is called in the folder of generations."""
 _LISTED = "`backport repo list` names those that are there"
 _DAMAGED = "restore it from a copy, or point `current` at an earlier generation"
 
@@ -388,7 +390,7 @@ class TargetFolder:
         """
         self.complete_switch(signing)
         removed = [file for file in self.path.glob(".*") if _is_leftover(file)]
-        removed += [path for path in self.generations.glob(".*") if path.name.startswith((".new-", ".old-"))]
+        removed += [path for path in self.generations.glob(".*") if path.name.startswith(_INSIDE)]
         known = self.history()
         current = self.current_id()
         if current and current != last_switch(known):

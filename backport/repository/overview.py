@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from backport.artifacts import Check, Verdict
 from backport.errors import PublishError
-from backport.evidence.intoto import TestResult
 from backport.evidence.store import NEWEST, age_of, test_results
 from backport.files import write_atomically
-from backport.repository.advisories import read_advisories
+from backport.repository.advisories import Advisory, read_advisories
 from backport.repository.builds import Rows, read_rows
 from backport.repository.contents import basearch
-from backport.repository.generations import Generation, TargetFolder
+from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.repository.history import SWITCHES
-from backport.repository.page import Event, Page, render_page
+from backport.repository.page import (
+    PROOF,
+    Entry,
+    Event,
+    Notice,
+    Page,
+    Tests,
+    render_index,
+    render_page,
+)
 from backport.target import Target
 
 PAGE = "index.html"
@@ -40,7 +50,33 @@ def write_page(folder: TargetFolder, target: Target, base_url: str) -> None:
     if record is None:
         path.unlink(missing_ok=True)
         return
-    text = render_page(overview(folder, record, target, base_url))
+    _write(path, render_page(overview(folder, record, target, base_url)))
+    write_index(folder.repository)
+
+
+def write_index(repository: Path) -> None:
+    """Write ``index.html`` into the repository folder: its targets in all channels.
+
+    One whose record cannot be read is left out. Raises OSError.
+    """
+    entries = []
+    for place in sorted({*repository.glob("*/generations"), *repository.glob("*/*/generations")}):
+        path = place.parent.relative_to(repository)
+        channel = STABLE if len(path.parts) == 1 else path.parts[0]
+        with suppress(PublishError):
+            if record := TargetFolder(path=place.parent, channel=channel).current_generation():
+                entries.append(
+                    Entry(
+                        target=path.name, channel=channel, path=path.as_posix(), changed=record.time,
+                        packages=record.packages,
+                    )
+                )  # fmt: skip
+    _write(
+        repository / PAGE, render_index(sorted(entries, key=lambda one: (one.target, one.channel != STABLE)))
+    )
+
+
+def _write(path: Path, text: str) -> None:
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text)
 
@@ -48,10 +84,9 @@ def write_page(folder: TargetFolder, target: Target, base_url: str) -> None:
 def overview(folder: TargetFolder, record: Generation, target: Target, base_url: str) -> Page:
     """What the page tells of a generation. Raises PublishError when it is damaged."""
     generation = folder.folder_of(record.id)
-    tested, result = next(iter(test_results(generation)), ("", None))
-    told = result.predicate if result else None
     repository = generation / basearch(target)
     builds = _rows(generation)
+    advisories = read_advisories(repository) if repository.is_dir() else ()
     return Page(
         target=target.name,
         summary=target.summary,
@@ -62,11 +97,9 @@ def overview(folder: TargetFolder, record: Generation, target: Target, base_url:
         made=record.time,
         rows=builds.rows,
         packages=builds.packages,
-        headline=told.headline if told else (),
-        checks=_checks(told),
-        tested=age_of(tested) if tested else None,
-        transcript=(told.transcript.text or "") if told and told.transcript else "",
-        advisories=read_advisories(repository) if repository.is_dir() else (),
+        notices=_notices(folder, advisories),
+        tests=tuple(_tests(folder, generation)),
+        advisories=advisories,
         history=_history(folder),
         evidence=tuple((name, _MEANINGS[name]) for name in NEWEST if (generation / name).exists()),
     )
@@ -79,8 +112,46 @@ def _rows(generation: Path) -> Rows:
         raise PublishError(f"{generation}: what is told of its builds is damaged: {problem}") from None
 
 
-def _checks(told: TestResult | None) -> tuple[Check, ...]:
-    return tuple(_check(data) for data in told.checks) if told else ()
+def _tests(folder: TargetFolder, generation: Path) -> Iterator[Tests]:
+    """What was tested last of each recipe's packages, the newest first."""
+    seen: set[str] = set()
+    for name, statement in test_results(generation):
+        told, tested = statement.predicate, age_of(name)
+        recipe = next((one.name or "" for one in told.configuration), "").removesuffix(".self_test")
+        if recipe in seen:
+            continue
+        seen.add(recipe)
+        yield Tests(
+            recipe=recipe, headline=told.headline, tested=tested,
+            checks=(*(_check(data) for data in told.checks), *_proof(folder, tested)),
+            transcript=(told.transcript.text or "") if told.transcript else "",
+        )  # fmt: skip
+
+
+def _proof(folder: TargetFolder, tested: datetime) -> Iterator[Check]:
+    """The checks of the first proof after packages were tested: it is theirs."""
+    proofs = (event for event in folder.history() if event.action == "proof" and event.time >= tested)
+    if proof := next(proofs, None):
+        for id_, title in PROOF.items():
+            yield Check(id=id_, title=title, verdict=Verdict.PASS, found=f"in {proof.generation}")
+
+
+def _notices(folder: TargetFolder, advisories: Sequence[Advisory]) -> tuple[Notice, ...]:
+    """That readers were led back, and what was taken back."""
+    found = [
+        Notice(time=one.issued, title=one.title, text=one.description)
+        for one in advisories
+        if one.is_withdrawal
+    ]
+    switches = [event for event in folder.history() if event.action in SWITCHES]
+    if switches and switches[-1].action == "rollback":
+        last = switches[-1]
+        text = (
+            f"Readers see {last.generation} again, not {last.before}. Hosts that have updated since then "
+            "keep what they have until dnf distro-sync."
+        )
+        found.append(Notice(time=last.time, title="Led back", text=text))
+    return tuple(sorted(found, key=lambda one: one.time, reverse=True))
 
 
 def _check(data: Mapping[str, Any]) -> Check:

@@ -17,6 +17,16 @@ import jinja2
 from backport.artifacts import Check, Verdict
 from backport.repository.advisories import Advisory
 
+PROOF = {
+    "publish.client-files": "A client gets the .repo file and the key",
+    "publish.install": "dnf installs the packages by HTTP with gpgcheck and repo_gpgcheck",
+    "publish.installed": "What is installed is what was tested and published",
+}
+"""The checks of the proof (see `backport.repository.proof`), of which each passed where one is recorded."""
+_GRAVEST = (Verdict.FAIL, Verdict.ERROR, Verdict.WARN, Verdict.SKIPPED)
+_GROUPS = {"gate": "gates", "publish": "a client's proof"}
+"""What groups of checks are called whose ids begin otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
@@ -46,6 +56,57 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something that whoever uses the repository is to know first."""
+
+    time: datetime
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tests:
+    """What was tested of one recipe's packages, and proven since."""
+
+    recipe: str
+    headline: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    tested: datetime | None = None
+    transcript: str = ""
+
+    @property
+    def told(self) -> tuple[Check, ...]:
+        """The checks that did not simply pass, the gravest first."""
+        order = list(_GRAVEST)
+        return tuple(
+            sorted(
+                (one for one in self.checks if one.verdict in order), key=lambda one: order.index(one.verdict)
+            )
+        )
+
+    @property
+    def passed(self) -> tuple[tuple[str, tuple[Check, ...]], ...]:
+        """The checks that passed, by what they are about, which their ids begin with."""
+        groups: dict[str, list[Check]] = {}
+        for one in self.checks:
+            if one.verdict is Verdict.PASS:
+                groups.setdefault(one.id.partition(".")[0], []).append(one)
+        return tuple((_GROUPS.get(name, name), tuple(group)) for name, group in groups.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One target in one channel, in the list of all that a repository has."""
+
+    target: str
+    channel: str
+    path: str
+    """Of its folder, relative to the repository's."""
+    changed: datetime
+    packages: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """Everything that the page tells. Paths are relative to the generation's folder."""
 
@@ -62,10 +123,10 @@ class Page:
     """What `render_build` gave for each build, in their order."""
     packages: int
     """How many binary packages there are, those for debugging left out."""
-    headline: tuple[str, ...] = ()
-    checks: tuple[Check, ...] = ()
-    tested: datetime | None = None
-    transcript: str = ""
+    notices: tuple[Notice, ...] = ()
+    """The newest first."""
+    tests: tuple[Tests, ...] = ()
+    """One for each recipe whose packages are here."""
     advisories: tuple[Advisory, ...] = ()
     history: tuple[Event, ...] = ()
     """The newest first."""
@@ -76,6 +137,11 @@ class Page:
 def render_page(page: Page) -> str:
     """The page's HTML."""
     return _environment().get_template("index.html.j2").render(page=page)
+
+
+def render_index(entries: Sequence[Entry]) -> str:
+    """The HTML of the list of targets and channels."""
+    return _environment().get_template("repository.html.j2").render(entries=entries)
 
 
 def render_build(build: Build) -> str:

@@ -18,6 +18,7 @@ from backport.artifacts import Check, PublishedRepo, Rpm, Verdict, is_for_debugg
 from backport.errors import PublishError
 from backport.progress import Progress, Silent
 from backport.repository.contents import basearch, path_of
+from backport.repository.page import PROOF
 from backport.repository.readers import MIRRORLIST, mirrorlist
 from backport.roots.dnf import expand_url
 from backport.roots.root import ExtraRepository, Root, clean_root
@@ -153,7 +154,7 @@ class _Client:
 
     def check_files(self) -> Check:
         """The .repo file and the key that it names, as a client gets them."""
-        title = "A client gets the .repo file and the key"
+        title = PROOF["publish.client-files"]
         expected = "both signature checks are on, the key is the signing key, `current` leads to the packages"
         try:
             self.repository = self._fetch_settings()
@@ -177,7 +178,7 @@ class _Client:
         assert self.repository is not None  # noqa: S101  # check_files passed
         packages = self.exhibit.packages
         log = self.folder / "proof.log"
-        title = "dnf installs the packages by HTTP with gpgcheck and repo_gpgcheck"
+        title = PROOF["publish.install"]
         names = [f"{rpm.nevra.name}-{rpm.nevra.evr}.{rpm.nevra.arch}" for rpm in packages]
         try:
             change = root.install if names else root.update
@@ -205,7 +206,7 @@ class _Client:
             or _identity(files[rpm.nevra])[:2] != _identity(rpm.path)[:2]
         ]
         return Check(
-            id="publish.installed", title="What is installed is what was tested and published",
+            id="publish.installed", title=PROOF["publish.installed"],
             verdict=Verdict.FAIL if missing else Verdict.PASS,
             expected="every package has the header that was tested, and the signature that was published",
             found=f"not so: {', '.join(missing)}" if missing else f"{len(packages)} packages do",

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from backport.artifacts import Check, Verdict
-from backport.repository.page import render_page
-from tests.page_data import NASTY, example, hostile
+from backport.repository.page import Entry, render_index, render_page
+from tests.page_data import NASTY, NOW, example, hostile
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
@@ -59,6 +59,39 @@ def test_everything_is_on_it() -> None:
         assert part in text
 
 
+def test_each_recipe_has_its_own_tests_and_transcript() -> None:
+    text = Outline(render_page(example())).text
+    openssl, hello = text.split("Recipe openssl")[1].split("Recipe hello")
+    assert "250 STARTTLS" in openssl
+    assert "S: hello" in hello
+
+
+def test_what_did_not_pass_comes_first_and_open_and_the_rest_is_folded() -> None:
+    page = render_page(example())
+    openssl = page.split("<code>openssl</code></h3>")[1].split("<code>hello</code></h3>")[0]
+    warned, skipped = openssl.index('verdict warn"'), openssl.index('verdict skipped"')
+    assert warned < skipped < openssl.index("<details>") < openssl.index('verdict pass"')
+    assert "<summary>starttls: 3 passed</summary>" in openssl
+
+
+def test_what_was_taken_back_is_told_before_all_else() -> None:
+    text = Outline(render_page(example())).text
+    assert text.index("Withdrawn: nginx") < text.index("Use it")
+    assert "curl --fail --location --output" in text
+
+
+def test_a_repository_lists_its_targets_and_channels() -> None:
+    entries = [
+        Entry(target="f28", channel="stable", path="f28", changed=NOW, packages=6),
+        Entry(target=NASTY, channel="testing", path=f"testing/{NASTY}", changed=NOW, packages=1),
+    ]
+    outline = Outline(render_index(entries))
+    assert "f28/" in outline.values("href")
+    assert NASTY in outline.text
+    assert "script" not in outline.tags
+    assert "Nothing is published here yet." in Outline(render_index([])).text
+
+
 def test_it_needs_no_script_and_loads_nothing() -> None:
     outline = Outline(render_page(example()))
     assert not {"script", "link", "img", "iframe", "form", "object"} & set(outline.tags)
@@ -73,7 +106,7 @@ def test_headings_and_tables_make_sense_to_those_who_hear_them() -> None:
     assert headings[0] == 1
     assert headings.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(headings))
-    assert outline.tags.count("table") == outline.tags.count("caption") == 3
+    assert outline.tags.count("table") == outline.tags.count("caption") == 6
     assert ("html", "lang", "en") in outline.attributes
     scopes = [value for tag, name, value in outline.attributes if (tag, name) == ("th", "scope")]
     assert len(scopes) == outline.tags.count("th")
@@ -104,8 +137,7 @@ def test_only_web_addresses_are_links() -> None:
 
 def test_an_empty_repository_says_so() -> None:
     page = replace(
-        example(), rows=(), packages=0, headline=(), checks=(), transcript="", advisories=(), history=(),
-        evidence=(),
+        example(), rows=(), packages=0, notices=(), tests=(), advisories=(), history=(), evidence=()
     )  # fmt: skip
     text = Outline(render_page(page)).text
     assert "There is no package here yet." in text
@@ -114,7 +146,8 @@ def test_an_empty_repository_says_so() -> None:
 
 def test_a_failed_check_brings_its_advice() -> None:
     check = Check(id="a", title="Fails", verdict=Verdict.FAIL, found="this", advice="do that")
-    text = Outline(render_page(replace(example(), checks=(check,)))).text
+    tests = (replace(example().tests[0], checks=(check,)),)
+    text = Outline(render_page(replace(example(), tests=tests))).text
     assert "1 check: 1 failed." in text
     assert "do that" in text
 
