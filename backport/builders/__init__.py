@@ -58,7 +58,8 @@ def choose_builder(
 ) -> Builder:
     """The wanted builder for the target; ``auto`` takes mock where it is installed.
 
-    ``on_failure`` gets the root of a build that failed, but for mock's, which mock itself can open.
+    ``on_failure`` gets the root of a build that failed, but for mock's: it stays, and the hint of the failure
+    has the command by which mock opens it.
 
     Raises HostError when the host lacks a program that the builder needs, or that the stages behind it need
     for their roots whichever builder it is.
@@ -69,7 +70,9 @@ def choose_builder(
     for program in ("dnf", "bwrap"):
         _require(program, hint="`backport doctor` names the packages that bring it")
     if with_mock:
-        return MockBuilder(target=target, cache=cache, settings=mock or Mock())
+        return MockBuilder(
+            target=target, cache=cache, settings=mock or Mock(), keep_root=on_failure is not None
+        )
     return ChrootBuilder(target=target, cache=cache, on_failure=on_failure)
 
 

@@ -14,6 +14,7 @@ import grp
 import hashlib
 import os
 import pwd
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -100,6 +101,8 @@ class MockBuilder:
     target: Target
     cache: Path
     settings: Mock = field(default_factory=Mock)
+    keep_root: bool = False
+    """Whether the root of a failed build stays until the next build for the target."""
     name: str = "mock"
 
     @property
@@ -136,7 +139,7 @@ class MockBuilder:
             )
             mock.make_folders()
             mock.sweep()
-            with mock.cleaned():
+            with mock.cleaned(keep=self.keep_root):
                 told, name = progress or Silent(), patched.source.rpm.nevra.name
                 try:
                     with told.following(f"making a root and packing {name} in it", workspace / "mock.log"):
@@ -146,6 +149,9 @@ class MockBuilder:
                         mock.rebuild()
                 except BackportError as problem:
                     problem.command = mock.keep_for_use_by_hand(candidates, published)
+                    if self.keep_root:
+                        opened = f"its root is open to you until the next build: {mock.entrance()}"
+                        problem.hint = f"{problem.hint}; {opened}" if problem.hint else opened
                     raise
                 mock.keep_logs()
                 origins = note_origins(
@@ -268,9 +274,19 @@ class _Mock:
         words: Words = self._packing(kept)
         for packed in self.folder.glob("*.src.rpm"):
             words = self._rebuilding(Path(shutil.copy(packed, kept)))
-        user = [f"{name}={value}" for name, value in sudo_environment(self.caller).items()]
-        command = ["env", *user, program(), *chosen, *self.patched.options.arguments(), *words]
-        return tuple(str(word) for word in command)
+        return self._by_hand(*chosen, *self.patched.options.arguments(), *words)
+
+    def entrance(self) -> str:
+        """The command that opens a shell in the root, by the configuration that is kept for use by hand."""
+        place = self.workspace / BY_HAND / "etc"
+        config = place / Path(self.chosen[-1]).name
+        extension = self.roots.extension(self.folder.name)
+        words = ("--configdir", place, "-r", config, "--uniqueext", extension, "--shell")
+        return shlex.join(self._by_hand(*words))
+
+    def _by_hand(self, *words: str | Path) -> tuple[str, ...]:
+        user = (f"{name}={value}" for name, value in sudo_environment(self.caller).items())
+        return ("env", *user, str(program()), *(str(word) for word in words))
 
     def version(self) -> str:
         """The version of mock."""
@@ -290,8 +306,10 @@ class _Mock:
             self._clean(folder)
 
     @contextlib.contextmanager
-    def cleaned(self) -> Iterator[None]:
+    def cleaned(self, *, keep: bool) -> Iterator[None]:
         """Keep the logs and remove the root, whatever state they are in, when the block is left.
+
+        With ``keep`` the root of a failure stays: the next sweep removes it.
 
         Raises BuildRootLocked when the root cannot be removed because something in it does not end.
         """
@@ -300,7 +318,10 @@ class _Mock:
         except BaseException as problem:
             self.keep_logs()
             try:
-                self._clean(self.folder.name)
+                if keep and isinstance(problem, BackportError):
+                    self.roots.end(self.folder.name)
+                else:
+                    self._clean(self.folder.name)
             except BuildRootLocked as held:
                 raise _besides(problem, held) from problem
             raise

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import pwd
+import shlex
 import shutil
 import signal
 import subprocess
@@ -306,6 +307,23 @@ def test_a_failed_build_can_be_done_again_by_the_command_that_is_told(
     assert (kept / "candidates/other.rpm").exists()
     for key in (line for line in call["config"].splitlines() if line.startswith("gpgkey=")):
         assert key.startswith(f"gpgkey={kept.as_uri()}/keys/")
+
+
+def test_the_root_of_a_failed_build_can_be_kept_until_the_next(stand_in: StandIn) -> None:
+    stand_in.plan(rebuild=10, build_log="+ make\n")
+    keeping = replace(stand_in, builder=replace(stand_in.builder, keep_root=True))
+    with pytest.raises(BuildError) as caught:
+        keeping.build()
+    assert "--clean" not in stand_in.calls[-1]["argv"]
+    [root] = stand_in.builder.settings.basedir.iterdir()
+    command = shlex.split((caught.value.hint or "").partition("until the next build: ")[2])
+    assert root.name == f"backport-f28-x86_64-{after(command, '--uniqueext')}"
+    assert after(command, "-r") == after(list(caught.value.command or ()), "-r")
+    assert command[-1] == "--shell"
+    shutil.rmtree(stand_in.folder / "hello")
+    stand_in.plan()
+    keeping.build()
+    assert list(stand_in.builder.settings.basedir.iterdir()) == []
 
 
 def test_a_source_package_that_cannot_be_packed_is_kept_as_spec_and_sources(stand_in: StandIn) -> None:
