@@ -86,7 +86,7 @@ def test_a_repository_lists_its_targets_and_channels() -> None:
         Entry(target=NASTY, channel="testing", path=f"testing/{NASTY}", changed=NOW, packages=1),
     ]
     outline = Outline(render_index(entries))
-    assert "f28/" in outline.values("href")
+    assert "f28/index.html" in outline.values("href")
     assert NASTY in outline.text
     assert "script" not in outline.tags
     assert "Nothing is published here yet." in Outline(render_index([])).text
