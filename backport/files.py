@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from backport.errors import BackportError
 
@@ -171,11 +171,11 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=parent, prefix=_MAKING))
     folder = making.with_name(f"{prefix}{making.name.removeprefix(_MAKING)}")
-    try:
-        with contextlib.closing(Hold(making, folder)):
+    with contextlib.closing(Hold(making, folder)):
+        try:
             yield folder
-    finally:
-        remove_tree(folder)
+        finally:
+            remove_tree(folder)
 
 
 class Hold:
@@ -219,7 +219,9 @@ def is_abandoned(folder: Path) -> bool:
 def remove_tree(folder: Path) -> None:
     """Remove a folder with everything in it, read-only folders too; a missing one is no error."""
 
-    def make_writable_and_retry(_function: object, name: str, _problem: object) -> None:
+    def make_writable_and_retry(_function: object, name: str, problem: tuple[Any, Any, Any]) -> None:
+        if isinstance(problem[1], FileNotFoundError):
+            return
         path = Path(name)
         path.parent.chmod(0o700)
         if path.is_dir() and not path.is_symlink():

@@ -6,9 +6,11 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backport import files
 from backport.errors import BuildRootLocked, PublishError
 from backport.files import digest_of, locked, named, remove_tree, scratch_folder, write_atomically
 
@@ -137,3 +139,35 @@ def test_a_scratch_folder_goes_however_the_work_ends(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), scratch_folder(tmp_path / "new", "work-") as folder:
         raise RuntimeError
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_scratch_folder_is_held_until_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever removes what killed processes left would remove it at the same time."""
+    original = files.remove_tree
+    seen: list[bool] = []
+
+    def look(folder: Path) -> None:
+        seen.append(files.is_abandoned(folder))
+        original(folder)
+
+    monkeypatch.setattr(files, "remove_tree", look)
+    with files.scratch_folder(tmp_path, "x-"):
+        pass
+    assert seen == [False]
+
+
+def test_what_is_gone_already_need_not_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("")
+    original = os.unlink
+
+    def vanish(*arguments: Any, **options: Any) -> None:
+        """Somebody else removes the whole folder at the same time."""
+        original(*arguments, **options)
+        folder.rmdir()
+        raise FileNotFoundError(str(folder))
+
+    monkeypatch.setattr(os, "unlink", vanish)
+    files.remove_tree(folder)
+    assert not folder.exists()
