@@ -223,7 +223,8 @@ def remove_tree(folder: Path) -> None:
         if isinstance(problem[1], FileNotFoundError):
             return
         path = Path(name)
-        path.parent.chmod(0o700)
+        if path != folder:
+            path.parent.chmod(0o700)
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o700)
             shutil.rmtree(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -171,3 +172,19 @@ def test_what_is_gone_already_need_not_be_removed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "unlink", vanish)
     files.remove_tree(folder)
     assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_removed_leaves_the_one_above_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = tmp_path / "above"
+    (above / "folder").mkdir(parents=True)
+    above.chmod(0o1777)
+
+    def refuse(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(OSError, match="busy"):
+        remove_tree(above / "folder")
+    assert above.stat().st_mode & 0o7777 == 0o1777
