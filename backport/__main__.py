@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+BINDINGS = {
+    "rpm": "python3-rpm",
+    "solv": "python3-solv",
+    "createrepo_c": "python3-createrepo_c (Debian: python3-createrepo-c)",
+    "koji": "python3-koji",
+}
+"""What the host's packages bring to Python."""
 NOBODY_READS = 141
 """Exit code where standard output was closed too early: a shell's for SIGPIPE, 128 + 13."""
 
@@ -50,11 +57,25 @@ def _run() -> int:
         return _told(problem)
     except OSError as problem:
         return _told(from_os(problem, HostError))
+    except ModuleNotFoundError as problem:
+        return _told(_missing(problem))
     except Exception as problem:
         what = f"unexpected {type(problem).__name__}: {problem}"
         again = shlex.join(["backport", "--debug", *sys.argv[1:]])
         return _told(BackportError(what, hint=f"tell backport's developers what this prints: {again}"))
     return 0
+
+
+def _missing(problem: ModuleNotFoundError) -> BackportError:
+    """Bindings that the host's packages bring, and pip does not; anything else is an error of our own."""
+    module = (problem.name or "").partition(".")[0]
+    package = BINDINGS.get(module)
+    if package is None:
+        return BackportError(f"unexpected ModuleNotFoundError: {problem}", hint="install backport again")
+    return HostError(
+        f"Python's bindings {module!r} are not installed for {sys.executable}",
+        hint=f"install {package}; a venv sees them only if made with --system-site-packages",
+    )
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:

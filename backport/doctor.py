@@ -23,7 +23,7 @@ from backport.seals import open_sealer, require_own
 from backport.settings import Key
 from backport.signing.key import show_key
 from backport.site import Koji, Signing, Site
-from backport.target import load_target
+from backport.target import load_targets
 
 GIB = 1024**3
 CACHE_BYTES = 8 * GIB
@@ -197,7 +197,7 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
     """All checks of this host for what ``site`` asks of it, in the order in which to mend things.
 
     ``offline`` leaves the hub alone. A hub that does not answer is a warning, since the host is not
-    to blame. Raises UsageError for a target that cannot be read.
+    to blame; nor is a target that cannot be read, as long as nothing uses it.
     """
     host = probes or Probes()
     family = _family(host.os_release())
@@ -209,8 +209,16 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
         *_folders(site, host),
         *_mock(site, host, family),
         *_keys(site, host, family),
+        *_targets(site),
         _hub(site, host, offline=offline),
     )
+
+
+def _targets(site: Site) -> Iterator[Check]:
+    """A warning for each target that cannot be read: it stops whatever is asked of it, and nothing else."""
+    for name, problem in load_targets(site.paths.targets)[1].items():
+        told = {"found": problem.message, "advice": problem.hint or "correct the file there"}
+        yield Check(id=f"target.{name}", title=f"{name} can be read", verdict=Verdict.WARN, **told)
 
 
 def _family(release: dict[str, str]) -> str:
@@ -463,8 +471,7 @@ def _sealing(site: Site, host: Probes) -> Check:
 
 def _pinned_keys(site: Site) -> dict[str, Key]:
     """Every key that a target names or the site adds, the site's in place of the targets' own."""
-    names = sorted(path.stem for path in site.paths.targets.glob("*.toml"))
-    targets = [load_target(site.paths.targets, name) for name in names]
+    targets = load_targets(site.paths.targets)[0]
     return {**{name: key for target in targets for name, key in target.keys.items()}, **site.keys}
 
 

@@ -17,6 +17,10 @@ SHOWN_EVIDENCE = 10
 """How many lines of evidence a terminal shows; a report has all."""
 
 
+BUSY = 75
+"""The exit code where another process holds what is needed (``EX_TEMPFAIL`` of sysexits.h)."""
+
+
 def harmless(text: str) -> str:
     r"""Text that does nothing to a terminal: what would is written out; lines, tabs and letters stay.
 
@@ -38,10 +42,11 @@ class Ending(BaseException):
 
     ``message`` says what failed and in which file or package, ``hint`` what to do about it,
     ``command`` is the argv that failed, ``sandboxed`` whether it means something only in a sandbox that was
-    made for it, ``log`` the file that holds the whole story, and ``evidence`` its telling lines.
+    made for it, ``log`` the file that holds the whole story, ``evidence`` its telling lines, and ``busy``
+    whether all that is wrong is that another process holds what is needed.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
     kind: ClassVar[str] = "error"
 
     def __init__(
@@ -53,9 +58,12 @@ class Ending(BaseException):
         sandboxed: bool = False,
         log: Path | None = None,
         evidence: Sequence[str] = (),
+        busy: bool = False,
     ) -> None:
         self.message = harmless(message)
         super().__init__(self.message)
+        if busy:
+            self.exit_code = BUSY
         self.hint = hint if hint is None else harmless(hint)
         self.command = command
         self.sandboxed = sandboxed
@@ -110,6 +118,7 @@ class BuildRootError(BuildError):
 class BuildRootLocked(BuildRootError):
     """Another process holds the build root."""
 
+    exit_code = BUSY
     kind = "build root locked"
 
 

@@ -154,6 +154,7 @@ def locked(path: Path, *, timeout: float, error: type[BackportError], what: str)
                     raise error(
                         f"{what}: another process (pid {holder}) holds {path}",
                         hint="wait until it has finished, then run the same command again",
+                        busy=True,
                     ) from None
                 time.sleep(0.1)
         stream.truncate(0)

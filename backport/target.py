@@ -80,6 +80,17 @@ def vendor_of(dist: str) -> str:
     return {"fc": "fedora", "el": "redhat"}.get(name, name)
 
 
+def load_targets(folder: Path) -> tuple[list[Target], dict[str, UsageError]]:
+    """Every target in ``folder`` that can be read, and what is wrong with the others, by name."""
+    found, wrong = [], {}
+    for name in sorted(path.stem for path in folder.glob("*.toml")):
+        try:
+            found.append(load_target(folder, name))
+        except UsageError as problem:
+            wrong[name] = problem
+    return found, wrong
+
+
 def load_target(folder: Path, name: str) -> Target:
     """The target ``name`` from ``folder``. Raises UsageError."""
     path = find_settings(folder, name, what="target")

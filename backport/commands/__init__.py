@@ -54,7 +54,7 @@ def _global_options(
         backport build openssl --target f28   fetch, patch, build, sign, self-test, publish
 
     Exit codes: 0 ok, 2 usage or recipe, 3 fetch, 4 patch, 5 build, 6 sign, 7 self-test, 8 publish,
-    9 the host lacks something, 130 interrupted.
+    9 the host lacks something, 75 another run is busy, 130 interrupted.
     """
     if debug:
         show_tracebacks()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -107,6 +109,25 @@ TranscriptOption = Annotated[
 ]
 
 
+def chosen(word: str, known: Sequence[str], *, what: str, listed: str) -> str:
+    """The one of ``known``, the newest first, that is meant: by its name, a beginning of it, or ``latest``.
+
+    Raises UsageError where that is none, or several; ``listed`` is the command that lists them.
+    """
+    from backport.settings import did_you_mean
+
+    fitting = [name for name in known if name == word] or [name for name in known if name.startswith(word)]
+    if word == "latest" and not fitting:
+        fitting = list(known[:1])
+    if len(fitting) == 1 and word:
+        return fitting[0]
+    if fitting:
+        raise UsageError(
+            f"{word!r} begins {len(fitting)} of the {what}s", hint=f"among them: {', '.join(fitting[:3])}"
+        )
+    raise UsageError(f"no {what} {word!r}{did_you_mean(word, known)}", hint=f"`{listed}` lists them")
+
+
 def write_result(path: Path, text: str) -> None:
     """Write a result to a file, or into what else is there, such as a pipe. Raises UsageError."""
     from backport.files import write_atomically
@@ -122,7 +143,12 @@ def write_result(path: Path, text: str) -> None:
 
 def print_json(data: object) -> None:
     """Print a result for machines."""
-    sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(data, indent=2, default=_as_text) + "\n")
+
+
+def _as_text(value: object) -> str:
+    """What JSON has no kind of its own for; a time as RFC 3339 has it, with its offset."""
+    return value.isoformat() if isinstance(value, datetime | date) else str(value)
 
 
 def verbosity(*, quiet: bool, verbose: bool) -> None:

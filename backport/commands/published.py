@@ -28,11 +28,23 @@ class Place:
         check_channel(channel, self.site)
         return TargetFolder.of(self.site.paths.repository, self.target.name, channel)
 
+    def id_of(self, generation: str) -> str:
+        """The id of the generation that is meant: by it, a beginning of it, or ``latest``.
+
+        Raises UsageError for none, or several.
+        """
+        from backport.commands.options import chosen
+        from backport.repository.changes import list_generations
+
+        known = [one.id for one in list_generations(self.folder)]
+        listed = f"backport repo list --target {self.target.name}"
+        return chosen(generation, known, what="generation", listed=listed)
+
     def generation(self, generation: str | None) -> Generation:
         """A generation's record; default: of the one that readers see. Raises PublishError."""
         from backport.errors import PublishError
 
-        record = self.folder.load(generation) if generation else self.folder.current_generation()
+        record = self.folder.load(self.id_of(generation)) if generation else self.folder.current_generation()
         if record is None:
             raise PublishError(
                 f"{self.folder.path}: nothing is published for {self.target.name}",

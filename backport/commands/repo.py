@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backport.commands import repo_changes
-from backport.commands.options import ChannelOption, ConfigOption, JsonOption, TargetOption, print_json
+from backport.commands.options import (
+    ChannelOption,
+    ConfigOption,
+    JsonOption,
+    TargetOption,
+    is_verbose,
+    print_json,
+)
 from backport.commands.published import place_of
 
 if TYPE_CHECKING:
@@ -63,6 +70,9 @@ def list_(
     found = list_generations(place_of(target, channel, config).folder)
     if as_json:
         print_json([asdict(one) for one in found])
+        return
+    if not found:
+        typer.echo(f"nothing is published for {target} in this channel")
         return
     rows = [
         (
@@ -287,5 +297,6 @@ def _show_generation(folder: TargetFolder, record: Generation) -> None:
     typer.echo(f"made {record.time:%Y-%m-%d %H:%M:%S} UTC by the run {record.run or '(unknown)'}")
     typer.echo(f"after {record.previous or 'none'}; signed by {record.fingerprint}")
     packages = packages_of(folder, record).values()
-    rows = [(str(rpm.nevra), rpm.path.rpartition("/")[0], rpm.sha256) for rpm in packages]
-    output().print(rows_table(("package", "repository", "sha256"), rows))
+    header = ("package", "repository", *(["sha256"] if is_verbose() else []))
+    rows = [(str(rpm.nevra), rpm.path.rpartition("/")[0], rpm.sha256)[: len(header)] for rpm in packages]
+    output().print(rows_table(header, rows))

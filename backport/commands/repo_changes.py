@@ -49,9 +49,13 @@ def rollback(
 
     place = place_of(target, channel, config)
     moved = lead_back(
-        place.folder, generation, target=place.target, base_url=place.site.url, signing=place.site.signing,
+        place.folder,
+        place.id_of(generation) if generation else None,
+        target=place.target,
+        base_url=place.site.url,
+        signing=place.site.signing,
         dry_run=dry_run,
-    )  # fmt: skip
+    )
     if as_json:
         print_json(asdict(moved))
         return

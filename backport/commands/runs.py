@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +19,9 @@ from backport.commands.options import (
     OnlyTargetOption,
     RecipeArgument,
     TargetOption,
+    chosen,
     debugging,
+    is_verbose,
     print_json,
 )
 
@@ -26,6 +29,19 @@ if TYPE_CHECKING:
     from backport.runs.report import RunReport
 
 app = typer.Typer()
+_LOOK = 1.0
+"""Seconds between looks at the logs of a run that is followed."""
+
+
+def _complete_run(incomplete: str) -> list[str]:
+    from backport.errors import BackportError
+    from backport.site import load_site
+
+    try:
+        names = _runs_in(load_site(None).paths.cache / "runs")
+    except BackportError:
+        return []
+    return [name for name in [*names, "latest"] if name.startswith(incomplete)]
 
 
 class UntilStage(StrEnum):
@@ -198,11 +214,12 @@ def fetch(
     if as_json:
         print_json([prepare.source_data(source) for source in originals])
         return
+    header = ("package", "file", *(["signed by", "sha256"] if is_verbose() else []))
     rows = [
-        (str(source.rpm.nevra), source.rpm.sha256, source.signing_key, str(source.rpm.path))
+        (str(source.rpm.nevra), str(source.rpm.path), source.signing_key, source.rpm.sha256)[: len(header)]
         for source in originals
     ]
-    output().print(rows_table(("package", "sha256", "signed by", "file"), rows))
+    output().print(rows_table(header, rows))
 
 
 @app.command()
@@ -226,8 +243,17 @@ def lock(recipe: RecipeArgument, target: OnlyTargetOption = None, config: Config
 @app.command()
 def log(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run's name, to show it whole.")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run to show whole: its name, a beginning of it, or latest.",
+            autocompletion=_complete_run,
+        ),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Show the logs of a run while it goes on; default: the latest."),
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many runs to list.")] = 20,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -238,22 +264,25 @@ def log(
     Examples:
         backport log
         backport log --limit 3 --json
+        backport log latest
+        backport log --follow
     """
     from itertools import islice
 
     from backport.commands.terminal import output, rows_table
-    from backport.errors import UsageError
     from backport.runs.history import past_runs
     from backport.runs.report import to_json
-    from backport.settings import did_you_mean
     from backport.site import load_site
 
-    reports = past_runs(load_site(config).paths.cache / "runs")
+    runs = load_site(config).paths.cache / "runs"
+    if follow:
+        _follow(runs, chosen(run or "latest", _runs_in(runs), what="run", listed="backport log"))
+        return
+    reports = past_runs(runs)
     if run is not None:
         known = {report.run: report for report in reports}
-        if run not in known:
-            raise UsageError(f"no run {run!r}{did_you_mean(run, known)}", hint="`backport log` lists them")
-        _show_run(known[run], as_json=as_json, explain=True)
+        name = chosen(run, list(known), what="run", listed="backport log")
+        _show_run(known[name], as_json=as_json, explain=True)
         return
     listed = list(islice(reports, limit))
     if as_json:
@@ -272,6 +301,35 @@ def log(
         for report in listed
     ]
     output().print(rows_table(("run", "outcome", "time", "failure"), rows))
+
+
+def _runs_in(runs: Path) -> list[str]:
+    """The runs that have a folder, also those that still go on, the newest first."""
+    return sorted((folder.name for folder in runs.glob("*Z-*") if folder.is_dir()), reverse=True)
+
+
+def _follow(runs: Path, name: str) -> None:
+    """Show what a run's logs hold and get, until it has its report or nobody is at it any more."""
+    from rich.text import Text
+
+    from backport.commands.terminal import output
+    from backport.progress import Follower
+    from backport.runs.history import REPORT, is_going_on
+
+    console, folder = output(), runs / name
+    followers: dict[Path, Follower] = {}
+    ended = False
+    while not ended:
+        ended = (folder / REPORT).exists() or not is_going_on(runs, name)
+        for log in sorted(folder.rglob("*.log")):
+            if log not in followers:
+                followers[log] = Follower(log)
+                console.print(Text(f"==> {log.relative_to(folder)} <==", style="bold"))
+            for line in followers[log].lines():
+                console.print(Text(line))
+        if not ended:
+            time.sleep(_LOOK)
+    typer.echo(f"{name} has ended: `backport log {name}` shows how", err=True)
 
 
 def _given(*options: tuple[str, str | Path | None]) -> Iterator[str]:

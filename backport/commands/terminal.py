@@ -58,6 +58,8 @@ _ROOM = 40
 """Columns that what was expected and found take at least, beside each other."""
 _SHORT = 25
 """Characters of a cell that is kept on one line: dates with their time are not to be broken."""
+_WHOLE = {"run", "generation", "package"}
+"""Columns of names that one copies: they are never broken."""
 _PIPE_WIDTH = 400
 """Columns where no terminal sets a limit: a pipe's reader wants whole words."""
 
@@ -215,8 +217,12 @@ class ChecksTable:
 
     checks: Sequence[Check]
 
-    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Segment]:
         """The table that fits the console."""
+        if _is_pipe(console, options):
+            rows = [(one.id, one.verdict, one.expected, _found(one)) for one in self.checks]
+            yield from _tabbed([("check", "verdict", "expected", "found"), *rows])
+            return
         longest = max((len(check.id) for check in self.checks), default=0)
         roomy = options.max_width - longest - len(" verdict    ") >= _ROOM
         yield self._beside() if roomy else self._below()
@@ -262,15 +268,41 @@ def _found(check: Check) -> str:
     return check.found if check.verdict is not Verdict.SKIPPED else check.advice
 
 
-def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+@dataclass(frozen=True)
+class RowsTable:
+    """Plain rows under a header: columns on a terminal, words between tabs and no padding in a pipe."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Segment]:
+        """The rows as they fit the console."""
+        if _is_pipe(console, options):
+            yield from _tabbed((self.header, *self.rows))
+            return
+        table = Table(box=None, pad_edge=False)
+        for number, title in enumerate(self.header):
+            whole = title in _WHOLE or all(len(row[number]) <= _SHORT for row in self.rows)
+            table.add_column(title, overflow="fold", no_wrap=whole)
+        for row in self.rows:
+            table.add_row(*(_cell(cell) for cell in row))
+        yield table
+
+
+def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> RowsTable:
     """Plain rows under a header; where there is no room for them, columns of long texts give way first."""
-    table, rows = Table(box=None, pad_edge=False), list(rows)
-    for number, title in enumerate(header):
-        short = all(len(row[number]) <= _SHORT for row in rows)
-        table.add_column(title, overflow="fold", no_wrap=short)
+    return RowsTable(header, list(rows))
+
+
+def _is_pipe(console: Console, options: ConsoleOptions) -> bool:
+    return not console.is_terminal and options.max_width >= _PIPE_WIDTH
+
+
+def _tabbed(rows: Iterable[Sequence[str]]) -> Iterator[Segment]:
+    """Rows without padding. rich makes blanks of the tabs in a Text, not of those in a segment."""
     for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
-    return table
+        cells = (harmless(cell).replace("\t", " ").replace("\n", " ") for cell in row)
+        yield Segment("\t".join(cells) + "\n")
 
 
 def _size(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import tempfile
 import time
 import traceback
@@ -223,6 +224,19 @@ class Recorder:
             replay=self._replay or None,
             evidence=ending.evidence,
         )
+
+
+def is_going_on(runs: Path, name: str) -> bool:
+    """Whether a process holds the lock of a run's recipe and target. Raises OSError."""
+    guard = runs / f".{name.partition('Z-')[2]}.lock"
+    if not guard.is_file():
+        return False
+    with guard.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def past_runs(runs: Path) -> Iterator[RunReport]:

@@ -375,7 +375,7 @@ def test_two_runs_of_one_recipe_do_not_meet(fresh: Bench) -> None:
     ) as one:
         _wait_for(fresh.folder / "cache" / "runs" / ".hello-f28.lock")
         result, report = fresh.build()
-        assert result.code == 5
+        assert result.code == 75
         assert "another process" in result.errors
         assert (report["outcome"], Path(report["folder"], "junit.xml").is_file()) == ("failed", True)
         assert one.wait(300) == 0

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,13 @@ from typer.testing import CliRunner
 from backport import __version__
 from backport.__main__ import NOBODY_READS, main
 from backport.commands import app
-from backport.commands.options import verbosity
+from backport.commands.options import chosen, print_json, verbosity
 from backport.commands.terminal import TerminalProgress
 from backport.errors import (
+    BUSY,
     BackportError,
     BuildError,
+    BuildRootLocked,
     Ending,
     FetchError,
     HostError,
@@ -28,8 +32,12 @@ from backport.errors import (
     SignError,
     UsageError,
 )
-from backport.runs.history import Recorder
+from backport.files import locked
+from backport.recipe import load_recipe
+from backport.runs.history import Recorder, is_going_on
 from backport.runs.job import load_job
+from backport.site import Site, apply_site
+from backport.target import load_target
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -301,3 +309,72 @@ def test_quiet_shows_no_progress_and_verbose_names_the_site_file(
     assert (shown.stdout, shown.stderr) == ("no runs yet\n", "")
     refused = CliRunner().invoke(app, ["log", "-q", "-v"])
     assert isinstance(refused.exception, UsageError)
+
+
+def test_of_runs_and_generations_a_beginning_or_latest_will_do() -> None:
+    known = ["20261124T2-b", "20261124T1-a", "20261123T9-a"]
+    for word, name in (("latest", known[0]), ("20261124T1", known[1]), ("20261123", known[2])):
+        assert chosen(word, known, what="run", listed="backport log") == name
+    for word, reason in (("20261124", "begins 2 of the runs"), ("2025", "no run '2025'"), ("", "begins 3")):
+        with pytest.raises(UsageError, match=reason) as caught:
+            chosen(word, known, what="run", listed="backport log")
+        assert caught.value.hint
+    with pytest.raises(UsageError, match="no run 'latest'"):
+        chosen("latest", [], what="run", listed="backport log")
+
+
+def test_a_run_is_followed_until_it_ends(tmp_path: Path) -> None:
+    site, run = tmp_path / "backport.toml", tmp_path / "runs/20261124T041000.000000Z-hello-f28"
+    site.write_text(f'[paths]\ncache = "{tmp_path}"\n')
+    (run / "build").mkdir(parents=True)
+    (run / "build/build.log").write_text("+ make\n\x1b[31mred\n")
+    guard = tmp_path / "runs/.hello-f28.lock"
+    for words in ([], ["latest"], ["2026"]):
+        shown = CliRunner().invoke(app, ["log", *words, "--follow", "-c", str(site)])
+        assert shown.exit_code == 0
+        assert "==> build/build.log <==\n+ make\n" in shown.stdout
+        assert "\x1b" not in shown.stdout
+        assert "has ended" in shown.stderr
+    with locked(guard, timeout=0, error=UsageError, what="x"):
+        assert is_going_on(tmp_path / "runs", run.name)
+    assert not is_going_on(tmp_path / "runs", run.name)
+
+
+def test_whoever_is_busy_is_told_by_one_exit_code(tmp_path: Path) -> None:
+    for error in (PublishError, FetchError, BuildError):
+        with (
+            locked(tmp_path / "lock", timeout=0, error=error, what="x"),
+            pytest.raises(error) as caught,
+            locked(tmp_path / "lock", timeout=0, error=error, what="x"),
+        ):
+            pass
+        assert caught.value.exit_code == BUSY
+    assert BuildRootLocked("x").exit_code == BUSY
+    assert PublishError("x").exit_code == 8
+
+
+def test_bindings_that_a_venv_does_not_see_are_told_with_their_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'rpm'", name="rpm")
+
+    monkeypatch.setattr("backport.__main__.app", fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 9
+    assert "install python3-rpm; a venv sees them only if made with" in capsys.readouterr().err
+
+
+def test_times_in_json_are_as_rfc_3339_has_them(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"at": datetime(2026, 11, 24, 4, 10, tzinfo=UTC), "in": Path("/x")})
+    assert json.loads(capsys.readouterr().out) == {"at": "2026-11-24T04:10:00+00:00", "in": "/x"}
+
+
+def test_the_readme_s_recipe_is_one(tmp_path: Path) -> None:
+    text = README.partition("## Add a recipe")[2].partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "nginx.toml").write_text(text)
+    recipe = load_recipe(tmp_path, "nginx")
+    target = load_target(ROOT / "mock-configs", recipe.targets[0])
+    assert apply_site(recipe, target, Site())[0].packages["nginx"].nvr.endswith(".fc29")
+    assert recipe.source.tag.startswith("f29")

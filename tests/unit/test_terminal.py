@@ -169,3 +169,12 @@ def test_nothing_that_is_quoted_acts_on_the_terminal(capsys: pytest.CaptureFixtu
     assert "a\\x1b[31mb\\u202e" in told.out
     assert "c\\x1b]0;title\\x07d" in told.out
     assert "e\\x1b[2Jf" in told.err
+
+
+def test_names_are_never_broken_and_a_pipe_gets_no_padding(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a-very-long-package-name-with-words-1:1.2.3-4.fc28.bp1.x86_64"
+    target, shown = console(width=80)
+    target.print(rows_table(("package", "repository"), [(name, "x" * 120)]))
+    assert name in shown.getvalue()
+    output().print(rows_table(("package", "at"), [("a", "b\tc"), ("longer", "")]))
+    assert capsys.readouterr().out == "package\tat\na\tb c\nlonger\t\n"
