@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFlo
 
 from backport.artifacts import Check, Verdict
 from backport.maillog.tally import Direction, Tls
+from backport.probe.clients import Fate
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """The dialect of the schemas (JSON Schema, draft 2020-12)."""
@@ -108,6 +109,18 @@ class CertificatePart(Part):
     """The subject alternative names: DNS names, then addresses."""
 
 
+class ClientPart(Part):
+    """A client of some years, and what it would get: computed from what was seen."""
+
+    client: str
+    fate: Fate
+    """`not known` where what was seen does not tell."""
+    protocol: str
+    cipher: str
+    """One that the server was seen to choose, and that the client has; empty where there is none."""
+    reason: str
+
+
 class ProbeDocument(ExaminationDocument):
     """What `backport probe --json` prints."""
 
@@ -118,6 +131,8 @@ class ProbeDocument(ExaminationDocument):
     """Null where the default client got none."""
     certificates: tuple[CertificatePart, ...]
     """In the order in which they were sent."""
+    clients: tuple[ClientPart, ...]
+    """Who can still talk to the server; empty where no handshake works."""
     checks: tuple[CheckPart, ...]
     transcript: tuple[str, ...]
     """Its lines: every connection under its heading, times in seconds since each one's beginning."""

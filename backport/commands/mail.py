@@ -202,6 +202,13 @@ def selftest(
     raise typer.Exit(0 if examined.passed else 7)
 
 
+class TranscriptStyle(StrEnum):
+    """How a transcript is written."""
+
+    COMPACT = "compact"
+    CHECKTLS = "checktls"
+
+
 @app.command()
 def probe(
     server: Annotated[
@@ -230,6 +237,10 @@ def probe(
             "--revocation/--no-revocation", help="Ask lists and responders that certificates point to."
         ),
     ] = True,
+    style: Annotated[
+        TranscriptStyle,
+        typer.Option(help="The transcript's form; checktls: each line of a reply by itself, names in full."),
+    ] = TranscriptStyle.COMPACT,
     all_addresses: Annotated[
         bool, typer.Option("--all-addresses", help="Examine each address of the name, not the first alone.")
     ] = False,
@@ -256,6 +267,7 @@ def probe(
     """
     from backport.commands.probe_input import Request
     from backport.commands.probe_view import as_document, as_junit, run, show
+    from backport.probe.transcript import Style
 
     probed = run(
         Request(
@@ -268,6 +280,7 @@ def probe(
             staple=staple,
             revocation=revocation,
             helo=helo,
+            style=Style(style),
             timeout=timeout,
         ),
         all_addresses=all_addresses,

@@ -13,6 +13,7 @@ from backport.probe import Expectation, Subject
 from backport.probe.addresses import Place, connect, host_and_port, host_name, is_address
 from backport.probe.revocation import load_crls
 from backport.probe.tls import PROTOCOLS, suites
+from backport.probe.transcript import Style
 from backport.probe.web import Web
 from backport.settings import did_you_mean
 
@@ -33,6 +34,7 @@ class Request:
     staple: bool = False
     revocation: bool = True
     helo: str | None = None
+    style: Style = Style.COMPACT
     timeout: float = 60
 
     def place(self) -> Place:
@@ -54,6 +56,7 @@ class Request:
             crls=lists(self.crl) if self.crl else (),
             direct_tls=self.direct_tls,
             staple=self.staple,
+            style=self.style,
             web=Web(connect=connect, private=private) if self.revocation else None,
             timeout=self.timeout,
         )

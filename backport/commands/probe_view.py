@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -13,7 +13,14 @@ from rich.text import Text
 
 from backport import __version__
 from backport.artifacts import Check, Verdict
-from backport.commands.documents import CertificatePart, CheckPart, ProbeDocument, ServerPart, SessionPart
+from backport.commands.documents import (
+    CertificatePart,
+    CheckPart,
+    ClientPart,
+    ProbeDocument,
+    ServerPart,
+    SessionPart,
+)
 from backport.commands.probe_input import Request
 from backport.commands.terminal import checks_table, output
 from backport.probe import Report, Subject, examine
@@ -93,6 +100,11 @@ def show(probe: Probe) -> None:
         console.print(Text(f"{probe.host} is {', '.join(probe.addresses)}; examined: {probe.address}\n"))
     console.print(Text(probe.report.transcript))
     console.print(checks_table(told(probe.report.checks)))
+    if probe.report.clients:
+        console.print(Text("\nWho can still talk to it, by what was seen:"))
+        for row in probe.report.clients:
+            words = f"{row.fate.value} {row.protocol} {row.cipher}".strip()
+            console.print(Text(f"  {row.client:<30} {words}{f' ({row.reason})' if row.reason else ''}"))
     for line in advice_lines(probe.report.checks):
         console.print(Text(line))
     console.print(Text(probe.summary(), style="bold green" if probe.passed else "bold red"))
@@ -131,6 +143,7 @@ def as_document(probe: Probe) -> ProbeDocument:
         connections=probe.report.connections,
         session=_session(session) if session else None,
         certificates=tuple(map(certificate_part, session.chain)) if session else (),
+        clients=tuple(ClientPart(**asdict(row)) for row in probe.report.clients),
         checks=CheckPart.of(probe.report.checks),
         transcript=tuple(probe.report.transcript.splitlines()),
     )

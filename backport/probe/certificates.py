@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from cryptography import x509
 
 from backport.probe.tls import Session, VerifyError
+from backport.probe.transcript import Style
 
 VERIFY_ERRORS = {
     2: "issuer's certificate is not in the chain",
@@ -92,7 +93,9 @@ def explain(error: VerifyError) -> str:
     return f"certificate {error.depth + 1} ({error.subject}): {words} (verify code {error.code})"
 
 
-def describe(session: Session, host: str | None, revocation: Sequence[str] = ()) -> Iterator[str]:
+def describe(
+    session: Session, host: str | None, revocation: Sequence[str] = (), *, style: Style = Style.COMPACT
+) -> Iterator[str]:
     """The handshake and every certificate as sent, in lines for the transcript.
 
     ``revocation`` is what is known about the leaf's.
@@ -107,7 +110,7 @@ def describe(session: Session, host: str | None, revocation: Sequence[str] = ())
             if number == 1 and host is not None:
                 yield _names_against(host, certificate)
             yield from revocation if number == 1 else ()
-            yield _identity(certificate)
+            yield from _in_full(certificate) if style is Style.CHECKTLS else (_identity(certificate),)
         except Exception as problem:  # noqa: BLE001  # a hostile certificate may make the parser raise anything
             yield f"cannot be read: {problem}"
     yield from session.unreadable
@@ -136,6 +139,21 @@ def _listed(certificate: x509.Certificate) -> str:
 def _common_name(certificate: x509.Certificate) -> str:
     found = certificate.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)
     return str(found[0].value) if found else "no CN"
+
+
+def _in_full(certificate: x509.Certificate) -> Iterator[str]:
+    """Dates, serial and names as CheckTLS and ``openssl x509 -nameopt compat`` write them."""
+    serial = f"{certificate.serial_number:x}"
+    octets = serial.zfill(len(serial) + len(serial) % 2)
+    yield f"Not Valid Before: {certificate.not_valid_before_utc:%b %e %H:%M:%S %Y GMT}"
+    yield f"Not Valid After: {certificate.not_valid_after_utc:%b %e %H:%M:%S %Y GMT}"
+    yield f"serialNumber={':'.join(re.findall('..', octets))}"
+    yield f"subject= {_with_slashes(certificate.subject)}"
+    yield f"issuer= {_with_slashes(certificate.issuer)}"
+
+
+def _with_slashes(name: x509.Name) -> str:
+    return "".join(f"/{part.rfc4514_attribute_name}={part.value!s}" for part in name)
 
 
 def _identity(certificate: x509.Certificate) -> str:

@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from backport.artifacts import Check
-from backport.probe import certificate_checks, legacy, transport
+from backport.artifacts import Check, Verdict
+from backport.probe import certificate_checks, clients, legacy, transport
 from backport.probe.certificates import describe, summarize
 from backport.probe.errors import Closed, Deadline, HandshakeFailed, NoAnswer
 from backport.probe.hello import PROTOCOL_VERSION, SSL3, TLS1, TLS1_1, VERSION_NAMES, Answer
@@ -36,7 +36,7 @@ from backport.probe.smtp import Contact, Greeting, Stage, ask, inject, meet
 from backport.probe.software import in_its_words, software_of
 from backport.probe.suites import name_of
 from backport.probe.tls import Offer, Session, knows_group, read_certificates, verified
-from backport.probe.transcript import Transcript
+from backport.probe.transcript import Style, Transcript
 from backport.probe.transport import HYBRID, Expectation
 from backport.probe.web import Web
 from backport.probe.wire import Dial
@@ -68,6 +68,8 @@ class Subject:
     direct_tls: bool = False
     staple: bool = False
     """Whether an OCSP response must be stapled; a certificate may demand it all the same (RFC 7633)."""
+    style: Style = Style.COMPACT
+    """How the transcript is written."""
     web: Web | None = None
     """How revocation lists and OCSP responders are reached; None leaves them out."""
     connections: int | None = CONNECTIONS
@@ -94,6 +96,8 @@ class Report:
     connections: int
     answers: tuple[Answer, ...] = ()
     """What the server chose for old clients."""
+    clients: tuple[clients.Row, ...] = ()
+    """Who can still talk to it; none where no handshake works."""
 
 
 def plan(*, direct_tls: bool = False) -> dict[str, str]:
@@ -124,9 +128,10 @@ class _Examination:
         self._known = legacy.Known(servername=subject.servername)
         self._deadline = Deadline(subject.timeout)
         self._pages: list[tuple[str, Transcript]] = []
+        self._session: Session | None = None
 
     def report(self) -> Report:
-        transcript = Transcript()
+        transcript = Transcript(style=self._subject.style)
         self._pages.append(("a default client", transcript))
         first = self._meet(Offer(), transcript)
         ledger = self._ledger
@@ -147,11 +152,36 @@ class _Examination:
             transcript="\n".join(f"{title}\n{page.text()}" for title, page in self._pages),
             connections=len(self._pages),
             answers=tuple(self._known.answers),
+            clients=self._clients(first),
         )
+
+    def _clients(self, first: Contact) -> tuple[clients.Row, ...]:
+        """Who can still talk to the server, by what was seen of it."""
+        known, ledger = self._known, self._ledger
+        if not known.speaks or not self._session:
+            return ()
+        refused = {
+            version
+            for version in transport.OLD_PROTOCOLS
+            if ledger.verdict(transport.refusal_id(version)) is Verdict.PASS
+        }
+        if ledger.verdict(legacy.SERVES) is Verdict.WARN:
+            refused.add("TLSv1.2")
+        if not first.session or first.session.protocol != transport.BEST:
+            refused.add(transport.BEST)
+        what = clients.seen(
+            self._session,
+            known.answers,
+            frozenset(refused),
+            missing=ledger.verdict(certificate_checks.INTERMEDIATES) is Verdict.FAIL,
+            trusted=ledger.verdict(certificate_checks.TRUST) is not Verdict.FAIL,
+        )
+        return tuple(clients.table(what))
 
     def _judge_session(self, contact: Contact, session: Session) -> None:
         """Everything that one session, that of the first client that got any, shows by itself."""
         ledger, subject, known = self._ledger, self._subject, self._known
+        self._session = session
         ledger.record("transport.protocol", transport.protocol(session, subject.expectation))
         ledger.record("transport.cipher", transport.cipher(session, subject.expectation))
         ledger.record(GROUP, transport.key_exchange(session, offered=knows_group(HYBRID)))
@@ -163,7 +193,7 @@ class _Examination:
             now=dt.datetime.now(dt.UTC),
         )
         lines = list(certificate_checks.judge(ledger, session, inquiry))
-        contact.details[:] = describe(session, subject.host, lines)
+        contact.details[:] = describe(session, subject.host, lines, style=subject.style)
         if session.chain:
             known.leaf = session.chain[0].public_bytes(serialization.Encoding.DER)
             known.leaf_is_ecdsa = _is_ecdsa(session.chain[0])
@@ -274,7 +304,8 @@ class _Examination:
         return contact
 
     def _outcome(self, question: Question) -> tuple[Contact, Transcript]:
-        transcript, subject = Transcript(), self._subject
+        subject = self._subject
+        transcript = Transcript(style=subject.style)
         greeting = Greeting(helo=subject.helo, direct_tls=subject.direct_tls)
         if question.hello:
             deadline = self._deadline.at_most(subject.timeout * _SHARE)

@@ -115,6 +115,11 @@ class Ledger:
         """Whether the check has come to something."""
         return check_id in self._checks
 
+    def verdict(self, check_id: str) -> Verdict | None:
+        """What the check has come to so far."""
+        check = self._checks.get(check_id)
+        return check.verdict if check else None
+
     def has_error(self, check_id: str) -> bool:
         """Whether the check could not be done."""
         check = self._checks.get(check_id)

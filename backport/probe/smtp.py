@@ -333,7 +333,7 @@ def _secure(contact: Contact, client: SmtpClient, offer: Offer, transcript: Tran
     contact.stage = Stage.HANDSHAKE
     contact.session = client.start_tls(offer)
     contact.details = transcript.note(
-        "Connection converted to SSL", describe(contact.session, offer.servername)
+        "Connection converted to SSL", describe(contact.session, offer.servername, style=transcript.style)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
 
 LINE_LIMIT = 400
 """Characters kept of one line; a server's answer may be hostile."""
@@ -13,13 +14,22 @@ REPLY_LIMIT = 2000
 _INDENT = " " * 10
 
 
+class Style(StrEnum):
+    """How a transcript is written."""
+
+    COMPACT = "compact"
+    CHECKTLS = "checktls"
+    """Like the page of CheckTLS's test of a receiver: each line of a reply by itself."""
+
+
 class Transcript:
     """What was said, when: seconds since the connection was begun, to the millisecond.
 
     A line that the server sent is shown with everything unprintable escaped.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, style: Style = Style.COMPACT) -> None:
+        self.style = style
         self._clock = clock
         self._begin = clock()
         self._entries: list[tuple[str, list[str]]] = []
@@ -35,10 +45,15 @@ class Transcript:
 
     def sent(self, line: str) -> None:
         """A command of ours, without its line end."""
-        self.note(f"--> {line}")
+        self.note(f" --> {line}" if self.style is Style.CHECKTLS else f"--> {line}")
 
     def received(self, lines: Sequence[str]) -> None:
         """A whole reply of the server's, its lines without their ends: one after the other, with slashes."""
+        if self.style is Style.CHECKTLS:
+            self.note(
+                f"<--  {printable(lines[0])}", [f"     {line}" for line in lines[1:]], limit=REPLY_LIMIT
+            )
+            return
         self.note(f"<-- {' / '.join(map(printable, lines))}", limit=REPLY_LIMIT)
 
     def text(self) -> str:

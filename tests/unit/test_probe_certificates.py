@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -8,6 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from backport.probe.certificates import describe, dns_names, explain, host_matches, is_named
 from backport.probe.tls import Session, VerifyError
+from backport.probe.transcript import Style
 from backport.selftest.authority import Authority, Identity, Services
 
 
@@ -132,3 +135,14 @@ def test_description_has_every_certificate_and_the_complaint_beside_its_own(
         "| DNS:*.mx.example.org)"
     ) in lines
     assert any("NOT VERIFIED" in line for line in describe(session, "other.org"))
+
+
+def test_the_form_of_checktls_has_serial_and_names_as_openssl_writes_them() -> None:
+    leaf = Authority.create("lab").issue(["mail.example.org"]).certificate
+    session = Session(protocol="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", chain=(leaf,), errors=())
+    lines = list(describe(session, "mail.example.org", style=Style.CHECKTLS))
+    assert "subject= /CN=mail.example.org" in lines
+    assert "issuer= /CN=lab intermediate" in lines
+    (serial,) = (line for line in lines if line.startswith("serialNumber="))
+    assert int(serial.removeprefix("serialNumber=").replace(":", ""), 16) == leaf.serial_number
+    assert re.fullmatch(r"serialNumber=([0-9a-f]{2}:)*[0-9a-f]{2}", serial)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from backport.probe.transcript import Transcript, printable
+from backport.probe.transcript import Style, Transcript, printable
 
 
 def test_lines_carry_the_time_since_connecting() -> None:
@@ -35,3 +35,15 @@ def test_a_reply_of_many_lines_stays_one_line_of_bounded_length() -> None:
 def test_printable_cuts_to_the_limit() -> None:
     assert printable("abcdef", limit=6) == "abcdef"
     assert printable("abcdefg", limit=6) == "abcde…"
+
+
+def test_the_form_of_checktls_has_each_line_of_a_reply_by_itself() -> None:
+    transcript = Transcript(clock=lambda: 0.0, style=Style.CHECKTLS)
+    transcript.sent("EHLO client.example")
+    transcript.received(["250-mx.example.org", "250-SIZE 1000", "250 STARTTLS"])
+    assert transcript.text() == (
+        "[000.000]  --> EHLO client.example\n"
+        "[000.000] <--  250-mx.example.org\n"
+        "               250-SIZE 1000\n"
+        "               250 STARTTLS\n"
+    )
