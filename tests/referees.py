@@ -100,8 +100,8 @@ def sslyze(program: Path, farm: Farm, port: int) -> Findings:
     suites = [suite for version in versions if version for suite in version["accepted_cipher_suites"]]
     names = [suite["cipher_suite"]["name"] for suite in suites]
     found["weak"] = any(word in name for name in names for word in _WEAK_WORDS) if any(versions) else None
-    if certificates := results.get("certificate_info"):
-        paths = certificates["certificate_deployments"][0]["path_validation_results"]
+    for deployment in (results.get("certificate_info") or {}).get("certificate_deployments", [])[:1]:
+        paths = deployment["path_validation_results"]
         own = [path for path in paths if path["trust_store"]["name"] == "Supplied CA file"]
         found["certificate"] = not own[0]["was_validation_successful"] if own else None
     return found

@@ -202,6 +202,15 @@ def selftest(
     raise typer.Exit(0 if examined.passed else 7)
 
 
+class ProbeProfile(StrEnum):
+    """The recommendations that a server can be held against."""
+
+    MODERN = "modern"
+    INTERMEDIATE = "intermediate"
+    NCSC_2025 = "ncsc-2025"
+    BCP195 = "bcp195"
+
+
 class TranscriptStyle(StrEnum):
     """How a transcript is written."""
 
@@ -237,6 +246,10 @@ def probe(
             "--revocation/--no-revocation", help="Ask lists and responders that certificates point to."
         ),
     ] = True,
+    profile: Annotated[
+        ProbeProfile | None,
+        typer.Option(help="Hold the server against a recommendation; each verdict tells its paragraph."),
+    ] = None,
     style: Annotated[
         TranscriptStyle,
         typer.Option(help="The transcript's form; checktls: each line of a reply by itself, names in full."),
@@ -267,6 +280,7 @@ def probe(
     """
     from backport.commands.probe_input import Request
     from backport.commands.probe_view import as_document, as_junit, run, show
+    from backport.probe.profiles import Profile
     from backport.probe.transcript import Style
 
     probed = run(
@@ -281,6 +295,7 @@ def probe(
             revocation=revocation,
             helo=helo,
             style=Style(style),
+            profile=Profile(profile) if profile else None,
             timeout=timeout,
         ),
         all_addresses=all_addresses,

@@ -11,6 +11,7 @@ from cryptography import x509
 from backport.errors import UsageError
 from backport.probe import Expectation, Subject
 from backport.probe.addresses import Place, connect, host_and_port, host_name, is_address
+from backport.probe.profiles import Profile
 from backport.probe.revocation import load_crls
 from backport.probe.tls import PROTOCOLS, suites
 from backport.probe.transcript import Style
@@ -35,6 +36,7 @@ class Request:
     revocation: bool = True
     helo: str | None = None
     style: Style = Style.COMPACT
+    profile: Profile | None = None
     timeout: float = 60
 
     def place(self) -> Place:

@@ -26,6 +26,7 @@ from backport.commands.terminal import checks_table, output
 from backport.probe import Report, Subject, examine
 from backport.probe.addresses import Place
 from backport.probe.certificates import san_names
+from backport.probe.profiles import Profile, held_against
 from backport.probe.tls import Session
 from backport.probe.transcript import printable
 from backport.runs.report import junit_document, tally
@@ -74,12 +75,15 @@ def run(request: Request, *, all_addresses: bool = False) -> list[Probe]:
     place = request.place()
     subject = request.subject(place)
     places = place.each() if all_addresses else [place]
-    return [_probe(one, replace(subject, dial=one)) for one in places]
+    return [_probe(one, replace(subject, dial=one), request.profile) for one in places]
 
 
-def _probe(place: Place, subject: Subject) -> Probe:
+def _probe(place: Place, subject: Subject, profile: Profile | None) -> Probe:
     started, begin = datetime.now(UTC), time.monotonic()
     report = examine(subject)
+    if profile:
+        checks = held_against(report.checks, profile, opportunistic=not subject.direct_tls)
+        report = replace(report, checks=checks)
     return Probe(
         host=place.host,
         port=place.port,

@@ -35,7 +35,7 @@ WEAK_SUITES = "transport.weak-suites"
 DHE = "transport.dhe-group"
 SECOND = "certificate.second"
 DHE_BITS = 2048
-"""Bits of a finite field that are enough (RFC 9325 section 4.4)."""
+"""Bits of a finite field that are enough (RFC 9325 section 4.5)."""
 
 TITLES = {
     **{
