@@ -202,6 +202,8 @@ class _Examination:
         """What is urgent, and what is asked where connections are left."""
         urgent = self._first_questions(first)
         later = list(later_questions(self._ledger, first, self._subject.expectation))
+        if first.session and first.session.protocol == transport.BEST and not knows_group(HYBRID):
+            later.insert(0, legacy.hybrid_question(self._known, first.session))
         ssl2 = legacy.ssl2_question(self._known)
         modern = first.session is not None and first.session.protocol == transport.BEST
         if modern or isinstance(first.trouble, Closed | NoAnswer):
@@ -261,7 +263,7 @@ class _Examination:
         while urgent or later:
             room = self._room()
             batch, urgent = urgent[:room], urgent[room:]
-            later = [one for one in later if not all(map(self._ledger.has, one.checks))]
+            later = [one for one in later if not one.checks or not all(map(self._ledger.has, one.checks))]
             spare = room - len(batch) - sum(question.more for question in batch)
             if not urgent and spare > 0:
                 batch, later = batch + later[:spare], later[spare:]

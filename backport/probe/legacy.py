@@ -13,27 +13,40 @@ from enum import Enum, auto
 
 from backport.artifacts import Verdict
 from backport.probe.hello import (
+    GROUP_NAMES,
+    MLKEM,
     PROTOCOL_VERSION,
     SSL2,
     SSL3,
     TLS1,
     TLS1_1,
     TLS1_2,
+    TLS1_3,
     VERSION_NAMES,
     Answer,
     Hello,
-)
+)  # fmt: skip
 from backport.probe.ledger import Finding, Ledger
 from backport.probe.questions import Question
 from backport.probe.smtp import Contact
-from backport.probe.suites import STRONG_DHE, STRONG_ECDSA, STRONG_RSA, WEAK, all_suites, name_of, weakness
-from backport.probe.tls import ALERTS
+from backport.probe.suites import (
+    STRONG_DHE,
+    STRONG_ECDSA,
+    STRONG_RSA,
+    TLS13,
+    WEAK,
+    all_suites,
+    name_of,
+    weakness,
+)
+from backport.probe.tls import ALERTS, Session
 from backport.probe.transport import old_versions_advice, older_advice, refusal_id
 
 SERVES = "transport.serves-tlsv1.2"
 WEAK_SUITES = "transport.weak-suites"
 DHE = "transport.dhe-group"
 SECOND = "certificate.second"
+KEY_EXCHANGE = "transport.key-exchange"
 DHE_BITS = 2048
 """Bits of a finite field that are enough (RFC 9325 section 4.5)."""
 
@@ -170,6 +183,23 @@ def _refusal(found: str, *, good: bool, name: str) -> Finding:
         found=found,
         advice=old_versions_advice(name),
     )
+
+
+def hybrid_question(known: Known, session: Session) -> Question:
+    """X25519MLKEM768, where the client's library does not have it: who takes it asks for its share."""
+
+    def judge(ledger: Ledger, contact: Contact) -> None:
+        kind, words = outcome(contact, known, (TLS1_3,))
+        taken = kind is Outcome.ACCEPTED and contact.answer is not None and contact.answer.group == MLKEM
+        said = "taken where it is offered" if taken else words if kind is Outcome.UNKNOWN else "refused"
+        found = f"{session.group}; {GROUP_NAMES[MLKEM]} is {said}"
+        ledger.record(
+            KEY_EXCHANGE, Finding(verdict=Verdict.PASS, expected="a group that is named", found=found)
+        )
+
+    hello = Hello(versions=(TLS1_3,), suites=TLS13, servername=known.servername, groups=(MLKEM,))
+    title = f"a client that has the group {GROUP_NAMES[MLKEM]} alone"
+    return Question(title=title, checks=(), hello=hello, judge=judge)
 
 
 def unknown(words: str, expected: str) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +49,12 @@ def authority() -> Authority:
 
 
 def probe(
-    script: Callable[[Peer], None], authority: Authority, folder: Path, *, tls: SSL.Context | None = None
+    script: Callable[[Peer], None],
+    authority: Authority,
+    folder: Path,
+    *,
+    tls: SSL.Context | None = None,
+    connections: int | None = 8,
 ) -> Report:
     leaf = authority.issue([HOST], lifetime=Lifetime.days(30))
     (folder / "root.pem").write_bytes(authority.root.pem)
@@ -61,6 +67,7 @@ def probe(
                 servername=HOST,
                 helo="client.example",
                 trust=folder / "root.pem",
+                connections=connections,
                 timeout=16,
             )
         )
@@ -232,3 +239,26 @@ def test_a_hello_of_two_packets_that_is_not_taken(authority: Authority, tmp_path
     found = verdict(report, "transport.large-hello")
     assert found[0] is Verdict.FAIL
     assert "octets: TLSv1.3" in found[1]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_group_that_the_library_does_not_have_is_asked_by_our_own_hello(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+) -> None:
+    """A server that takes it answers with a HelloRetryRequest that names it."""
+    monkeypatch.setattr(sys.modules["backport.probe.examine"], "knows_group", lambda _: False)
+
+    def script(peer: Peer) -> None:
+        until_starttls(peer)
+        hello = hello_of(peer)
+        if b"\0\x33\0\2\0\0" not in hello:  # an empty key share
+            peer.tls()
+        elif taken:
+            retry = server_hello(0x0304, 0x1301, b"\0\x33\0\2\x11\xec")
+            peer.connection.sendall(record(retry))
+        else:
+            peer.connection.sendall(record(b"\2\x28", kind=21))
+
+    report = probe(script, authority, tmp_path, connections=None)
+    words = "X25519MLKEM768 is taken" if taken else "X25519MLKEM768 is refused"
+    assert words in verdict(report, "transport.key-exchange")[1]
