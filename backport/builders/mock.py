@@ -378,7 +378,7 @@ class _Mock:
         if completed.exit_code in _UNCLEAR and not self._starts():
             return HostError(
                 f"{self._name}: systemd-nspawn cannot start the container of the build",
-                hint="`backport doctor` tries it, and names its reason",
+                hint="see what it says; `backport doctor` tries a container without mock",
                 command=completed.argv,
                 log=self._log,
                 evidence=causes_of(results / "build.log").evidence,
@@ -386,7 +386,7 @@ class _Mock:
         if completed.exit_code == _DNF_FAILED and not mockhost.has_builddep():
             return HostError(
                 f"{self._name}: the host's dnf has no command builddep, which mock needs",
-                hint="install python3-dnf-plugins-core",
+                hint="install python3-dnf-plugins-core (Fedora) or dnf-plugins-core (Debian)",
                 command=completed.argv,
                 log=self._log,
             )
