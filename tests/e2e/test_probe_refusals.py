@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from backport.probe import Report, Subject, examine
 from backport.selftest.authority import Authority, Lifetime
 from tests.e2e.smtp_stub import Peer, context, serving
 from tests.unit.test_probe_hello import record, server_flight, server_hello
+from tests.unit.test_probe_mutations import mutated
 
 HOST = "mail.selftest.example"
 
@@ -262,3 +265,24 @@ def test_a_group_that_the_library_does_not_have_is_asked_by_our_own_hello(
     report = probe(script, authority, tmp_path, connections=None)
     words = "X25519MLKEM768 is taken" if taken else "X25519MLKEM768 is refused"
     assert words in verdict(report, "transport.key-exchange")[1]
+
+
+def test_flights_with_octets_altered_end_no_examination(authority: Authority, tmp_path: Path) -> None:
+    """The whole examination over sockets; `BACKPORT_MUTATIONS` makes more of them."""
+    leaf = authority.issue([HOST], lifetime=Lifetime.days(30)).certificate
+    chain = [one.public_bytes(Encoding.DER) for one in (leaf, authority.intermediate.certificate)]
+    flights = [
+        server_flight(chain, version=version, suite=suite)
+        for version in (0x0301, 0x0303)
+        for suite in (5, 0x33)
+    ]
+    for number in range(int(os.environ.get("BACKPORT_MUTATIONS", "15")) // 5 + 5):
+        chance = random.Random(f"flight {number}")
+
+        def script(peer: Peer, chance: random.Random = chance) -> None:
+            until_starttls(peer)
+            hello_of(peer)
+            peer.connection.sendall(mutated(chance.choice(flights), chance))
+
+        report = probe(script, authority, tmp_path)
+        assert {check.id for check in report.checks if check.stops} >= {"transport.handshake"}
