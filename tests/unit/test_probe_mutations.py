@@ -28,7 +28,7 @@ from backport.probe.web import Web
 from backport.selftest.authority import Authority, Services
 from tests.unit.test_probe_hello import server_flight
 
-COUNT = int(os.environ.get("BACKPORT_MUTATIONS", "600"))
+COUNT = int(os.environ.get("BACKPORT_MUTATIONS", "300"))
 DER = serialization.Encoding.DER
 HOST = "mail.example.org"
 
