@@ -18,7 +18,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from backport.selftest.authority import Authority, Identity, Lifetime, new_key
 
@@ -127,7 +127,10 @@ def _certified(
     serial = x509.random_serial_number()
     builder = x509.CertificateBuilder(issuer, subject, key.public_key(), serial, lifetime.start, lifetime.end)
     names = x509.SubjectAlternativeName([x509.DNSName(name)])
-    certificate = builder.add_extension(names, critical=False).sign(signer, hashes.SHA256())
+    authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    for extension in (names, authority_key, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])):
+        builder = builder.add_extension(extension, critical=False)
+    certificate = builder.sign(signer, hashes.SHA256())
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
