@@ -234,8 +234,8 @@ def _answer(state: State, words: str) -> Answer:
 def load_crls(content: bytes) -> tuple[x509.CertificateRevocationList, ...]:
     """The revocation lists of a file: one in DER, or any number in PEM. Raises ValueError."""
     begin, end = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
-    if begin not in content:
-        return (x509.load_der_x509_crl(content),)
     blocks = [begin + block.partition(end)[0] + end for block in content.split(begin)[1:]]
-
-    return tuple(x509.load_pem_x509_crl(block) for block in blocks)
+    try:
+        return tuple(map(x509.load_pem_x509_crl, blocks)) or (x509.load_der_x509_crl(content),)
+    except Exception as problem:  # noqa: BLE001  # a hostile list may make the parser raise anything
+        raise ValueError(str(problem)) from None

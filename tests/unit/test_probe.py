@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,6 +9,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from jsonschema import ValidationError
 
 from backport.artifacts import Check, Verdict
@@ -192,3 +195,16 @@ def test_no_other_server_gets_advice_for_exim(software: Software) -> None:
         assert told.endswith(".")
         for word in ("Exim", "tls_advertise", "tls_certificate", "tls_require_ciphers", "openssl_options"):
             assert word not in told
+
+
+def test_files_whose_version_does_not_exist_are_told(tmp_path: Path) -> None:
+    authority, path = Authority.create(), tmp_path / "file"
+    crl = x509.load_pem_x509_crl(authority.crl()).public_bytes(serialization.Encoding.DER)
+    path.write_bytes(crl.replace(b"\x02\x01\x01\x30", b"\x02\x01\x0a\x30", 1))
+    with pytest.raises(UsageError, match="holds no revocation list"):
+        lists(path)
+    der = authority.root.certificate.public_bytes(serialization.Encoding.DER)
+    spoilt = der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a00302010a"), 1)
+    path.write_bytes(ssl.DER_cert_to_PEM_cert(spoilt).encode())
+    with pytest.raises(UsageError, match="holds no certificate"):
+        trust(path)

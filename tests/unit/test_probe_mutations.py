@@ -22,6 +22,7 @@ from backport.probe.certificates import describe
 from backport.probe.errors import Deadline, WireError
 from backport.probe.hello import SSL3, TLS1_2, TLS1_3, Answer, Hello, Reader
 from backport.probe.ledger import Ledger
+from backport.probe.revocation import load_crls
 from backport.probe.suites import all_suites
 from backport.probe.tls import Session, read_certificates, verified
 from backport.probe.web import Web
@@ -93,7 +94,7 @@ def judged(
         errors=errors, built=built, staple=staple,
     )  # fmt: skip
     try:
-        lists: tuple[x509.CertificateRevocationList, ...] = (x509.load_der_x509_crl(crls),) if crls else ()
+        lists = load_crls(crls) if crls else ()
     except ValueError:
         lists = ()
     inquiry = certificate_checks.Inquiry(
