@@ -44,6 +44,7 @@ from backport.repository.advisories import make_advisory, stock_evrs
 from backport.repository.channel import Channel, load_channel
 from backport.repository.documents import Account
 from backport.repository.generations import Generation
+from backport.repository.upkeep import look_after
 from backport.roots.root import Aftermath, Root, clean_root, place_to_keep
 from backport.runs.history import Recorder, forget_old_runs, last_run
 from backport.runs.job import Job, Stage, package_inputs
@@ -194,13 +195,27 @@ def _resolve(run: _Run) -> Resolved:
         before = last_run(_runs_folder(run.job), run.job.name, run.job.target.name)
         run.record.inputs_are(dict(resolved.inputs), resolved.key, before)
     if not run.force and is_published(run.job, resolved):
+        _keep_up(run)
         run.record.outcome = "unchanged"
         raise _Enough
     if not run.force and run.until is Stage.PUBLISH and is_held(run.job, resolved):
         run.progress.note("readers were led back from what these inputs gave: nothing is published")
+        _keep_up(run)
         run.record.outcome = "held"
         raise _Enough
     return resolved
+
+
+def _keep_up(run: _Run) -> None:
+    """Nothing is to be published; what was may have been changed since, or the site was."""
+    site = run.job.site
+    with run.record.stage(Stage.PUBLISH) as details:
+        details["renewed"] = list(
+            look_after(
+                site.paths.repository, run.job.target, site.channel, base_url=run.job.base_url,
+                signing=site.signing, progress=run.progress,
+            )
+        )  # fmt: skip
 
 
 def _fetch(run: _Run, resolved: Resolved) -> tuple[SourceRpm, ...]:

@@ -290,6 +290,8 @@ def _remove_unnamed(target: Path, named: set[str]) -> None:
 def _records(folder: Path, error: type[BackportError]) -> list[Any]:
     createrepo_c = bindings()
     path = folder / FOLDER / REPOMD
+    if not path.is_file():
+        raise error(f"{path}: is missing, or no plain file")
     try:
         records: list[Any] = createrepo_c.Repomd(str(path)).records
     except (createrepo_c.CreaterepoCError, OSError) as problem:

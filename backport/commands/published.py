@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from backport.repository.clients import SiteKeys
     from backport.repository.generations import Generation, TargetFolder
     from backport.site import Site
     from backport.target import Target
@@ -39,6 +40,23 @@ class Place:
         known = [one.id for one in list_generations(self.folder)]
         listed = f"backport repo list --target {self.target.name}"
         return chosen(generation, known, what="generation", listed=listed)
+
+    def url(self, keys: SiteKeys | None) -> str | None:
+        """The URL of the channel's folder as clients see it; None on a host that neither publishes nor says
+        it in its site file."""
+        from backport.repository.clients import channel_url
+
+        return channel_url(self.site.url, self.folder.channel) if keys or self.site.base_url else None
+
+    def keys(self) -> SiteKeys | None:
+        """The keys of the site; None where this user or host has none. Raises SignError for unusable ones."""
+        from backport.repository.clients import site_keys
+
+        try:
+            there = self.site.signing.gnupghome.is_dir()
+        except OSError:
+            there = False
+        return site_keys(self.site.signing) if there else None
 
     def generation(self, generation: str | None) -> Generation:
         """A generation's record; default: of the one that readers see. Raises PublishError."""

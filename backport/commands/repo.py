@@ -129,15 +129,16 @@ def verify(
         typer.Option(
             "--key",
             metavar="FILE",
-            help="The public key that must have signed; may be repeated. Default: those beside the "
-            "generations, which proves no more than that the folder fits together.",
+            help="The public key that must have signed; may be repeated. Default: those of the site's "
+            "GNUPGHOME, or where there is none those beside the generations, which proves no more than that "
+            "the folder fits together.",
         ),
     ] = None,
     channel: ChannelOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Read everything that is published again: digests, signatures, metadata, links.
+    """Read everything that is published again: digests, signatures, metadata, links, the record.
 
     \b
     Examples:
@@ -149,7 +150,10 @@ def verify(
     from backport.repository.verification import verify as read_again
 
     place = place_of(target, channel, config)
-    found = read_again(place.folder, place.target, keys=key or (), ids=generation or ())
+    own = place.keys()
+    found = read_again(
+        place.folder, place.target, keys=key or (), ids=generation or (), site=own, base_url=place.url(own)
+    )
     if as_json:
         print_json(asdict(found))
     else:
@@ -158,7 +162,7 @@ def verify(
         result = f"{len(found.faults)} faults" if found.faults else "all as it was published"
         typer.echo(
             f"{found.folder}: {len(found.generations)} generations, {found.files} files, "
-            f"{found.bytes} bytes: {result}"
+            f"{found.bytes} bytes: {result}, by {found.trusted}"
         )
     raise typer.Exit(8 if found.faults else 0)
 

@@ -158,14 +158,12 @@ def promote(
 
     from backport.commands.terminal import TerminalProgress
     from backport.repository.changes import promote as promote_generation
-    from backport.signing.key import other_keys
 
     place = place_of(target, source, config)
     with TerminalProgress() as progress:
         moved = promote_generation(
             place.folder, place.other(destination), target=place.target, base_url=place.site.url,
-            signing=place.site.signing, others=other_keys(place.site.signing), force=force, progress=progress,
-            create=create, dry_run=dry_run,
+            signing=place.site.signing, force=force, progress=progress, create=create, dry_run=dry_run,
         )  # fmt: skip
     if as_json:
         print_json(asdict(moved))

@@ -35,10 +35,11 @@ from backport.evidence.intoto import (
     read_test_result,
 )
 from backport.evidence.provenance import Origin, PublishedFile, provenance_statement, test_statement
-from backport.files import digest_of, write_atomically
+from backport.files import digest_of, digests_of, read_regular, write_atomically
 from backport.repodata import read_primary
 from backport.settings import Key
-from backport.signing.key import Signer, verify_file
+from backport.signing.detached import verify_file
+from backport.signing.key import Signer
 from backport.trust import fingerprints_in
 
 FOLDER = "provenance"
@@ -145,6 +146,19 @@ def files(generation: Path) -> tuple[str, ...]:
         if path.name.endswith((PROVENANCE, TESTS, SBOM))
     ]
     return (*sorted(names), *(name for name in NEWEST if (generation / name).exists()))
+
+
+def digest_over(generation: Path) -> str:
+    """The digest over a generation's evidence, every file of it with its name. Raises OSError."""
+    found = digests_of([generation / name for name in files(generation)])
+    return digest_of_all({path.relative_to(generation).as_posix(): one for path, one in found.items()})
+
+
+def digest_of_all(digests: Mapping[str, str]) -> str:
+    """The same, over digests that are known already, by their files' paths in the generation."""
+    return hashlib.sha256(
+        "\n".join(f"{digests[name]} {name}" for name in sorted(digests)).encode()
+    ).hexdigest()
 
 
 def statements(generation: Path) -> Iterator[tuple[str, ProvenanceStatement]]:
@@ -255,7 +269,7 @@ def _check_packages(generation: Path, subjects: Sequence[Subject]) -> Check:
     paths = {name: path for name, path in paths.items() if not _is_on_loan(generation, name)}
     named = Counter((subject.name, subject.sha256) for subject in subjects)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = dict(zip(paths, pool.map(digest_of, paths.values()), strict=True))
+        digests = dict(zip(paths, pool.map(_digest_of_plain, paths.values()), strict=True))
     names = {subject.name for subject in subjects}
     wrong = []
     for name, digest in digests.items():
@@ -270,6 +284,10 @@ def _check_packages(generation: Path, subjects: Sequence[Subject]) -> Check:
         "provenance.packages", "One statement explains each package", wrong,
         expected="the same digest in the statement and in the file", good=f"{len(paths)} packages explained",
     )  # fmt: skip
+
+
+def _digest_of_plain(path: Path) -> str:
+    return digest_of(path) if path.is_file() and not path.is_symlink() else "no plain file"
 
 
 def _is_on_loan(generation: Path, name: str) -> bool:
@@ -333,9 +351,12 @@ def _subjects_of(generation: Path, name: str) -> tuple[Subject, ...]:
 
 
 def _text(path: Path) -> str:
-    if path.stat().st_size > MAX_BYTES:
-        raise PublishError(f"{path}: too large for a statement", hint="restore it from a copy")
-    return path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return read_regular(path, limit=MAX_BYTES).decode("utf-8", "replace")
+    except OSError as problem:
+        raise PublishError(
+            f"{path}: cannot be read: {problem.strerror}", hint="restore it from a copy"
+        ) from None
 
 
 def age_of(name: str) -> datetime:

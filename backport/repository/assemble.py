@@ -29,7 +29,8 @@ from backport.repository.generations import RECORD, Generation, TargetFolder, ge
 from backport.repository.page import Build
 from backport.repository.readers import own_files, write_mirrorlists
 from backport.repository.splice import extend_repodata, read_base
-from backport.signing.key import Signer, open_key, verify_file
+from backport.signing.detached import verify_file
+from backport.signing.key import Signer, open_key
 from backport.site import Signing
 from backport.target import Target
 
@@ -205,6 +206,7 @@ def _completed(publication: Publication, scratch: Path) -> Generation:
     folder = publication.folder
     record = replace(
         publication.record, metadata=metadata, superseded={}, builds=builds.digest_over(scratch),
+        evidence=evidence.digest_over(scratch),
         target=publication.target.name, channel=folder.channel, history=folder.read_history().digest,
     )  # fmt: skip
     taken = folder.generations

@@ -110,8 +110,9 @@ def _paths(told: str) -> set[str]:
 
 
 def files(generation: Path) -> tuple[Path, ...]:
-    """The files of a generation, the oldest first."""
-    return tuple(sorted((generation / FOLDER).glob(f"*{_SUFFIX}")))
+    """The plain files of a generation, the oldest first."""
+    found = (generation / FOLDER).glob(f"*{_SUFFIX}")
+    return tuple(sorted(path for path in found if path.is_file() and not path.is_symlink()))
 
 
 def digest_over(generation: Path) -> str:

@@ -20,15 +20,19 @@ from backport.errors import PublishError
 from backport.progress import Progress, Silent
 from backport.repodata import FOLDER, REPOMD
 from backport.repository.assemble import Publication, make_generation
-from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
+from backport.repository.clients import (
+    channel_url,
+    reported,
+    site_keys,
+    write_client_files,
+)
 from backport.repository.contents import PublishedRpm, content_of, packages_of
 from backport.repository.generations import STABLE, Generation, TargetFolder, last_switch
 from backport.repository.history import SWITCHES
 from backport.repository.holds import about, held, held_packages, held_recipes, left_behind
-from backport.repository.overview import write_page
-from backport.repository.publish import LOCK_TIMEOUT, lead_to, tidy_page
+from backport.repository.overview import renew
+from backport.repository.publish import LOCK_TIMEOUT, lead_to, tidy_up
 from backport.repository.readers import recent, take_back, write_mirrorlists
-from backport.signing.key import KeyInfo
 from backport.site import Signing
 from backport.target import Target
 from backport.trust import fingerprints_in
@@ -142,7 +146,7 @@ def lead_back(
             write_mirrorlists(folder.folder_of(wanted.id), target, own)
             freed = about(folder, wanted, held(folder))
             lead_to(folder, wanted.id, target, signing, action="rollback", hold=bad, release=freed)
-            tidy_page(folder, target, url, progress or Silent())
+            tidy_up(folder, target, url, signing, progress or Silent())
     return Moved(
         folder=str(folder.path), generation=wanted.id, before=now.id if now else None,
         held=held_recipes(now.inputs if now else {}, bad), packages=held_packages(bad), dry_run=dry_run,
@@ -156,7 +160,6 @@ def promote(
     target: Target,
     base_url: str,
     signing: Signing,
-    others: tuple[KeyInfo, ...] = (),
     force: bool = False,
     create: bool = False,
     dry_run: bool = False,
@@ -165,9 +168,9 @@ def promote(
 ) -> Moved:
     """Let readers of one channel see what those of another see: the same files, nothing is built anew.
 
-    ``base_url`` is the URL of the repository folder, ``others`` are keys that clients are to know besides
-    the one that signs. Packages that were rolled back from the channel go there again only with ``force``.
-    ``create`` begins a channel that there is not yet; with ``dry_run`` nothing is changed.
+    ``base_url`` is the URL of the repository folder. Packages that were rolled back from the channel go
+    there again only with ``force``. ``create`` begins a channel that there is not yet; with ``dry_run``
+    nothing is changed.
 
     Raises PublishError when nothing is published in ``source``, ``destination`` has a package that
     ``source`` lacks or has with other content, its record cannot be signed, or the copy does not read back.
@@ -181,7 +184,7 @@ def promote(
                 locks.enter_context(folder.locked(timeout=lock_timeout))
         for folder in (source, destination) if not dry_run else ():
             folder.remove_leftovers(signing)
-        wanted, before = source.current_generation(), destination.current_generation()
+        wanted, before = source.published(), destination.published()
         if wanted is None:
             raise PublishError(f"{source.path}: nothing is published there")
         rolled_back = about(source, wanted, held(destination))
@@ -206,17 +209,14 @@ def promote(
             )  # fmt: skip
 
         def prepare(record: Generation, _content: Path) -> None:
-            key = PublicKey(fingerprint=record.fingerprint, text=source.public_key.read_text("ascii"))
-            write_client_files(
-                destination, signer=key, others=others, needed=record, before=before, target=target,
-                base_url=url,
-            )  # fmt: skip
+            needed = [record, before] if before else [record]
+            write_client_files(destination, needed, site_keys(signing), target=target, base_url=url)
             # The packages and their metadata are those that a client has installed from.
             destination.mark_proven(record.id, signing)
 
         record = make_generation(publication, signing, progress, prove=prepare)
         lead_to(destination, record.id, target, signing, action="promote", release=rolled_back, is_new=True)
-        tidy_page(destination, target, url, progress)
+        tidy_up(destination, target, url, signing, progress)
     return Moved(folder=str(destination.path), generation=record.id, before=before.id if before else None)
 
 
@@ -258,7 +258,7 @@ def prune(
             folder.remember("prune", None, signing, generations=gone)
         for one in gone:
             folder.remove(one)
-        write_page(folder, target, channel_url(base_url, folder.channel))
+        renew(folder, target, channel_url(base_url, folder.channel), signing)
     return gone
 
 
@@ -276,10 +276,7 @@ def collect_garbage(
     with reported(folder), folder.locked(timeout=lock_timeout):
         gone = folder.remove_leftovers(signing)
         take_back(folder, target)
-        if current := folder.current_id():
-            url = f"{channel_url(base_url, folder.channel)}/{target.name}/generations/{current}"
-            write_mirrorlists(folder.folder_of(current), target, url)
-        write_page(folder, target, channel_url(base_url, folder.channel))
+        renew(folder, target, channel_url(base_url, folder.channel), signing)
     return gone
 
 

@@ -19,7 +19,8 @@ from backport.repository.contents import published, repositories_of
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
 from backport.roots.dnf import ExtraRepository
 from backport.settings import Key
-from backport.signing.key import public_key, verify_file
+from backport.signing.detached import verify_file
+from backport.signing.key import public_key
 from backport.site import Signing
 from backport.target import Target
 

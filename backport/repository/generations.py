@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backport.errors import BackportError, PublishError
-from backport.files import locked, remove_tree, sync
+from backport.files import locked, read_regular, remove_tree, sync
 from backport.repository import history
 from backport.repository.history import SWITCHES, Action, Event, History
 from backport.signing.key import open_key
 from backport.site import Signing
 
 RECORD = "generation.json"
+RECORD_BYTES = 64 * 1024 * 1024
 STABLE = "stable"
 """The channel that lies in the repository folder itself; the others have folders of their own in it."""
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}(\.\d+)?")
@@ -82,6 +83,8 @@ class Generation:
     history: str = ""
     """The digest over the record of its folder (see `backport.repository.history`) when it was made; empty
     for one that an earlier version made."""
+    evidence: str = ""
+    """The digest over its evidence; see `backport.evidence.store.digest_over`. Empty as `history` is."""
     builds: str = ""
     """The digest over what its page tells of its builds; see `backport.repository.builds`."""
 
@@ -196,6 +199,17 @@ class TargetFolder:
         generation = self.current_id()
         return None if generation is None else self.load(generation)
 
+    def published(self) -> Generation | None:
+        """What readers see; None where nothing was ever published. Raises PublishError, also when something
+        was, and the link is gone."""
+        record = self.current_generation()
+        if record is None and (last_switch(self.history()) or self.unknown()):
+            raise PublishError(
+                f"{self.current}: is missing: readers find nothing",
+                hint="lead them to one by `backport repo rollback ID`; `backport repo list` names them",
+            )
+        return record
+
     def load(self, generation: str) -> Generation:
         """The record of a generation. Raises PublishError when there is none, or a damaged one."""
         if not _ID.fullmatch(generation):
@@ -204,10 +218,10 @@ class TargetFolder:
         if not path.parent.is_dir():
             raise PublishError(f"{self.path}: there is no generation {generation}", hint=_LISTED)
         try:
-            record = Generation.from_json(path.read_text(encoding="utf-8"))
+            record = Generation.from_json(read_regular(path, limit=RECORD_BYTES).decode())
         except OSError as problem:
             raise PublishError(f"{path}: cannot be read: {problem.strerror}", hint=_DAMAGED) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
             raise PublishError(f"{path}: is damaged: {problem}", hint=_DAMAGED) from None
         if record.id != generation:
             raise PublishError(f"{path}: is the record of {record.id}", hint=_DAMAGED)

@@ -21,7 +21,8 @@ from typing import Any, Literal, Protocol
 from backport.errors import PublishError
 from backport.files import read_regular, write_atomically
 from backport.settings import Key
-from backport.signing.key import KeyInfo, dearmored, signer_of
+from backport.signing.detached import dearmored, signer_of
+from backport.signing.key import KeyInfo
 
 Action = Literal["publish", "proof", "rollback", "promote", "withdraw", "make", "prune", "anchor"]
 """``make``: a generation is whole, and nobody was led to it yet; ``prune``: generations were removed;

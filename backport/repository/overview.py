@@ -14,6 +14,7 @@ from backport.evidence.store import NEWEST, age_of, test_results
 from backport.files import write_atomically
 from backport.repository.advisories import Advisory, read_advisories
 from backport.repository.builds import Rows, read_rows
+from backport.repository.clients import renew_client_files
 from backport.repository.contents import basearch
 from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.repository.history import SWITCHES
@@ -27,6 +28,8 @@ from backport.repository.page import (
     render_index,
     render_page,
 )
+from backport.repository.tree import difference
+from backport.site import Signing
 from backport.target import Target
 
 PAGE = "index.html"
@@ -50,7 +53,7 @@ def write_page(folder: TargetFolder, target: Target, base_url: str) -> None:
     if record is None:
         path.unlink(missing_ok=True)
         return
-    _write(path, render_page(overview(folder, record, target, base_url)))
+    _write(path, rendered_page(folder, record, target, base_url))
     write_index(folder.repository)
 
 
@@ -77,8 +80,24 @@ def write_index(repository: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if difference(path, text):
         write_atomically(path, text)
+
+
+def renew(folder: TargetFolder, target: Target, base_url: str, signing: Signing) -> tuple[str, ...]:
+    """Let all that lies beside the generations be what the site and the generation that readers see make it.
+
+    Gives the names of the files for clients that were otherwise. ``base_url`` is the URL of the channel's
+    folder. For the lock's holder alone. Raises PublishError, SignError, OSError.
+    """
+    renewed = renew_client_files(folder, target=target, base_url=base_url, signing=signing)
+    write_page(folder, target, base_url)
+    return renewed
+
+
+def rendered_page(folder: TargetFolder, record: Generation, target: Target, base_url: str) -> str:
+    """The page of a generation, as it is written. Raises PublishError."""
+    return render_page(overview(folder, record, target, base_url))
 
 
 def overview(folder: TargetFolder, record: Generation, target: Target, base_url: str) -> Page:

@@ -20,15 +20,14 @@ from backport.evidence.provenance import PublishedFile
 from backport.progress import Progress, Silent
 from backport.repository.assemble import Incoming, Publication, make_generation
 from backport.repository.builds import Part, builds_of
-from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
+from backport.repository.clients import channel_url, reported, site_keys, write_client_files
 from backport.repository.contents import PublishedRpm, basearch, content_of, packages_of, path_of
 from backport.repository.documents import Account, advisories_for, evidence_for
 from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.repository.history import Action
 from backport.repository.holds import concerning, held, held_packages, sources_of
-from backport.repository.overview import write_page
+from backport.repository.overview import renew
 from backport.repository.readers import lend
-from backport.signing.key import other_keys
 from backport.site import Signing
 from backport.target import Target
 
@@ -84,10 +83,8 @@ def publish(
 
             def show(record: Generation, content: Path) -> None:
                 """Let the prover see a generation, with the files for clients that it needs."""
-                write_client_files(
-                    folder, signer=_signing_key(tested.signed), others=other_keys(signing),
-                    needed=record, before=before, target=target, base_url=base_url,
-                )  # fmt: skip
+                needed = [record, before] if before else [record]
+                write_client_files(folder, needed, site_keys(signing), target=target, base_url=base_url)
                 found.append(
                     PublishedRepo(
                         gated=gated, folder=folder.path, generation=record.id, content=content,
@@ -114,7 +111,7 @@ def publish(
                 publication = _publication(arrival, record, account, f"{base_url}/{target.name}")
                 now = make_generation(publication, signing, progress, prove=show)
                 lead_to(folder, now.id, target, signing, action="publish", release=rolled_back, is_new=True)
-            tidy_page(folder, target, base_url, progress)
+            tidy_up(folder, target, base_url, signing, progress)
             return replace(found[0], content=folder.folder_of(now.id))
 
 
@@ -138,24 +135,28 @@ def lead_to(
         folder.switch(generation, action=action, signing=signing, hold=hold, release=release)
     except BaseException:
         if is_new and folder.current_id() != generation:
-            with suppress(OSError):
+            with suppress(OSError, BackportError):
+                folder.remember("prune", None, signing, generations=(generation,))
                 folder.remove(generation)
         raise
 
 
-def tidy_page(folder: TargetFolder, target: Target, base_url: str, progress: Progress) -> None:
-    """Renew the page after a switch: readers see that already, so that it cannot fail any more."""
+def tidy_up(
+    folder: TargetFolder, target: Target, base_url: str, signing: Signing, progress: Progress
+) -> None:
+    """Renew what lies beside the generations after a switch: readers see that already, so that it cannot fail
+    any more."""
     try:
-        write_page(folder, target, base_url)
+        renew(folder, target, base_url, signing)
     except (BackportError, OSError) as problem:
         progress.note(
-            f"readers see it, but the page could not be renewed, `backport repo gc` does: {problem}"
+            f"readers see it, but what lies beside could not be renewed, `backport repo gc` does: {problem}"
         )
 
 
 def published_state(repository: Path, target: Target, channel: str = STABLE) -> Generation | None:
     """What readers see now; None when nothing is published. Raises PublishError."""
-    return TargetFolder.of(repository, target.name, channel).current_generation()
+    return TargetFolder.of(repository, target.name, channel).published()
 
 
 def is_held(repository: Path, target: Target, inputs: str, channel: str = STABLE) -> bool:
@@ -245,7 +246,7 @@ class _Arrival:
 
 
 def _arrival(tested: TestedRpms, folder: TargetFolder, target: Target) -> _Arrival:
-    before = folder.current_generation()
+    before = folder.published()
     path = folder.folder_of(before.id) if before else None
     incoming = _incoming(tested.signed, target)
     known = {}
@@ -313,10 +314,6 @@ def _earlier_contents(folder: TargetFolder, path: str) -> set[str]:
     """What clients may have got under a package's name before readers were led back."""
     places = (folder.folder_of(one) / path for one in folder.ids())
     return {content_of(place).digest for place in places if place.is_file()}
-
-
-def _signing_key(signed: SignedRpms) -> PublicKey:
-    return PublicKey(fingerprint=signed.fingerprint, text=signed.public_key.read_text("ascii"))
 
 
 def _is_as_wanted(before: Generation, signed: SignedRpms, target: Target, inputs: Mapping[str, str]) -> bool:

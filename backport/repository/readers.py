@@ -25,6 +25,7 @@ from backport.files import link_or_copy, sync, write_atomically
 from backport.repository.contents import repositories_of
 from backport.repository.generations import TargetFolder
 from backport.repository.history import SWITCHES
+from backport.repository.tree import difference
 from backport.target import Target
 
 GRACE = timedelta(days=3)
@@ -40,7 +41,7 @@ def write_mirrorlists(generation: Path, target: Target, url: str) -> None:
     """
     for name in repositories_of(target):
         path, text = generation / name / MIRRORLIST, mirrorlist(url, name)
-        if path.parent.is_dir() and not (path.is_file() and path.read_text("utf-8") == text):
+        if path.parent.is_dir() and difference(path, text):
             write_atomically(path, text)
 
 

@@ -7,11 +7,13 @@ are read once.
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from backport import repodata
@@ -20,28 +22,18 @@ from backport.evidence import store as evidence
 from backport.files import digests_of, scratch_folder
 from backport.repository import builds
 from backport.repository.assemble import content_digest
+from backport.repository.clients import SiteKeys, key_of
 from backport.repository.contents import repositories_of
 from backport.repository.generations import RECORD, Generation, TargetFolder
-from backport.repository.overview import PAGE
 from backport.repository.readers import MIRRORLIST, mirrorlist, own_files
+from backport.repository.surroundings import EXTRA, Fault, keys_beside, surroundings
+from backport.repository.tree import File, Tree, read_tree, strange
 from backport.settings import Key
-from backport.signing.key import verify_file
+from backport.signing.detached import verify_file
 from backport.target import Target
-from backport.trust import fingerprints_in, pinned_keyring
+from backport.trust import pinned_keyring
 
 SIGNATURE = ".asc"
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Fault:
-    """One thing that is not as it was published."""
-
-    path: str
-    """Relative to the target's folder."""
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.detail}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +47,8 @@ class Verified:
     bytes: int
     """Their size together."""
     faults: tuple[Fault, ...]
+    trusted: str
+    """Whose keys were taken for good."""
 
 
 def verify(
@@ -63,40 +57,55 @@ def verify(
     *,
     keys: Sequence[Path] = (),
     ids: Sequence[str] = (),
+    site: SiteKeys | None = None,
+    base_url: str | None = None,
+    thorough: bool = True,
 ) -> Verified:
-    """Read everything again: every file's digest, every signature, all metadata, every link.
+    """Read everything again: every file's digest, every signature, all metadata, every link, the record.
 
-    ``keys`` are the public keys of which one must have signed (default: those beside the generations,
-    which proves no more than that the folder fits together), ``ids`` the generations (default: all).
+    One of ``keys`` must have signed; default: of those of the ``site``, or where there is none of those
+    beside the generations, which proves no more than that the folder fits together. ``ids`` are the
+    generations whose files are read (default: all). ``base_url`` is the URL of the channel's folder as
+    clients see it. Unless it is to be ``thorough``, what signed digests vouch for is not asked for signatures
+    of its own.
+
     Raises PublishError when there is nothing to read, or a key or a named generation cannot be read.
     """
-    if not folder.generations.is_dir():
+    if folder.generations.is_symlink() or not folder.generations.is_dir():
         raise PublishError(f"{folder.path}: nothing is published there", hint="name another target or folder")
     for one in ids:
         folder.load(one)
-    files = list(keys) or _keys_beside(folder)
-    pinned = [Key(fingerprint=found, file=file) for file in files for found in _only_key(file)]
-    reading = _Reading(folder=folder, target=target, keys={key.fingerprint: key for key in pinned})
-    names = tuple(ids) or folder.ids()
-    if not ids:
-        reading.faults += _about_folder(folder, pinned)
-    for name in names:
-        reading.read_generation(name)
-    reading.check_signatures()
+    with scratch_folder(Path(tempfile.gettempdir()), "backport-verify-") as scratch:
+        pinned, trusted = _trusted(folder, keys, site, scratch)
+        reading = _Reading(
+            folder=folder, target=target, keys={key.fingerprint: key for key in pinned}, thorough=thorough
+        )
+        names = tuple(ids) or folder.ids()
+        reading.faults += surroundings(folder, target, pinned, site, base_url)
+        for name in names:
+            reading.read_generation(name)
+        reading.check_signatures(scratch)
     return Verified(
         folder=str(folder.path), generations=names, files=len(reading.digests),
-        bytes=sum(reading.sizes.values()), faults=tuple(sorted(set(reading.faults))),
+        bytes=sum(reading.sizes.values()), faults=tuple(sorted(set(reading.faults))), trusted=trusted,
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _File:
-    """A file of a generation."""
-
-    path: Path
-    identity: tuple[int, int]
-    """Device and inode: files that generations share are the same."""
-    size: int
+def _trusted(
+    folder: TargetFolder, files: Sequence[Path], site: SiteKeys | None, scratch: Path
+) -> tuple[list[Key], str]:
+    """The keys of which one must have signed, and whose they are."""
+    if files:
+        return [Key(fingerprint=key_of(file), file=file) for file in files], "the keys that were named"
+    if site is None:
+        beside = [Key(fingerprint=key_of(file), file=file) for file in keys_beside(folder)]
+        return beside, "the keys that lie beside, which proves no more than that the folder fits together"
+    found = []
+    for fingerprint, text in site.known.items():
+        file = scratch / f"{fingerprint}.asc"
+        file.write_text(text, "ascii")
+        found.append(Key(fingerprint=fingerprint, file=file))
+    return found, "the site's own keys"
 
 
 @dataclass
@@ -106,6 +115,7 @@ class _Reading:
     folder: TargetFolder
     target: Target
     keys: Mapping[str, Key]
+    thorough: bool
     digests: dict[tuple[int, int], str] = field(default_factory=dict)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
     packages: dict[tuple[int, int], Path] = field(default_factory=dict)
@@ -118,19 +128,33 @@ class _Reading:
     owned: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     """What the metadata of each generation's repositories names, where somebody asked."""
 
+    @cached_property
+    def owner(self) -> int:
+        return self.folder.path.stat().st_uid
+
     def fault(self, path: Path, detail: str) -> None:
         self.faults.append(Fault(path=path.relative_to(self.folder.path).as_posix(), detail=detail))
 
     def read_generation(self, name: str) -> None:
         place = self.folder.folder_of(name)
+        status = place.lstat()
+        if not stat.S_ISDIR(status.st_mode) or strange(status, self.owner):
+            self.fault(place, strange(status, self.owner) or "is no folder")
+        if not stat.S_ISDIR(status.st_mode):
+            return
+        tree = read_tree(place, owner=self.owner)
+        for path, detail in tree.faults:
+            self.fault(path, detail)
         try:
             record = self.folder.load(name)
         except PublishError as problem:
             self.fault(place / RECORD, problem.message)
             return
+        if (record.target, record.channel) not in {("", ""), (self.target.name, self.folder.channel)}:
+            self.fault(place / RECORD, f"is of {record.channel}/{record.target}")
         if not name.startswith(f"{name.partition('-')[0]}-{content_digest(record)[:12]}"):
             self.fault(place / RECORD, "is of other metadata than that which gave the generation its name")
-        present = dict(self._walk(str(place), ""))
+        present = tree.files
         self._read_digests(present.values())
         self._expect_signature(place, RECORD, present, self.keys.values())
         expected = {RECORD, f"{RECORD}{SIGNATURE}"}
@@ -141,53 +165,45 @@ class _Reading:
         expected |= self._check_packages(place, record, packages, present)
         expected |= self._check_superseded(place, record, present)
         expected |= self._check_builds(place, record, present)
-        expected |= self._check_evidence(place, present)
+        expected |= self._check_evidence(place, record, present)
         expected |= self._check_mirrorlists(place, present)
-        for path in sorted(present.keys() - expected):
-            if not self._is_on_loan(name, path, self.digests[present[path].identity]):
-                self.fault(place / path, "is an extra file, which nothing names")
+        self._check_extra(place, tree, expected)
 
-    def check_signatures(self) -> None:
+    def _check_extra(self, place: Path, tree: Tree, expected: Collection[str]) -> None:
+        """What is here has to be named, or be on loan."""
+        folders = {str(one) for path in expected for one in Path(path).parents}
+        optional = {*repositories_of(self.target), builds.FOLDER, evidence.FOLDER}
+        for one in sorted(tree.folders - folders - optional - {"debug"}):
+            self.fault(place / one, "is an extra folder")
+        for one in sorted(tree.files.keys() - set(expected)):
+            if not self._is_on_loan(place.name, one, self.digests[tree.files[one].identity]):
+                self.fault(place / one, EXTRA)
+
+    def check_signatures(self, scratch: Path) -> None:
         """Let rpm check every package's signature and digests, gpg every other signature, each file once."""
-        with (
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-            scratch_folder(Path(tempfile.gettempdir()), "backport-verify-") as scratch,
-        ):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             detached = pool.map(lambda item: (item[0], _not_signed(*item)), list(self.signed.values()))
+            packages = list(self.packages.values()) if self.thorough else []
             keyring = pinned_keyring(tuple(self.keys.values()), scratch, error=PublishError)
-            found = keyring.verify_all(list(self.packages.values()))
+            found = keyring.verify_all(packages)
             for path, reason in detached:
                 if reason:
                     self.fault(path, reason)
         for path, reason in found.wrong.items():
             self.fault(path, reason.removeprefix(f"{path.name}: "))
-        for place, record, identities in self.signers:
+        for place, record, identities in self.signers if self.thorough else ():
             signers = [found.signers.get(self.packages[one]) for one in identities]
             if None not in signers and Counter(signers) != Counter(record.signers):
                 self.fault(place / RECORD, "tells of other signers than the packages have")
 
-    def _walk(self, folder: str, relative: str) -> Iterator[tuple[str, _File]]:
-        """Every file by its path in the generation; paths are joined as text, since there may be many."""
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = f"{relative}{entry.name}"
-                if entry.is_symlink():
-                    self.fault(Path(entry.path), "is a symbolic link; a generation holds files alone")
-                elif entry.is_dir():
-                    yield from self._walk(entry.path, f"{name}/")
-                else:
-                    status = entry.stat(follow_symlinks=False)
-                    identity = status.st_dev, status.st_ino
-                    yield name, _File(Path(entry.path), identity, status.st_size)
-
-    def _read_digests(self, files: Iterable[_File]) -> None:
+    def _read_digests(self, files: Iterable[File]) -> None:
         new = {file.path: file for file in files if file.identity not in self.digests}
         for path, digest in digests_of(list(new)).items():
             self.digests[new[path].identity] = digest
             self.sizes[new[path].identity] = new[path].size
 
     def _check_repository(
-        self, place: Path, name: str, record: Generation, present: Mapping[str, _File]
+        self, place: Path, name: str, record: Generation, present: Mapping[str, File]
     ) -> set[str]:
         """The files of a repository's metadata, which must be that of this very generation."""
         folder = place / name
@@ -200,8 +216,11 @@ class _Reading:
         file = present.get(repomd)
         if file is None or self.digests[file.identity] != record.metadata.get(name):
             self.fault(place / repomd, "is not that of this generation")
+        if file is None:
+            return named
         try:
-            named |= {f"{name}/{one}" for one in repodata.metadata_files(folder)}
+            files = repodata.metadata_files(folder)
+            named |= {f"{name}/{one}" for one in files}
             for found in repodata.check_metadata_files(folder):
                 self.fault(folder / found.path, found.detail)
         except PublishError as problem:
@@ -218,7 +237,7 @@ class _Reading:
         return {f"{name}/{one}": str(package.pkgId) for one, package in packages.items()}
 
     def _check_packages(
-        self, place: Path, record: Generation, packages: Mapping[str, str], present: Mapping[str, _File]
+        self, place: Path, record: Generation, packages: Mapping[str, str], present: Mapping[str, File]
     ) -> set[str]:
         there = []
         for name, digest in packages.items():
@@ -232,7 +251,7 @@ class _Reading:
         self.signers.append((place, record, there))
         return set(packages)
 
-    def _check_superseded(self, place: Path, record: Generation, present: Mapping[str, _File]) -> set[str]:
+    def _check_superseded(self, place: Path, record: Generation, present: Mapping[str, File]) -> set[str]:
         """Metadata files carry their digest in their name."""
         for name in record.superseded:
             file = present.get(name)
@@ -242,7 +261,7 @@ class _Reading:
                 self.fault(file.path, "is not the file that its name tells of")
         return set(record.superseded)
 
-    def _check_builds(self, place: Path, record: Generation, present: Mapping[str, _File]) -> set[str]:
+    def _check_builds(self, place: Path, record: Generation, present: Mapping[str, File]) -> set[str]:
         """What the page is made of: the record knows the names, and they the digests."""
         names = {path.relative_to(place).as_posix() for path in builds.files(place)}
         if builds.digest_over(place) != record.builds:
@@ -252,13 +271,19 @@ class _Reading:
                 self.fault(place / name, "is not the file that its name tells of")
         return names
 
-    def _check_evidence(self, place: Path, present: Mapping[str, _File]) -> set[str]:
-        names = evidence.files(place)
+    def _check_evidence(self, place: Path, record: Generation, present: Mapping[str, File]) -> set[str]:
+        names = [name for name in evidence.files(place) if name in present]
+        if record.evidence:
+            digests = {name: self.digests[present[name].identity] for name in names}
+            if evidence.digest_of_all(digests) != record.evidence:
+                self.fault(place / evidence.FOLDER, "is not the evidence of this generation")
         for name in names:
+            if record.evidence and not self.thorough and f"{name}{SIGNATURE}" in present:
+                continue
             self._expect_signature(place, name, present, self.keys.values())
         return {*names, *(f"{name}{SIGNATURE}" for name in names)}
 
-    def _check_mirrorlists(self, place: Path, present: Mapping[str, _File]) -> set[str]:
+    def _check_mirrorlists(self, place: Path, present: Mapping[str, File]) -> set[str]:
         """Each is one line, the URL of its own repository in this generation."""
         found = set()
         for name in repositories_of(self.target):
@@ -289,7 +314,7 @@ class _Reading:
         )
 
     def _expect_signature(
-        self, place: Path, name: str, present: Mapping[str, _File], keys: Iterable[Key]
+        self, place: Path, name: str, present: Mapping[str, File], keys: Iterable[Key]
     ) -> None:
         found = [present[one].identity for one in (name, f"{name}{SIGNATURE}") if one in present]
         whole = tuple(found) if len(found) == 2 else ((0, len(self.signed)),)
@@ -307,41 +332,3 @@ def _not_signed(path: Path, keys: Iterable[Key]) -> str:
         else:
             return ""
     return reason
-
-
-def _about_folder(folder: TargetFolder, keys: Sequence[Key]) -> Iterator[Fault]:
-    """What is wrong beside the generations: the link, the history, the files for clients."""
-    try:
-        current = folder.current_generation()
-        folder.history()
-    except PublishError as problem:
-        yield Fault(path=folder.current.name, detail=problem.message)
-        current = None
-    if current and current.fingerprint not in {key.fingerprint for key in keys}:
-        yield Fault(path=folder.public_key.name, detail=f"is not the key {current.fingerprint} that signs")
-    names = {".lock", "current", "generations", "history.jsonl", PAGE, folder.repo_file.name}
-    for path in sorted(folder.path.iterdir()):
-        if path.name not in names and not path.name.startswith(folder.public_key.name):
-            yield Fault(path=path.name, detail="is an extra file, which nothing names")
-    for path in sorted(folder.generations.iterdir()):
-        if path.name not in folder.ids():
-            yield Fault(path=f"generations/{path.name}", detail="is no generation; see `backport repo gc`")
-    for path in (folder.repo_file, folder.public_key):
-        if current and not path.is_file():
-            yield Fault(path=path.name, detail="is missing")
-
-
-def _keys_beside(folder: TargetFolder) -> list[Path]:
-    found = sorted(folder.path.glob(f"{folder.public_key.name}*"))
-    if not found:
-        raise PublishError(f"{folder.public_key}: is missing", hint="name the key's file by --key")
-    return found
-
-
-def _only_key(file: Path) -> tuple[str, ...]:
-    found = fingerprints_in(file, error=PublishError)
-    if len(found) != 1:
-        raise PublishError(
-            f"{file}: holds {len(found)} keys, not one", hint="give each key a file of its own"
-        )
-    return found

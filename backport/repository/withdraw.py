@@ -25,14 +25,13 @@ from backport.repository.advisories import (
 )
 from backport.repository.assemble import Incoming, Publication, make_generation
 from backport.repository.changes import require_published
-from backport.repository.clients import PublicKey, channel_url, reported, write_client_files
+from backport.repository.clients import channel_url, reported, site_keys, write_client_files
 from backport.repository.contents import PublishedRpm, basearch, content_of
 from backport.repository.generations import Generation, TargetFolder
 from backport.repository.holds import words_for
 from backport.repository.proof import Exhibit
-from backport.repository.publish import LOCK_TIMEOUT, lead_to, require_proven, tidy_page
+from backport.repository.publish import LOCK_TIMEOUT, lead_to, require_proven, tidy_up
 from backport.repository.withdrawal import Piece, Plan, binaries, make_plan, newest, pieces, recipe_of, rpm_of
-from backport.signing.key import other_keys
 from backport.site import Signing
 from backport.target import Target
 
@@ -109,11 +108,7 @@ def withdraw(
         )  # fmt: skip
 
         def show(record: Generation, content: Path) -> None:
-            key = PublicKey(fingerprint=record.fingerprint, text=folder.public_key.read_text("ascii"))
-            write_client_files(
-                folder, signer=key, others=other_keys(signing), needed=record, before=now, target=target,
-                base_url=url,
-            )  # fmt: skip
+            write_client_files(folder, [record, now], site_keys(signing), target=target, base_url=url)
             exhibit = Exhibit(
                 folder=folder.path, generation=record.id, content=content, repo_file=folder.repo_file,
                 base_url=url, fingerprint=record.fingerprint, unless_provided=tuple(plan.needed),
@@ -125,7 +120,7 @@ def withdraw(
 
         record = make_generation(publication, signing, progress, prove=show)
         lead_to(folder, record.id, target, signing, action="withdraw", hold=words, is_new=True)
-        tidy_page(folder, target, url, progress)
+        tidy_up(folder, target, url, signing, progress)
     return replace(result, generation=record.id)
 
 

@@ -6,7 +6,6 @@ exit codes (GnuPG's doc/DETAILS). The passphrase stays in its file or with gpg's
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import re
@@ -17,11 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backport.errors import BackportError, SignError
-from backport.files import read_regular, scratch_folder, write_atomically
+from backport.errors import SignError
+from backport.files import scratch_folder, write_atomically
 from backport.run import Completed, run
-from backport.settings import Fingerprint, Key
+from backport.settings import Fingerprint
 from backport.signing.agent import shared_agent
+from backport.signing.detached import good_signer
 from backport.site import Signing
 
 Digest = str
@@ -32,8 +32,6 @@ STATE_FILE = "backport-signing-key"
 the others those of the keys that clients are to know besides."""
 _GPG_TIMEOUT = 60.0
 _STATUS_LIMIT = 64 * 1024
-_CONTENT_LIMIT = 256 * 1024 * 1024
-"""Bytes of the largest file with a detached signature; that of evidence is the largest there is."""
 _KEY_TIMEOUT = 600.0
 _HOME_LIMIT = 80
 """gpg's agent puts a socket of up to 20 characters into its home; a socket's path has at most 107."""
@@ -118,7 +116,7 @@ class Signer:
         """Whether a detached signature (without armor) is a good one by any key of the GNUPGHOME, where those
         that signed before the present one stay."""
         with scratch_folder(Path(tempfile.gettempdir()), "backport-keyring-") as scratch:
-            return bool(_good_signer(content, signature, self.signing.gnupghome, scratch, error=SignError))
+            return bool(good_signer(content, signature, self.signing.gnupghome, scratch, error=SignError))
 
     def arguments(self) -> tuple[str, ...]:
         """The arguments that gpg gets for every signature by this key."""
@@ -183,11 +181,25 @@ def public_key(signing: Signing, fingerprint: str) -> str | None:
     Raises SignError.
     """
     _check_home(signing)
-    exported = _gpg(
-        signing, "--armor", "--no-emit-version", "--export-options", "export-clean", "--export",
-        fingerprint, accept=None,
-    )  # fmt: skip
-    return exported.output.decode("ascii") or None
+    return _exported(signing, fingerprint, accept=None).decode("ascii") or None
+
+
+def public_keys(signing: Signing) -> dict[str, str]:
+    """Every public key of the GNUPGHOME in armor, by its fingerprint: those that signed before, too.
+
+    Raises SignError.
+    """
+    _check_home(signing)
+    listing = _gpg(
+        signing, "--with-colons", "--list-keys", accept=(0,), what="the public keys cannot be listed"
+    ).text  # fmt: skip
+    found: list[str] = []
+    primary = False
+    for fields in (line.split(":") for line in listing.splitlines()):
+        if primary and fields[0] == "fpr":
+            found.append(fields[9])
+        primary = fields[0] == "pub" or (primary and fields[0] != "fpr")
+    return {fingerprint: _exported(signing, fingerprint).decode("ascii") for fingerprint in found}
 
 
 def _make_key(signing: Signing, packager: str) -> None:
@@ -223,88 +235,6 @@ def sign_file(path: Path, signing: Signing, *, digest: Digest = "sha256") -> Pat
     """A detached, armored signature of one file, as ``<path>.asc`` beside it. Raises SignError."""
     with open_key(signing, digest=digest) as signer:
         return signer.sign_file(path)
-
-
-def verify_file(
-    path: Path, *, public_key: Path, fingerprint: str, error: type[BackportError] = SignError
-) -> None:
-    """Check ``<path>.asc`` against the file: made by this very key, and good.
-
-    Raises ``error`` when signature or key is missing or no plain file, the key is revoked or expired, or the
-    signature is by another key or not over this content.
-    """
-    beside = path.with_name(f"{path.name}.asc")
-    try:
-        signature = dearmored(read_regular(beside, limit=_STATUS_LIMIT))
-        content = read_regular(path, limit=_CONTENT_LIMIT)
-    except FileNotFoundError as problem:
-        if problem.filename != str(beside):
-            raise error(f"{path}: is missing") from None
-        raise error(f"{path}: is not signed", hint=f"{beside.name} must lie beside it") from None
-    except OSError as problem:
-        raise error(f"{problem.filename}: cannot be read: {problem.strerror}") from None
-    except ValueError:
-        raise error(f"{beside}: is no armored signature") from None
-    key = Key(fingerprint=fingerprint, file=public_key)
-    if signer_of(content, signature, [key], error=error) != fingerprint:
-        raise error(f"{path}: its signature is not a good one by the key {fingerprint}")
-
-
-def signer_of(
-    content: bytes, signature: bytes, keys: Sequence[Key], *, error: type[BackportError] = SignError
-) -> str:
-    """The fingerprint of that one of ``keys`` by which a detached signature (without armor) over ``content``
-    was made; empty when none made it, it is not good, or that key is revoked or expired.
-
-    Raises ``error`` when a key cannot be read.
-    """
-    with scratch_folder(Path(tempfile.gettempdir()), "backport-keyring-") as scratch:
-        rings: list[str | Path] = []
-        for number, key in enumerate(keys):
-            ring = scratch / f"{number}.gpg"
-            try:
-                ring.write_bytes(dearmored(read_regular(key.file, limit=_STATUS_LIMIT)))
-            except (OSError, ValueError) as problem:
-                raise error(f"{key.file}: cannot be read as an armored key: {problem}") from None
-            rings += ["--keyring", ring]
-        found = _good_signer(content, signature, scratch, scratch, *rings, error=error)
-    return found if found in {key.fingerprint for key in keys} else ""
-
-
-def _good_signer(
-    content: bytes,
-    signature: bytes,
-    home: Path,
-    scratch: Path,
-    *keyrings: str | Path,
-    error: type[BackportError],
-) -> str:
-    """Whose a signature is, by gpg's status lines: GOODSIG is there for no key that is revoked or expired."""
-    file = scratch / "signature"
-    file.write_bytes(signature)
-    completed = run(
-        [
-            "gpg", "--batch", "--quiet", "--no-autostart", "--status-fd", "1",
-            *(("--no-default-keyring", *keyrings) if keyrings else ()),
-            "--trust-model", "always", "--verify", file, "-",
-        ],
-        timeout=_GPG_TIMEOUT, error=error, env={"GNUPGHOME": str(home)}, accept=None, stdin=content,
-        what="verifying a signature",
-    )  # fmt: skip
-    said = [line.split() for line in completed.text.splitlines()]
-    good = [line for line in said if line[1:2] == ["GOODSIG"]]
-    valid = [line[-1] for line in said if line[1:2] == ["VALIDSIG"]]
-    return valid[0] if completed.exit_code == 0 and len(good) == len(valid) == 1 else ""
-
-
-def dearmored(armor: bytes) -> bytes:
-    """The packets in armor (RFC 4880, section 6.2): what lies between blank line and checksum.
-
-    Raises ValueError when there is none.
-    """
-    lines = [line.strip() for line in armor.decode("ascii").splitlines()]
-    body = lines[lines.index("") + 1 :]
-    return base64.b64decode("".join(line for line in body if not line.startswith(("=", "-----"))))
 
 
 def _check_home(signing: Signing) -> None:
@@ -424,17 +354,21 @@ def _fault(key: _SecretKey) -> tuple[str, str] | None:
 
 
 def _key_info(signing: Signing, key: _SecretKey) -> KeyInfo:
-    exported = _gpg(
-        signing, "--armor", "--no-emit-version", "--export-options", "export-clean", "--export",
-        key.fingerprint, accept=(0,), what="the public key cannot be exported",
-    )  # fmt: skip
     return KeyInfo(
         fingerprint=key.fingerprint,
         user_id=key.user_id,
         created=key.created,
         expires=key.expires,
-        public_key=exported.output.decode("ascii"),
+        public_key=_exported(signing, key.fingerprint).decode("ascii"),
     )
+
+
+def _exported(signing: Signing, fingerprint: str, *, accept: tuple[int, ...] | None = (0,)) -> bytes:
+    """The public key as clients get it."""
+    return _gpg(
+        signing, "--armor", "--no-emit-version", "--export-options", "export-clean", "--export",
+        fingerprint, accept=accept, what="the public key cannot be exported",
+    ).output  # fmt: skip
 
 
 def _passphrase_arguments(signing: Signing, *, new: bool = False) -> tuple[str, ...]:

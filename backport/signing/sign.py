@@ -15,7 +15,8 @@ from backport.files import digest_of, scratch_folder, write_atomically
 from backport.roots.root import Bind, Root
 from backport.run import run
 from backport.settings import Key
-from backport.signing.key import KeyInfo, Signer, init_key, open_key, show_key, sign_file, verify_file
+from backport.signing.detached import verify_file
+from backport.signing.key import KeyInfo, Signer, init_key, open_key, show_key, sign_file
 from backport.site import Signing
 from backport.target import Target
 

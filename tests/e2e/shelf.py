@@ -17,7 +17,7 @@ from backport.repository.documents import Account
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
 from backport.repository.publish import Prover, publish
 from backport.signing import sign
-from backport.signing.key import verify_file
+from backport.signing.detached import verify_file
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny

@@ -26,7 +26,7 @@ from backport.repository.documents import Account
 from backport.repository.generations import TargetFolder
 from backport.repository.publish import publish
 from backport.signing import sign
-from backport.signing.key import verify_file
+from backport.signing.detached import verify_file
 from backport.site import Signing
 from backport.target import Target, load_target
 from tests.e2e import tiny

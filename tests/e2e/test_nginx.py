@@ -17,7 +17,7 @@ from backport.repository.changes import lead_back
 from backport.repository.verification import verify
 from backport.roots.root import ExtraRepository, clean_root
 from backport.settings import Key
-from backport.signing.key import verify_file
+from backport.signing.detached import verify_file
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny

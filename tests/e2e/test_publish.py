@@ -26,7 +26,7 @@ from backport.repository.overview import PAGE
 from backport.repository.publish import publish, published_state
 from backport.settings import Key
 from backport.signing import sign
-from backport.signing.key import verify_file
+from backport.signing.detached import verify_file
 from backport.site import Signing
 from backport.target import Target, load_target
 from backport.trust import verify_rpm

@@ -40,6 +40,7 @@ from backport.repository.documents import Account
 from backport.repository.generations import RECORD, Generation, last_switch
 from backport.repository.holds import held_sources
 from backport.repository.overview import PAGE
+from backport.repository.upkeep import look_after
 from backport.repository.verification import verify
 from backport.signing import rollover, sign
 from backport.signing.key import other_keys
@@ -96,6 +97,13 @@ def account(name: str, tested: TestedRpms) -> Account:
         Wishes(), tested.signed.rpms, summary=name, stock={}, issued=now, publisher="A <a@example.org>"
     )
     return Account(origin=origin, advisory=advisory)
+
+
+def looked_after(publisher: Publisher) -> tuple[str, ...]:
+    return look_after(
+        publisher.repository, publisher.target, publisher.channel, base_url=URL, signing=publisher.signing,
+        progress=publisher,
+    )  # fmt: skip
 
 
 def faults(publisher: Publisher) -> list[str]:
@@ -476,7 +484,7 @@ def test_every_damage_is_found(publisher: Publisher, shelf: Shelf, other_key: Pa
     )  # fmt: skip
     found = faults(publisher)
     assert any(told in fault for fault in found), found
-    assert all(new.generation in fault or "current" in fault for fault in found)
+    assert all(new.generation in fault or "current" in fault or "index.html" in fault for fault in found)
 
 
 def test_a_package_for_which_somebody_changed_everything_but_the_key_is_found(
@@ -631,13 +639,17 @@ def test_the_key_changes_while_clients_know_both(publisher: Publisher, shelf: Sh
     here = replace(publisher, signing=signing)
     first = shelf("first")
     here.publish(first)
-    begun = rollover.begin(signing, "next <next@example.org>")
+    name = sign.show_key(signing).user_id
+    begun = rollover.begin(signing, name)
     assert (begun.signs, len(begun.others)) == (first.signed.fingerprint, 1)
     with pytest.raises(SignError, match="under way"):
-        rollover.begin(signing, "next <next@example.org>")
+        rollover.begin(signing, name)
     (announced,) = other_keys(signing)
     assert certifiers(signing, announced.fingerprint) == {announced.fingerprint, first.signed.fingerprint}
-    here.publish(first)
+    assert {one.user_id for one in (announced, sign.show_key(signing))} == {name}
+    # The nightly run has nothing to publish, and tells clients all the same.
+    assert looked_after(here) == (f"RPM-GPG-KEY-backport-{announced.fingerprint[-16:]}", "backport.repo")
+    assert looked_after(here) == ()
     base = "http://repo.example.org/f28/RPM-GPG-KEY-backport"
     both = f"gpgkey={base} {base}-{announced.fingerprint[-16:]}\n"
     assert both in here.folder.repo_file.read_text()
@@ -658,7 +670,6 @@ def test_the_key_changes_while_clients_know_both(publisher: Publisher, shelf: Sh
     other = sign.sign(
         shelf("second").signed.built, signing=signing, target=here.target, workspace=tmp_path / "second"
     )
-    here.publish(tiny.tested(other))
     here.publish(tiny.tested(other))
     assert f"gpgkey={base}\n" in here.folder.repo_file.read_text()
 
@@ -696,12 +707,13 @@ def test_the_command_line(publisher: Publisher, shelf: Shelf, tmp_path: Path) ->
     assert code == 0
     assert listed.index(second.generation) < listed.index(first.generation)
     assert command("diff", first.generation, "current")[1].startswith("+ source: second-1-1.fc28.bp1.src\n")
-    assert "all as it was published" in command("verify")[1]
     url = "https://repo.example.org/f28"
-    # What was published here says where; the site file of this command says so, too.
-    publisher.folder.repo_file.write_text(
-        publisher.folder.repo_file.read_text().replace("http://", "https://")
-    )
+    # The repository has moved since: the site file says where to, what lies there does not yet.
+    code, told = command("add-to-host")
+    assert (code, "repo gc" in told) == (PublishError.exit_code, True)
+    assert "backport.repo: is not what the site and the published generation make it" in command("verify")[1]
+    assert command("gc")[1] == "nothing to remove\n"
+    assert "all as it was published" in command("verify")[1]
     assert command("add-to-host")[1].splitlines() == [
         f"curl --fail --location --output /etc/yum.repos.d/backport.repo {url}/backport.repo",
         f"rpm --import {url}/RPM-GPG-KEY-backport",

@@ -28,7 +28,7 @@ from backport.repository.contents import repositories_of
 from backport.repository.generations import TargetFolder
 from backport.repository.proof import served
 from backport.repository.verification import verify
-from backport.signing.key import verify_file
+from backport.signing.detached import verify_file
 from backport.target import Target, load_target
 from tests.e2e import tiny
 from tests.e2e.publisher import Arguments

@@ -15,6 +15,7 @@ from backport.artifacts import Check, GatedRpms, Nevra, PublishedRepo, Rpm, Sign
 from backport.errors import PublishError
 from backport.files import digest_of
 from backport.repository import assemble, generations, publish
+from backport.repository.clients import SiteKeys
 from backport.repository.generations import Generation, TargetFolder, generation_id
 from backport.signing.key import KeyInfo
 from backport.site import Signing
@@ -185,6 +186,8 @@ def _unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(assemble, "open_key", open_key)
     monkeypatch.setattr(generations, "open_key", open_key)
+    keys = SiteKeys(signs=FINGERPRINT, announced=frozenset(), known={FINGERPRINT: "key"})
+    monkeypatch.setattr(publish, "site_keys", lambda _signing: keys)
     monkeypatch.setattr(assemble, "verify_file", lambda *_arguments, **_options: None)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from backport.errors import SignError
+from backport.signing import detached, sign
 from backport.signing import key as signing_key
-from backport.signing import sign
 from backport.signing.key import KeyInfo, Signer
 from backport.site import Signing
 
@@ -121,7 +121,7 @@ def test_macros_keep_every_path_in_one_piece() -> None:
 def test_armor_is_taken_off() -> None:
     begin, end = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----"
     armored = f"{begin}\nComment: x\n\nAQID\nBA==\n=abcd\n{end}\n"
-    assert signing_key.dearmored(armored.encode()) == b"\1\2\3\4"
+    assert detached.dearmored(armored.encode()) == b"\1\2\3\4"
 
 
 def test_a_home_whose_sockets_would_have_too_long_names_is_refused(tmp_path: Path) -> None:
