@@ -24,9 +24,8 @@ from backport.settings import Key
 from backport.signing.detached import dearmored, signer_of
 from backport.signing.key import KeyInfo
 
-Action = Literal["publish", "proof", "rollback", "promote", "withdraw", "make", "prune", "anchor"]
-"""``make``: a generation is whole, and nobody was led to it yet; ``prune``: generations were removed;
-``anchor``: somebody looked at the folder and accepted it as it was."""
+Action = Literal["publish", "proof", "rollback", "promote", "withdraw", "prune", "anchor"]
+"""``prune``: generations were removed; ``anchor``: somebody looked and accepted the folder as it was."""
 SWITCHES = frozenset({"publish", "rollback", "promote", "withdraw"})
 """The actions by which readers see something else."""
 MAX_BYTES = 64 * 1024 * 1024

@@ -523,7 +523,7 @@ def test_nothing_is_removed_on_the_word_of_a_record_that_is_not_whole(site: Site
 
 def test_what_the_record_does_not_know_is_not_pruned_until_somebody_accepts_it(site: Site) -> None:
     ids = site.ids
-    cut_history(site, 3)
+    cut_history(site, 2)
     publisher = site.publisher
     pruned = partial(
         prune, site.folder, 1, target=publisher.target, base_url=URL, signing=publisher.signing
