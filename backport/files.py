@@ -95,7 +95,10 @@ def opened_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[BinaryIO]:
     """A plain file, opened as `read_regular` does. Raises OSError."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         os.close(descriptor)
+        if is_folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "is no plain file", str(path))
     with os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "r+b") as stream:
         yield stream

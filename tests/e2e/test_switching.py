@@ -256,7 +256,7 @@ STEPS: dict[str, tuple[object, str]] = {
     "proof": (publish, "require_proven"),
     "record": (TargetFolder, "switch"),
     "rename": (TargetFolder, "_let_see"),
-    "page": (publish, "write_page"),
+    "page": (publish, "renew"),
 }
 SWITCHED = {("rename", "full"), ("page", "full"), ("page", "read-only")}
 """Where readers are led on all the same: a rename takes no room."""

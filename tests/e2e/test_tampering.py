@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from backport.artifacts import TestedRpms
 from backport.errors import PublishError
 from backport.evidence.provenance import Origin
 from backport.recipe import Advisory as Wishes
+from backport.repository import readers
 from backport.repository.advisories import make_advisory
 from backport.repository.changes import accept_folder, collect_garbage, lead_back, prune
 from backport.repository.clients import SiteKeys, site_keys
@@ -521,7 +522,10 @@ def test_nothing_is_removed_on_the_word_of_a_record_that_is_not_whole(site: Site
         assert site.ids == ids
 
 
-def test_what_the_record_does_not_know_is_not_pruned_until_somebody_accepts_it(site: Site) -> None:
+def test_what_the_record_does_not_know_is_not_pruned_until_somebody_accepts_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "GRACE", timedelta(0))
     ids = site.ids
     cut_history(site, 2)
     publisher = site.publisher
