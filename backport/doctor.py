@@ -161,6 +161,14 @@ def _mock_builddep() -> bool:
     return mockhost.has_builddep()
 
 
+def _published(site: Site) -> Sequence[Check]:
+    try:
+        from backport.repository.surroundings import check_clients  # noqa: PLC0415  # needs rpm's bindings
+    except ImportError:
+        return ()
+    return check_clients(site)
+
+
 def _hub_version(koji: Koji) -> str:
     from backport.sources.hub import Hub  # noqa: PLC0415  # needs the koji client, as above
 
@@ -189,6 +197,7 @@ class Probes:
     signing_key: Callable[[Signing], str] = _signing_key
     check_key: Callable[[Key], None] = _check_key
     hub_version: Callable[[Koji], str] = _hub_version
+    published: Callable[[Site], Sequence[Check]] = _published
     require_own: Callable[[Path], None] = require_own
     open_sealer: Callable[[Path], object] = open_sealer
 
@@ -210,6 +219,7 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
         *_mock(site, host, family),
         *_keys(site, host, family),
         *_targets(site),
+        *host.published(site),
         _hub(site, host, offline=offline),
     )
 

@@ -230,6 +230,7 @@ def show(
     from backport.evidence.why import to_text
     from backport.evidence.why import why as explain
     from backport.repository.contents import packages_of
+    from backport.repository.surroundings import about_clients
 
     place = place_of(target, channel, config)
     folder, record = place.folder, place.generation(generation)
@@ -249,6 +250,10 @@ def show(
         print_json({**asdict(record), "packages": listed})
     else:
         _show_generation(folder, record)
+        own = place.keys()
+        if record.id == folder.current_id():
+            for fault in about_clients(folder, record, place.target, own, place.url(own)):
+                typer.echo(str(fault), err=True)
 
 
 @app.command("verify-provenance")

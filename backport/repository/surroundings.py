@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.errors import PublishError
+from backport.artifacts import Check, Verdict
+from backport.errors import BackportError, PublishError
 from backport.files import read_regular
 from backport.repository.clients import (
     SiteKeys,
@@ -17,6 +18,7 @@ from backport.repository.clients import (
     keys_named,
     own_url,
     repo_file,
+    site_keys,
 )
 from backport.repository.contents import repositories_of
 from backport.repository.generations import Generation, TargetFolder, last_switch
@@ -25,7 +27,8 @@ from backport.repository.overview import PAGE, rendered_page
 from backport.repository.readers import MIRRORLIST, mirrorlist
 from backport.repository.tree import MAX_BYTES, difference, strange
 from backport.settings import Key
-from backport.target import Target
+from backport.site import Site
+from backport.target import Target, load_target
 
 _GC = "`backport repo gc` writes it anew"
 _RESTORE = "restore what is missing from a copy, or accept what is there by `backport repo anchor`"
@@ -196,6 +199,28 @@ def about_clients(
         return
     if detail := difference(folder.path / PAGE, page):
         yield Fault(path=PAGE, detail=f"{detail}; {_GC}")
+
+
+def check_clients(site: Site) -> tuple[Check, ...]:
+    """For each target in the stable channel, whether what clients get beside packages is what the site says:
+    the repository may have moved."""
+    places = sorted(site.paths.repository.glob("*/current"))
+    return tuple(_check_clients(site, place.parent.name) for place in places)
+
+
+def _check_clients(site: Site, name: str) -> Check:
+    facts = {"id": f"published.{name}", "title": f"what is published for {name} leads to this site"}
+    folder = TargetFolder.of(site.paths.repository, name)
+    try:
+        target, record = load_target(site.paths.targets, name), folder.current_generation()
+        found = about_clients(folder, record, target, site_keys(site.signing), site.url) if record else ()
+        faults = "; ".join(str(fault) for fault in found)
+    except BackportError as problem:
+        return Check(**facts, verdict=Verdict.WARN, found=problem.message, advice=problem.hint or "")
+    return Check(
+        **facts, verdict=Verdict.FAIL if faults else Verdict.PASS, expected=site.url,
+        found=faults or "it does", advice=f"backport repo gc --target {name}" if faults else "",
+    )  # fmt: skip
 
 
 def _repo_file_alone(folder: TargetFolder, target: Target, url: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from backport import repodata
-from backport.artifacts import TestedRpms
+from backport.artifacts import TestedRpms, Verdict
 from backport.errors import PublishError, SignError
 from backport.evidence.provenance import Origin
 from backport.evidence.store import statements, verify_provenance
@@ -40,11 +40,12 @@ from backport.repository.documents import Account
 from backport.repository.generations import RECORD, Generation, last_switch
 from backport.repository.holds import held_sources
 from backport.repository.overview import PAGE
+from backport.repository.surroundings import check_clients
 from backport.repository.upkeep import look_after
 from backport.repository.verification import verify
 from backport.signing import rollover, sign
 from backport.signing.key import other_keys
-from backport.site import Signing
+from backport.site import Signing, load_site
 from backport.target import Target, load_target
 from tests.e2e import tiny
 from tests.e2e.publisher import Arguments, run_until
@@ -703,6 +704,13 @@ def test_the_command_line(publisher: Publisher, shelf: Shelf, tmp_path: Path) ->
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout if done.returncode == 0 else done.stderr + done.stdout
 
+    def everything(*arguments: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "backport", "repo", *arguments, "--target", "f28", "--config", str(site)],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        return done.stdout, done.stderr
+
     code, listed = command("list")
     assert code == 0
     assert listed.index(second.generation) < listed.index(first.generation)
@@ -711,8 +719,13 @@ def test_the_command_line(publisher: Publisher, shelf: Shelf, tmp_path: Path) ->
     # The repository has moved since: the site file says where to, what lies there does not yet.
     code, told = command("add-to-host")
     assert (code, "repo gc" in told) == (PublishError.exit_code, True)
-    assert "backport.repo: is not what the site and the published generation make it" in command("verify")[1]
+    for name in ("verify", "show"):
+        told = "".join(everything(name))
+        assert "backport.repo: is not what the site and the published generation make it" in told
+    (check,) = check_clients(load_site(site))
+    assert (check.verdict, check.advice) == (Verdict.FAIL, "backport repo gc --target f28")
     assert command("gc")[0] == 0
+    assert check_clients(load_site(site))[0].verdict is Verdict.PASS
     assert "all as it was published" in command("verify")[1]
     assert command("add-to-host")[1].splitlines() == [
         f"curl --fail --location --output /etc/yum.repos.d/backport.repo {url}/backport.repo",

@@ -244,9 +244,14 @@ def take_another_target(site: Site) -> None:
     sign.sign_file(record, site.publisher.signing)
 
 
+def own(site: Site, kind: str) -> Path:
+    """A file of metadata that is the generation's own, not one on loan."""
+    place = site.now / "x86_64"
+    return place / next(one for one in repodata.metadata_files(place) if kind in one)
+
+
 def swap_updateinfo(site: Site) -> None:
-    names = repodata.metadata_files(site.now / "x86_64")
-    path = site.now / "x86_64" / next(one for one in names if "updateinfo" in one)
+    path = own(site, "updateinfo")
     text = gzip.decompress(path.read_bytes()).replace(b"third", b"thira")
     site.put(path, gzip.compress(text))
 
@@ -407,8 +412,8 @@ TAMPERINGS: dict[str, tuple[Callable[[Site], object], str, str]] = {
     "metadata of an older generation": (older_repomd, REPOMD, REFUSED),
     "metadata by another key": (lambda it: it.sign_by_another(it.now / REPOMD), REPOMD, REFUSED),
     "its signature as FIFO": (lambda it: as_fifo(it.now / f"{REPOMD}.asc"), REPOMD, REFUSED),
-    "primary gone": (lambda it: it.first("x86_64/repodata/*primary*").unlink(), "primary", REFUSED),
-    "primary as FIFO": (lambda it: as_fifo(it.first("x86_64/repodata/*primary*")), "primary", REFUSED),
+    "primary gone": (lambda it: own(it, "primary").unlink(), "primary", REFUSED),
+    "primary as FIFO": (lambda it: as_fifo(own(it, "primary")), "primary", REFUSED),
     "updateinfo edited": (swap_updateinfo, "updateinfo", REFUSED),
     # Evidence, what the page is made of, and what has no place
     "evidence gone": (lambda it: shutil.rmtree(it.now / "provenance"), "provenance", REFUSED),

@@ -64,6 +64,7 @@ class Host:
             "signing_key": lambda _signing: "A" * 40,
             "check_key": nothing,
             "hub_version": lambda _koji: "1.35.3",
+            "published": lambda _site: (),
             "require_own": nothing,
             "open_sealer": nothing,
         }
@@ -84,6 +85,15 @@ def test_a_host_that_has_all_passes() -> None:
     checks = Host().examine()
     assert {check.verdict for check in checks.values()} == {Verdict.PASS}
     assert {check.advice for check in checks.values()} == {""}
+
+
+def test_what_clients_are_told_elsewhere_stops() -> None:
+    host = Host()
+    told = Check(
+        id="published.f28", title="f28", verdict=Verdict.FAIL, advice="backport repo gc --target f28"
+    )
+    host.changes["published"] = lambda _site: (told,)
+    assert faults(host.examine()) == {"published.f28": "backport repo gc --target f28"}
 
 
 @pytest.mark.parametrize(
