@@ -102,6 +102,7 @@ def settings_inputs(job: Job, *, builder: str, signing_key: str) -> dict[str, st
         "builder": builder,
         "signing key": signing_key,
         "target": target_digest(job.target),
+        "source keys": ", ".join(sorted({key.fingerprint for key in job.source_keys})),
         "self-test": _digest(job.recipe.self_test),
         "gates": _digest(job.recipe.gates),
         "advisory": _digest(job.recipe.advisory),

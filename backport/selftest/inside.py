@@ -10,10 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from backport.artifacts import Nevra
+from backport.errors import SelfTestError
 from backport.probe.ledger import Ledger, tail
 from backport.recipe import Command, Handshake
+from backport.run import time_limit
 from backport.selftest.checks import command_id
 
+MATCHING = 10.0
+"""Seconds that a recipe's regular expression may take on the output of a program."""
+_SIMPLER = "Give `output` in the recipe as a regular expression without a repetition inside a repetition."
 _LIBRARY_VERSION = re.compile(
     r"^Library version: OpenSSL: Compile: (.+)\n\s+Runtime: (?:OpenSSL )?([^\s-]+)", re.MULTILINE
 )
@@ -123,8 +128,13 @@ def judge_update(
 
 
 def judge_command(ledger: Ledger, command: Command, result: ProgramResult) -> None:
-    """A recipe's command: its exit code and what its output must contain."""
-    says = re.search(command.output, result.output) is not None
+    """A recipe's command: its exit code and what its output must contain.
+
+    Raises SelfTestError where the search for that takes too long: then the output says nothing.
+    """
+    what = f"the search in the output of {command_id(command)}"
+    with time_limit(MATCHING, what=what, error=SelfTestError, hint=_SIMPLER):
+        says = re.search(command.output, result.output) is not None
     expected = f"exit code {command.exit}" + (f", output matching {command.output}" if command.output else "")
     found = f"exit code {result.exit_code}" + ("" if says else ", output without a match")
     ledger.compare(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_patches_recipe_target_and_key_are_inputs(tmp_path: Path) -> None:
     assert {"backport", "builder", "signing key", "target", "self-test", "openssl recipe"} <= set(found)
     pinned = inputs(tmp_path, '[pins]\nopenssl = "openssl-1.1.1w-1.fc29"')
     assert {name for name in found if found[name] != pinned[name]} == {"openssl recipe"}
+
+
+def test_other_keys_of_the_source_alone_are_other_inputs(tmp_path: Path) -> None:
+    other = job(tmp_path)
+    source = other.recipe.source.model_copy(update={"keys": ("fedora-28",)})
+    other = replace(other, recipe=other.recipe.model_copy(update={"source": source}))
+    found, before = settings_inputs(other, builder="chroot", signing_key="F" * 40), inputs(tmp_path)
+    assert {name for name in before if found[name] != before[name]} == {"source keys"}
+    assert found["source keys"] == other.target.keys["fedora-28"].fingerprint
 
 
 def test_another_key_is_another_target(tmp_path: Path) -> None:

@@ -400,6 +400,16 @@ def test_a_command_must_exit_and_say_as_expected(
     assert result(ledger, "command.version").verdict is verdict
 
 
+def test_output_that_a_regular_expression_cannot_be_done_with_says_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "MATCHING", 0.2)
+    command = Command(id="version", run=("openssl", "version"), output="(a+)+b")
+    with pytest.raises(SelfTestError, match=r"output of command\.version: not done after 0\.2 seconds"):
+        inside.judge_command(ledger, command, ProgramResult(exit_code=0, output="a" * 40))
+    assert not ledger.has("command.version")
+
+
 def test_evidence_of_a_hostile_program_is_harmless(ledger: Ledger) -> None:
     command = Command(id="version", run=("openssl", "version"))
     output = "\x1b[2J" + "x" * 100_000
