@@ -33,6 +33,20 @@ def _complete_target(incomplete: str) -> list[str]:
     return [name for name in _known("targets") if name.startswith(incomplete)]
 
 
+def complete_generation(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Ids of what the folder that was named before holds, and ``latest``."""
+    from backport.commands.published import place_of
+    from backport.repository.changes import list_generations
+
+    config = ctx.params.get("config")
+    try:
+        place = place_of(ctx.params.get("target") or "", ctx.params.get("channel"), config)
+        known = [one.id for one in list_generations(place.folder)]
+    except (BackportError, OSError):
+        return []
+    return [name for name in [*known, "latest"] if name.startswith(incomplete)]
+
+
 def _writable(path: Path | None) -> Path | None:
     """A file that can be written, as far as can be told before; an examination takes its time."""
     if path is None:

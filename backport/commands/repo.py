@@ -14,6 +14,7 @@ from backport.commands.options import (
     ConfigOption,
     JsonOption,
     TargetOption,
+    complete_generation,
     is_verbose,
     print_json,
 )
@@ -36,7 +37,12 @@ repo_app.add_typer(repo_changes.app)
 app.add_typer(repo_app, name="repo")
 
 GenerationArgument = Annotated[
-    str | None, typer.Argument(metavar="[ID]", help="A generation; default: the one that readers see.")
+    str | None,
+    typer.Argument(
+        metavar="[ID]",
+        help="A generation; default: the one that readers see.",
+        autocompletion=complete_generation,
+    ),
 ]
 
 
@@ -86,8 +92,16 @@ def list_(
 
 @repo_app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="A generation, or `current`.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another generation, or `current`.")],
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help="A generation, or `current`.", autocompletion=complete_generation),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="Another generation, or `current`.", autocompletion=complete_generation
+        ),
+    ],
     target: TargetOption,
     channel: ChannelOption = None,
     as_json: JsonOption = False,
@@ -122,7 +136,10 @@ def diff(
 def verify(
     target: TargetOption,
     generation: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Generations; default: all of them.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[ID]...", help="Generations; default: all of them.", autocompletion=complete_generation
+        ),
     ] = None,
     key: Annotated[
         list[Path] | None,

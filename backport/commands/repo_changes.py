@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backport.commands.options import ChannelOption, ConfigOption, JsonOption, TargetOption, print_json
+from backport.commands.options import (
+    ChannelOption,
+    ConfigOption,
+    JsonOption,
+    TargetOption,
+    complete_generation,
+    print_json,
+)
 from backport.commands.published import place_of
 
 if TYPE_CHECKING:
@@ -24,7 +31,11 @@ def rollback(
     target: TargetOption,
     generation: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="A generation; default: the last before the present one."),
+        typer.Argument(
+            metavar="[ID]",
+            help="A generation; default: the last before the present one.",
+            autocompletion=complete_generation,
+        ),
     ] = None,
     channel: ChannelOption = None,
     dry_run: DryRunOption = False,

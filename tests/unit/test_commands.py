@@ -34,6 +34,7 @@ from backport.errors import (
 )
 from backport.files import locked
 from backport.recipe import load_recipe
+from backport.repository import changes
 from backport.runs.history import Recorder, is_going_on
 from backport.runs.job import load_job
 from backport.site import Site, apply_site
@@ -378,3 +379,28 @@ def test_the_readme_s_recipe_is_one(tmp_path: Path) -> None:
     target = load_target(ROOT / "mock-configs", recipe.targets[0])
     assert apply_site(recipe, target, Site())[0].packages["nginx"].nvr.endswith(".fc29")
     assert recipe.source.tag.startswith("f29")
+
+
+def test_completion_knows_generations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = (datetime(2026, 11, 24, 4, 10, tzinfo=UTC), datetime(2026, 11, 23, 4, 10, tzinfo=UTC))
+    listed = [
+        changes.Listed(
+            id=f"{at:%Y%m%dT%H%M%SZ}-0", time=at, current=False, proven=True, packages=1, added=1, run=""
+        )
+        for at in times
+    ]
+    monkeypatch.setattr(
+        changes, "list_generations", lambda folder: listed if folder.path.name == "f28" else []
+    )
+    monkeypatch.setenv("_BACKPORT_COMPLETE", "complete_bash")
+
+    def completed(*words: str) -> list[str]:
+        env = {"COMP_WORDS": " ".join(("backport", *words)), "COMP_CWORD": str(len(words))}
+        return CliRunner().invoke(app, [], prog_name="backport", env=env).output.split()
+
+    known = [one.id for one in listed]
+    assert completed("repo", "rollback", "--target", "f28", "2026") == known
+    assert completed("repo", "show", "--target", "f28", "20261123") == known[1:]
+    assert completed("repo", "diff", "--target", "f28", "l") == ["latest"]
+    assert completed("repo", "show", "2026") == []
+    assert completed("repo", "verify", "--target", "f82", "2026") == []
