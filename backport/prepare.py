@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from backport import srpm
 from backport.artifacts import PatchedSrpm, SourceRpm
@@ -166,6 +167,18 @@ def _check_locked(job: Job, found: Iterable[ResolvedBuild | SourceRpm]) -> None:
     if locked := lock.load_lock(job.lock_file):
         for one in found:
             lock.check_lock(locked, one, path=job.lock_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceData:
+    """A source package as `backport fetch --json` and a run's report tell of it."""
+
+    nevra: str
+    sha256: str
+    digest: Literal["stated by the hub", "not stated by the hub"]
+    signing_key: str
+    url: str
+    file: str
 
 
 def source_data(source: SourceRpm) -> dict[str, str]:

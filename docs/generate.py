@@ -12,6 +12,7 @@ from typing import Any
 
 from backport.builders.mockconfig import render_config
 from backport.commands.documents import DOCUMENTS, schema_of
+from backport.commands.schemas import NAMES, schema_for
 from backport.files import write_atomically
 from backport.recipe import Recipe
 from backport.settings import Settings
@@ -35,6 +36,8 @@ def generated() -> dict[Path, str]:
     files = {ROOT / "docs" / "reference.md": reference()}
     for name, document in DOCUMENTS.items():
         files[ROOT / "docs" / f"{name}.schema.json"] = json.dumps(schema_of(document), indent=2) + "\n"
+    others = {name: schema_for(name) for name in NAMES if name not in DOCUMENTS}
+    files[ROOT / "docs" / "commands.schemas.json"] = json.dumps(others, indent=2) + "\n"
     for path in sorted((ROOT / "mock-configs").glob("*.toml")):
         target = load_target(path.parent, path.stem)
         files[path.parent / f"{target.name}-{target.arch}.cfg"] = render_config(target)

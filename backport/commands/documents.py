@@ -217,6 +217,24 @@ class MaillogDocument(Document):
     unclear: UnclearPart
 
 
+class PackagePart(Part):
+    """One package of a generation."""
+
+    path: str
+    """Relative to the generation's folder."""
+    nevra: str
+    sha256: str
+    """Digest of the file."""
+
+
+class HostLinesPart(Part):
+    """What `backport repo add-to-host --json` prints."""
+
+    lines: tuple[str, ...]
+    fingerprint: str
+    """That of the key that signed what readers see."""
+
+
 DOCUMENTS: dict[str, type[Document]] = {
     "probe": ProbeDocument,
     "selftest": SelfTestDocument,

@@ -34,6 +34,25 @@ class SchemaName(StrEnum):
     RECIPE = "recipe"
     TARGET = "target"
     SITE = "site"
+    BUILD = "build"
+    PLAN = "plan"
+    FETCH = "fetch"
+    LOG = "log"
+    SEARCH = "search"
+    KEYS_SHOW = "keys-show"
+    DOCTOR = "doctor"
+    VERIFY_PROVENANCE = "verify-provenance"
+    REPO_LIST = "repo-list"
+    REPO_DIFF = "repo-diff"
+    REPO_VERIFY = "repo-verify"
+    REPO_ADD_TO_HOST = "repo-add-to-host"
+    REPO_SHOW = "repo-show"
+    REPO_ROLLBACK = "repo-rollback"
+    REPO_PROMOTE = "repo-promote"
+    REPO_WITHDRAW = "repo-withdraw"
+    REPO_PRUNE = "repo-prune"
+    REPO_GC = "repo-gc"
+    REPO_ANCHOR = "repo-anchor"
     PROBE = "probe"
     SELFTEST = "selftest"
     MAILLOG = "maillog"
@@ -66,10 +85,9 @@ def search(
         backport search 'openssl*'
         backport search openssl --tag f29-updates --tag f30-updates
     """
-    from dataclasses import asdict
-
     from rich.text import Text
 
+    from backport.commands.schemas import print_as
     from backport.commands.terminal import errors, output, rows_table
     from backport.site import known_recipes, load_site
     from backport.sources import resolve
@@ -83,7 +101,7 @@ def search(
 
     found = resolve.search(site.koji, pattern, tags=tags, tell=tell, hint=hint)
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_as("search", found)
         return
     if not found:
         typer.echo(f"nothing fits {pattern!r}")
@@ -148,16 +166,15 @@ def keys_show(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     Example:
         backport keys show
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.signing import sign
     from backport.site import load_site
 
     key = sign.show_key(load_site(config).signing)
     if as_json:
-        print_json(asdict(key))
+        print_as("keys-show", key)
         return
-    for name, value in asdict(key).items():
+    for name, value in vars(key).items():
         typer.echo(f"{name.replace('_', ' ')}: {value}" if name != "public_key" else value)
 
 
@@ -184,8 +201,7 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     Example:
         backport doctor
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.commands.terminal import checks_table, output
     from backport.doctor import examine_host
     from backport.site import load_site, site_file
@@ -193,7 +209,7 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     site = load_site(config)
     checks = examine_host(site)
     if as_json:
-        print_json([asdict(check) for check in checks])
+        print_as("doctor", checks)
     else:
         console = output()
         console.print(f"site file: {site_file(config) or 'none: the defaults are in force'}", markup=False)
@@ -208,14 +224,15 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 def schema(
     name: Annotated[SchemaName, typer.Argument(help="Which settings file, or which command's --json.")],
 ) -> None:
-    """Print the JSON schema of a settings file, or of what probe, selftest or maillog print with --json.
+    """Print the JSON schema of a settings file, or of what a command prints with --json.
 
     \b
     Examples:
         backport schema recipe > recipe.schema.json
         backport schema probe
+        backport schema repo-list
     """
-    from backport.commands.documents import DOCUMENTS, schema_of
+    from backport.commands.schemas import schema_for
     from backport.recipe import Recipe
     from backport.settings import Settings
     from backport.site import Site
@@ -226,5 +243,4 @@ def schema(
         SchemaName.TARGET: Target,
         SchemaName.SITE: Site,
     }
-    document = DOCUMENTS.get(name)
-    print_json(schema_of(document) if document else models[name].model_json_schema())
+    print_json(models[name].model_json_schema() if name in models else schema_for(name))

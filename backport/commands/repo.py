@@ -16,7 +16,6 @@ from backport.commands.options import (
     TargetOption,
     complete_generation,
     is_verbose,
-    print_json,
 )
 from backport.commands.published import place_of
 
@@ -68,14 +67,13 @@ def list_(
         backport repo list --target f28
         backport repo list --target f28 --channel testing --json
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.commands.terminal import output, rows_table
     from backport.repository.changes import list_generations
 
     found = list_generations(place_of(target, channel, config).folder)
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_as("repo-list", found)
         return
     if not found:
         typer.echo(f"nothing is published for {target} in this channel")
@@ -113,22 +111,21 @@ def diff(
     Example:
         backport repo diff 20261124T041000Z-0123456789ab current --target f28
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.repository.changes import compare
 
     place = place_of(target, channel, config)
     records = [place.generation(None if one == "current" else one) for one in (first, second)]
     found = compare(place.folder, *records)
     if as_json:
-        print_json(asdict(found))
+        print_as("repo-diff", found)
         return
     for sign, names in (("+", found.added), ("-", found.removed), ("~", found.changed)):
         for name in names:
             typer.echo(f"{sign} {name}")
     for name in found.inputs:
         typer.echo(f"inputs of {name} differ")
-    if not any(asdict(found).values()):
+    if not any(vars(found).values()):
         typer.echo("no difference")
 
 
@@ -162,8 +159,7 @@ def verify(
         backport repo verify --target f28
         backport repo verify --target f28 --key RPM-GPG-KEY-backport --json
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.repository.verification import verify as read_again
 
     place = place_of(target, channel, config)
@@ -172,7 +168,7 @@ def verify(
         place.folder, place.target, keys=key or (), ids=generation or (), site=own, base_url=place.url(own)
     )
     if as_json:
-        print_json(asdict(found))
+        print_as("repo-verify", found)
     else:
         for fault in found.faults:
             typer.echo(str(fault))
@@ -201,13 +197,14 @@ def add_to_host(
         backport repo add-to-host --target f28
         backport repo add-to-host --target f28 --with dnf5
     """
+    from backport.commands.schemas import print_as
     from backport.repository.clients import host_lines
 
     place = place_of(target, channel, config)
     record = place.generation(None)
     lines = host_lines(place.folder, tool=tool.value, target=place.target, base_url=place.site.url)
     if as_json:
-        print_json({"lines": lines, "fingerprint": record.fingerprint})
+        print_as("repo-add-to-host", {"lines": lines, "fingerprint": record.fingerprint})
         return
     typer.echo("\n".join(lines))
     typer.echo(f"the key's fingerprint: {record.fingerprint}", err=True)
@@ -241,8 +238,7 @@ def show(
         backport repo show --target f28 --why openssl-libs
         backport repo show --target f28 20261124T041000Z-0123456789ab --json
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.diffs import readable
     from backport.evidence.why import to_text
     from backport.evidence.why import why as explain
@@ -254,7 +250,7 @@ def show(
     if why is not None:
         explanations = explain(folder.folder_of(record.id), why)
         if as_json:
-            print_json([asdict(one) for one in explanations])
+            print_as("repo-show", explanations)
             return
         for number, one in enumerate(explanations):
             # The change is that of the source package: once is enough.
@@ -263,8 +259,8 @@ def show(
             typer.echo("\n" * bool(number) + readable(text.encode("utf-8", "surrogateescape")))
     elif as_json:
         packages = packages_of(folder, record)
-        listed = [{**asdict(one), "nevra": str(one.nevra)} for one in packages.values()]
-        print_json({**asdict(record), "packages": listed})
+        listed = [{**vars(one), "nevra": str(one.nevra)} for one in packages.values()]
+        print_as("repo-show", {**vars(record), "packages": listed})
     else:
         _show_generation(folder, record)
         own = place.keys()
@@ -296,15 +292,14 @@ def verify_provenance(
         backport verify-provenance /srv/backport/f28
         backport verify-provenance ./copy --key RPM-GPG-KEY-backport
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.commands.terminal import checks_table, output
     from backport.evidence import store as evidence
 
     keys = key or [evidence.key_beside(folder)]
     checks = evidence.verify_provenance(folder, keys)
     if as_json:
-        print_json([asdict(check) for check in checks])
+        print_as("verify-provenance", checks)
     else:
         console = output()
         console.print(checks_table(checks))

@@ -12,7 +12,6 @@ from backport.commands.options import (
     JsonOption,
     TargetOption,
     complete_generation,
-    print_json,
 )
 from backport.commands.published import place_of
 
@@ -54,8 +53,7 @@ def rollback(
         backport repo rollback --target f28 20261124T041000Z-0123456789ab
         backport repo rollback --target f28 --dry-run
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.repository.changes import lead_back
 
     place = place_of(target, channel, config)
@@ -68,7 +66,7 @@ def rollback(
         dry_run=dry_run,
     )
     if as_json:
-        print_json(asdict(moved))
+        print_as("repo-rollback", moved)
         return
     _tell_moved(moved)
     _tell_unknown(place.folder)
@@ -102,8 +100,7 @@ def withdraw(
         backport repo withdraw nginx --target f28 --reason 'crashes on start'
         backport repo withdraw openssl-libs --target f28 --dry-run
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.commands.terminal import TerminalProgress
     from backport.files import remove_tree
     from backport.repository import proof
@@ -129,7 +126,7 @@ def withdraw(
             prove=prove, reason=reason, publisher=place.site.packager, dry_run=dry_run, progress=progress,
         )  # fmt: skip
     if as_json:
-        print_json(asdict(done))
+        print_as("repo-withdraw", done)
         return
     for one in done.packages:
         typer.echo(f"{'would be withdrawn' if dry_run else 'withdrawn'}: {one}")
@@ -165,8 +162,7 @@ def promote(
         backport repo promote testing stable --target f28 --dry-run
         backport repo promote stable testing --target f28 --create
     """
-    from dataclasses import asdict
-
+    from backport.commands.schemas import print_as
     from backport.commands.terminal import TerminalProgress
     from backport.repository.changes import promote as promote_generation
 
@@ -177,7 +173,7 @@ def promote(
             signing=place.site.signing, force=force, progress=progress, create=create, dry_run=dry_run,
         )  # fmt: skip
     if as_json:
-        print_json(asdict(moved))
+        print_as("repo-promote", moved)
         return
     _tell_moved(moved)
 
@@ -258,12 +254,13 @@ def anchor(
     Example:
         backport repo anchor --target f28
     """
+    from backport.commands.schemas import print_as
     from backport.repository.changes import accept_folder
 
     place = place_of(target, channel, config)
     known = accept_folder(place.folder, signing=place.site.signing)
     if as_json:
-        print_json(list(known))
+        print_as("repo-anchor", known)
         return
     for name in known:
         typer.echo(f"recorded {name}")
@@ -286,8 +283,10 @@ def _tell_unknown(folder: TargetFolder) -> None:
 
 
 def _tell_removed(names: tuple[str, ...], *, as_json: bool, dry_run: bool = False) -> None:
+    from backport.commands.schemas import print_as
+
     if as_json:
-        print_json(list(names))
+        print_as("repo-gc", names)
         return
     for name in names:
         typer.echo(f"would be removed: {name}" if dry_run else f"removed {name}")

@@ -22,7 +22,6 @@ from backport.commands.options import (
     chosen,
     debugging,
     is_verbose,
-    print_json,
 )
 
 if TYPE_CHECKING:
@@ -145,17 +144,16 @@ def plan(
         backport plan openssl --target f28
         backport plan openssl --target f28 --json
     """
-    from dataclasses import asdict
-
     from rich.text import Text
 
+    from backport.commands.schemas import print_as
     from backport.commands.terminal import output, rows_table
     from backport.plan import plan as make_plan
     from backport.runs.job import load_job
 
     planned = make_plan(load_job(recipe, target, config))
     if as_json:
-        print_json({**asdict(planned), "exit_code": planned.exit_code})
+        print_as("plan", {**vars(planned), "exit_code": planned.exit_code})
         raise typer.Exit(planned.exit_code)
     console = output()
     console.print(rows_table(("package", "from", "suffix", "changes", "%check"), planned.rows()))
@@ -206,13 +204,14 @@ def fetch(
         backport fetch openssl
     """
     from backport import prepare
+    from backport.commands.schemas import print_as
     from backport.commands.terminal import TerminalProgress, output, rows_table
     from backport.runs.job import load_job
 
     with TerminalProgress() as progress:
         originals = prepare.fetch_sources(load_job(recipe, target, config), progress=progress)
     if as_json:
-        print_json([prepare.source_data(source) for source in originals])
+        print_as("fetch", [prepare.source_data(source) for source in originals])
         return
     header = ("package", "file", *(["signed by", "sha256"] if is_verbose() else []))
     rows = [
@@ -286,7 +285,7 @@ def log(
         return
     listed = list(islice(reports, limit))
     if as_json:
-        print_json([json.loads(to_json(report)) for report in listed])
+        sys.stdout.write(json.dumps([json.loads(to_json(report)) for report in listed], indent=2) + "\n")
         return
     if not listed:
         typer.echo("no runs yet")

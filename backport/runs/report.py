@@ -6,15 +6,17 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
+from pydantic import TypeAdapter
+
 from backport.artifacts import Check, Verdict
 from backport.errors import explained
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 """Version of report.json; it is raised when a key changes its meaning or goes."""
 
 Status = Literal["done", "failed"]
@@ -90,10 +92,19 @@ class RunReport:
         return self.failure.exit_code if self.failure else 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenReport(RunReport):
+    """A report as it is written and printed."""
+
+    format: Literal[1] = FORMAT
+    """It grows when a key changes its meaning or goes; keys may be added without."""
+
+
 def to_json(report: RunReport) -> str:
-    """The report as JSON text, keys in a stable order."""
-    document = {"format": FORMAT, **asdict(report), "started": report.started.isoformat()}
-    return json.dumps(document, indent=2, default=str) + "\n"
+    """The report as JSON text, keys in a stable order, times as RFC 3339 has them, in UTC with a Z."""
+    written = WrittenReport(**vars(report))
+    document = TypeAdapter(WrittenReport).dump_python(written, mode="json", warnings=False, fallback=str)
+    return json.dumps({"format": FORMAT, **document}, indent=2) + "\n"
 
 
 def from_json(text: str) -> RunReport:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 from backport import __version__
 from backport.__main__ import NOBODY_READS, main
 from backport.commands import app
+from backport.commands.host import SchemaName
 from backport.commands.options import chosen, print_json, verbosity
+from backport.commands.schemas import NAMES
 from backport.commands.terminal import TerminalProgress
 from backport.errors import (
     BUSY,
@@ -132,10 +135,10 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: list[str]) -> None:
 def test_help_and_the_schema_need_no_site_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BACKPORT_CONFIG", str(tmp_path / "missing.toml"))
-    for kind in ("recipe", "target", "site", "probe", "selftest", "maillog"):
+    for kind in SchemaName:
         result = CliRunner().invoke(app, ["schema", kind])
         assert result.exit_code == 0
-        assert '"properties"' in result.output
+        assert '"$schema"' in result.output or '"properties"' in result.output
 
 
 @pytest.mark.parametrize(
@@ -379,6 +382,18 @@ def test_the_readme_s_recipe_is_one(tmp_path: Path) -> None:
     target = load_target(ROOT / "mock-configs", recipe.targets[0])
     assert apply_site(recipe, target, Site())[0].packages["nginx"].nvr.endswith(".fc29")
     assert recipe.source.tag.startswith("f29")
+
+
+def test_every_command_with_json_has_a_schema() -> None:
+    def walk(command: Any, *path: str) -> Iterator[str]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, *path, name)
+        if any("--json" in option.opts for option in command.params):
+            yield "-".join(path)
+
+    found = set(walk(typer.main.get_command(app)))
+    assert found == set(NAMES)
+    assert {str(name) for name in SchemaName} == found | {"recipe", "target", "site"}
 
 
 def test_completion_knows_generations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
