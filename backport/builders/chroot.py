@@ -21,12 +21,12 @@ from backport.artifacts import BuiltRpms, PatchedSrpm
 from backport.builders.buildroot import note_origins
 from backport.builders.common import (
     MEND_HINT,
+    RAISE_HINT,
     beside_target,
     build_macros,
     check_packed,
     collect,
     lay_out,
-    require_room,
     take_packages,
 )
 from backport.causes import causes_of
@@ -35,6 +35,7 @@ from backport.files import remove_tree, scratch_folder
 from backport.progress import Progress, Silent
 from backport.roots.limits import Bounds
 from backport.roots.root import BUILDER_UID, Aftermath, Bind, ExtraRepository, Root, clean_root
+from backport.roots.scratch import require_room
 from backport.run import Completed, describe_exit
 from backport.target import Target
 from backport.trust import nevra_of, read_header
@@ -236,14 +237,13 @@ class _Build:
         # A login shell, as mock uses one: packages may bring settings in /etc/profile.d.
         shell = ["bash", "--login", "-c", 'umask 022; exec "$@"', "bash"]
         options = self.patched.options
-        limits = Bounds(processes=options.processes, memory=options.memory, files=options.files)
         return self.root.run(
             [
                 *shell, "rpmbuild", *words, "--nodeps", "--target", self.root.target.arch,
                 *options.arguments(), f"{_TOP}/SPECS/{self.patched.spec.name}",
             ],
             timeout=timeout, error=BuildError, timeout_error=BuildTimeout, accept=None, log=self.log, env=env,
-            limits=limits, folder="/builddir",
+            limits=Bounds.of(options), folder="/builddir",
             binds=[Bind(host=self.results, inside=_RESULTS, writable=True)],
             what=f"{self._name}: rpmbuild", hint="raise `build.timeout` of the package in the recipe",
         )  # fmt: skip
@@ -258,7 +258,7 @@ class _Build:
             hint, why = "something ended it: has memory run out? See `journalctl --dmesg`", ""
         if completed.reached:
             why = f": it ran into {completed.reached}{why}"
-            hint = "raise it under the package's `build` in the recipe, if the package needs that much"
+            hint = RAISE_HINT
         raise BuildError(
             f"{self._name}: {what}: {describe_exit(completed.exit_code)}{why}",
             hint=hint,

@@ -16,7 +16,7 @@ from pathlib import Path
 import rpm
 
 from backport.artifacts import BuiltRpms, Nevra, PatchedSrpm, Rpm
-from backport.errors import BuildError, BuildRootError
+from backport.errors import BuildError
 from backport.files import digest_of, named
 from backport.roots.dnf import ExtraRepository
 from backport.target import Target
@@ -35,11 +35,10 @@ rpmbuild itself then sets SOURCE_DATE_EPOCH by the spec's newest changelog entry
 is midnight of that day."""
 
 MEND_HINT = "mend it by a patch, or by the package's settings in the recipe"
+RAISE_HINT = "raise it under the package's `build` in the recipe, if the package needs that much"
 """What to do about a package that fails to build, where its log suggests nothing better."""
 
 _RELEASE_HINT = "the release has to be below the one it came from: edit the spec's Release in the recipe"
-SCARCE = 256 * 1024 * 1024
-"""With less room than this left, in bytes, a failed build is put down to the full disk."""
 
 
 CANDIDATES = "candidates"
@@ -64,19 +63,6 @@ def build_macros(target: Target) -> dict[str, str]:
     %dist is set, whatever package of the target defines it, so that releases are what the target says.
     """
     return {**BUILD_MACROS, "%dist": target.dist}
-
-
-def require_room(name: str, folders: Sequence[Path], *, log: Path) -> None:
-    """Raise BuildRootError when a file system that the failed build of ``name`` wrote to is full."""
-    for folder in folders:
-        state = os.statvfs(folder)
-        room = state.f_bavail * state.f_frsize if state.f_favail or not state.f_files else 0
-        if room < SCARCE:
-            raise BuildRootError(
-                f"{name}: the disk is full: {room // 1024**2} MiB are left for the build",
-                hint=f"make room on the file system of {folder}",
-                log=log,
-            )
 
 
 def lay_out(patched: PatchedSrpm, *, spec_folder: Path, source_folder: Path) -> Path:

@@ -25,11 +25,11 @@ from backport.builders import mockhost
 from backport.builders.buildroot import note_origins
 from backport.builders.common import (
     MEND_HINT,
+    RAISE_HINT,
     beside_target,
     check_packed,
     collect,
     lay_out,
-    require_room,
     take_file,
     take_packages,
 )
@@ -56,7 +56,8 @@ from backport.errors import (
 )
 from backport.progress import Progress, Silent
 from backport.roots.dnf import ExtraRepository
-from backport.roots.scratch import is_live, live_folder
+from backport.roots.limits import Bounds
+from backport.roots.scratch import is_live, live_folder, require_room
 from backport.run import Completed, describe_exit, network_environment, run
 from backport.site import Mock
 from backport.target import Target
@@ -132,8 +133,9 @@ class MockBuilder:
             folder.chmod(0o711)
             require_way(caller, folder)
             chosen = write_configuration(
-                self.target, folder, settings=self.settings, extra=beside_target(candidates, published)
-            )
+                self.target, folder, settings=self.settings, extra=beside_target(candidates, published),
+                bounds=Bounds.of(patched.options),
+            )  # fmt: skip
             mock = _Mock(
                 folder=folder, caller=caller, workspace=workspace, roots=roots, chosen=chosen, patched=patched
             )
@@ -269,8 +271,9 @@ class _Mock:
         kept.mkdir()
         own = Path(shutil.copytree(candidates, kept / "candidates")) if candidates else None
         chosen = write_configuration(
-            self.roots.target, kept, settings=self.roots.settings, extra=beside_target(own, published)
-        )
+            self.roots.target, kept, settings=self.roots.settings, extra=beside_target(own, published),
+            bounds=Bounds.of(self.patched.options),
+        )  # fmt: skip
         words: Words = self._packing(kept)
         for packed in self.folder.glob("*.src.rpm"):
             words = self._rebuilding(Path(shutil.copy(packed, kept)))
@@ -403,11 +406,13 @@ class _Mock:
         )  # fmt: skip
 
     def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
-        return run(
-            [*ended_together(self.caller), program(), *words],
-            timeout=timeout, error=BuildRootError, timeout_error=BuildTimeout, accept=None, log=log,
-            env={**network_environment(), **sudo_environment(self.caller)}, what="mock",
-        )  # fmt: skip
+        with ended_together(self.caller, Bounds.of(self.patched.options)) as fence:
+            completed = run(
+                [*fence.words, program(), *words],
+                timeout=timeout, error=BuildRootError, timeout_error=BuildTimeout, accept=None, log=log,
+                env={**network_environment(), **sudo_environment(self.caller)}, what="mock",
+            )  # fmt: skip
+            return replace(completed, reached=fence.reached() if completed.exit_code else "")
 
 
 def _besides(problem: BaseException, held: BuildRootLocked) -> BaseException:
@@ -430,10 +435,13 @@ def _meaning(name: str, completed: Completed, results: Path, workspace: Path, *,
     if completed.exit_code < 0 or completed.exit_code > _SIGNALLED:
         kind, what = BuildError, f"mock was {describe_exit(completed.exit_code)}"
         hint = "has memory run out? See `journalctl --dmesg`"
+    if completed.reached:
+        kind, what, hint = BuildError, f"it ran into {completed.reached}", RAISE_HINT
     log_name = "build.log" if kind in (BuildError, BuildTimeout) else "root.log"
     causes = causes_of(results / log_name, spec=spec)
     if kind in (BuildError, BuildRootError) and causes.summary:
-        what, hint = f"{what}: {causes.summary}", causes.hint or hint
+        what = f"{what}: {causes.summary}"
+        hint = hint if completed.reached else causes.hint or hint
     return kind(
         f"{name}: {what}",
         hint=hint,

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from backport.builders.common import build_macros
-from backport.builders.mockhost import UNREGISTERED
+from backport.builders.mockhost import UNREGISTERED, container_limits
 from backport.errors import BuildRootError
 from backport.files import write_atomically
 from backport.roots.dnf import ExtraRepository, Repository, render
+from backport.roots.limits import Bounds
 from backport.site import Mock
 from backport.target import Target
 from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
@@ -54,7 +55,7 @@ propagate: 0
 
 
 def write_configuration(
-    target: Target, folder: Path, *, settings: Mock, extra: Sequence[ExtraRepository]
+    target: Target, folder: Path, *, settings: Mock, extra: Sequence[ExtraRepository], bounds: Bounds
 ) -> tuple[str | Path, ...]:
     """Write a folder of configurations for a build, keys included; mock's options that choose it.
 
@@ -77,6 +78,7 @@ def write_configuration(
         extra=[_with_checked_keys(repository, keys) for repository in extra],
         settings=settings,
         environment=environment,
+        bounds=bounds,
     )
     config = place / f"{target.name}-{target.arch}.cfg"
     for path, content in (
@@ -95,12 +97,13 @@ def render_config(
     extra: Sequence[ExtraRepository] = (),
     settings: Mock | None = None,
     environment: Mapping[str, str] | None = None,
+    bounds: Bounds | None = None,
 ) -> str:
     """The configuration of mock for a target, the same for use by hand and by the builder.
 
     ``keys`` are files to use instead of the target's own, by the key's name; ``settings`` are the site's,
     without which the host's own configuration of mock stays in force; ``environment`` is added to that of
-    dnf and of builds.
+    dnf and of builds, which are held to the ``bounds``.
     """
     files = {name: (keys or {}).get(name, key.file) for name, key in target.keys.items()}
     repositories = [
@@ -118,7 +121,8 @@ def render_config(
     return render(
         "mock.cfg.j2", target=target, root=root_name(target), macros=build_macros(target),
         repositories=repositories, environment=environment or {}, own=settings is not None,
-        settings=settings or Mock(), cache=_CACHE, unregistered=UNREGISTERED,
+        settings=settings or Mock(), cache=_CACHE,
+        container=(*UNREGISTERED, *(container_limits(bounds) if bounds else ())),
         sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
     )  # fmt: skip
 

@@ -21,10 +21,12 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from backport.errors import HostError
 from backport.files import scratch_folder
+from backport.roots.limits import Bounds, Fence, fenced
 from backport.run import find_program, run
 
 GROUP = "mock"
@@ -40,7 +42,7 @@ _USER_FILES = (".mock/user.cfg", ".config/mock.cfg")
 # Where systemd is the first process (sd_booted(3)), a container that keeps its caller's unit needs one whose
 # cgroup is delegated to it (systemd-nspawn(1), --keep-unit).
 _SYSTEMD = Path("/run/systemd/system")
-_SCOPE = ("systemd-run", "--quiet", "--scope", "--collect", "--property=Delegate=yes", "--")
+_SCOPE = ("systemd-run", "--quiet", "--scope", "--collect", "--property=Delegate=yes")
 # All processes of mock's get a pid namespace that goes with mock, and mock with whoever started it. Files
 # that are named before "--" are empty for mock.
 _HIDE_AND_RUN = """\
@@ -65,17 +67,37 @@ def program() -> Path:
     return _WRAPPED
 
 
-def ended_together(caller: pwd.struct_passwd) -> tuple[str, ...]:
-    """The words before mock's by which all of its processes end with the caller of this program.
+@contextlib.contextmanager
+def ended_together(caller: pwd.struct_passwd, bounds: Bounds) -> Iterator[Fence]:
+    """What mock is started by, so that all of its processes end with this program and keep to the bounds.
 
     mock reads the files of its user behind every other configuration (``load_config`` in its sources):
     they are hidden from it.
     """
-    return _together([file for name in _USER_FILES if (file := Path(caller.pw_dir, name)).is_file()])
+    hidden = [file for name in _USER_FILES if (file := Path(caller.pw_dir, name)).is_file()]
+    if _has_scopes():
+        processes, memory, files = bounds.filled()
+        # The scope has a group of its own, out of whichever its caller was in (systemd.resource-control(5)).
+        scope = (f"--property=TasksMax={processes}", f"--property=MemoryMax={memory}M")
+        words = ("prlimit", f"--nofile={files}:{files}", "--", *_together(hidden, scope))
+        yield Fence(words=words, processes=processes, memory=memory)
+        return
+    with fenced(bounds) as fence:
+        yield replace(fence, words=(*fence.words, *_together(hidden)))
 
 
-def _together(hidden: Sequence[Path] = ()) -> tuple[str, ...]:
-    scope = _SCOPE if _SYSTEMD.is_dir() and find_program(_SCOPE[0]) else ()
+def container_limits(bounds: Bounds) -> tuple[str, ...]:
+    """What systemd-nspawn is told of the bounds: it takes no limit of resources from its caller."""
+    processes, _, files = bounds.filled()
+    return (f"--rlimit=RLIMIT_NPROC={processes}", f"--rlimit=RLIMIT_NOFILE={files}")
+
+
+def _has_scopes() -> bool:
+    return _SYSTEMD.is_dir() and find_program(_SCOPE[0]) is not None
+
+
+def _together(hidden: Sequence[Path] = (), properties: Sequence[str] = ()) -> tuple[str, ...]:
+    scope = (*_SCOPE, *properties, "--") if _has_scopes() else ()
     return ("setpriv", "--pdeathsig", "KILL", *scope, *_ENDED_TOGETHER, *map(str, hidden), "--")
 
 

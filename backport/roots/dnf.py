@@ -169,6 +169,10 @@ class Dnf:
         a run of dnf for each capability.
         """
         repositories = self._configure(extra, error)
+        if not self._copy.is_dir():
+            # What was wished for could not even be asked for.
+            with self._locked(error):
+                self._copy_downloads(error)
         query = ("--cacheonly", "--quiet", "repoquery", "--whatprovides")
         ask = functools.partial(
             self._run, repositories, *query, error=error, what="asking dnf for providers", own=True

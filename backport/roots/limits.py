@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backport.artifacts import BuildOptions
+
 PROCESSES, PROCESSES_PER_CORE = 4096, 256
 """How many processes, threads among them, where nothing else is said: the larger number of the two."""
 FILES = 16384
@@ -36,6 +38,22 @@ class Bounds:
     memory: int | None = None
     """In MiB."""
     files: int | None = None
+
+    @classmethod
+    def of(cls, options: BuildOptions) -> Bounds:
+        """Those of a build."""
+        return cls(processes=options.processes, memory=options.memory, files=options.files)
+
+    def filled(self) -> tuple[int, int, int]:
+        """Processes, memory in MiB and open files, with what this host gives where nothing is said."""
+        cores = len(os.sched_getaffinity(0))
+        host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return (
+            self.processes or max(PROCESSES, PROCESSES_PER_CORE * cores),
+            self.memory or int(host * _MEMORY_SHARE) // MIB,
+            min(self.files or FILES, most_files),
+        )
 
 
 NO_WISHES = Bounds()
@@ -72,13 +90,9 @@ class Fence:
 @contextlib.contextmanager
 def fenced(limits: Bounds) -> Iterator[Fence]:
     """Bounds for the programs that are started by the fence's words while the block lasts."""
-    cores = len(os.sched_getaffinity(0))
-    processes = limits.processes or max(PROCESSES, PROCESSES_PER_CORE * cores)
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    memory = limits.memory or int(host * _MEMORY_SHARE) // MIB
+    processes, memory, files = limits.filled()
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(_groups({"pids": str(processes), "memory": str(memory * MIB)}))
-        files = min(limits.files or FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         bounds = [f"--nofile={files}:{files}"]
         if "pids" not in made:
             bounds.append(f"--nproc={processes}:{processes}")

@@ -32,7 +32,7 @@ from backport.files import digest_of, locked, write_atomically
 from backport.roots.dnf import KEY, Action, Dnf, ExtraRepository, expand_url, folder_of
 from backport.roots.limits import Bounds
 from backport.roots.sandbox import Bind, Daemon, Sandbox
-from backport.roots.scratch import live_folder, remove
+from backport.roots.scratch import live_folder, remove, require_room
 from backport.run import Completed, network_environment, run
 from backport.seals import digest_of_tree, open_sealer, require_own
 from backport.target import Target
@@ -403,10 +403,14 @@ def _copy(base: Path, path: Path, error: type[BackportError]) -> None:
     """Copy a base root whole: no root shares an inode with another, so that what is written into one in
     place, as a scriptlet may, is in no other."""
     entries = [entry for entry in base.iterdir() if entry.name not in ("dev", "proc")]
-    run(
-        ["cp", "-a", "--reflink=auto", "-t", path, *entries],
-        timeout=_COPY_TIMEOUT, error=error, what="copying a root",
-    )  # fmt: skip
+    try:
+        run(
+            ["cp", "-a", "--reflink=auto", "-t", path, *entries],
+            timeout=_COPY_TIMEOUT, error=error, what="copying a root",
+        )  # fmt: skip
+    except error as problem:
+        require_room("copying a root", [path], log=problem.log)
+        raise
 
 
 def _seal(path: Path, base: Path) -> str:

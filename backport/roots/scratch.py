@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backport.errors import BuildRootError
@@ -15,6 +15,8 @@ from backport.run import run
 
 _PREFIX = "live-"
 _TIMEOUT = 600.0
+SCARCE = 256 * 1024 * 1024
+"""With less room than this left, in bytes, a failure is put down to the full disk."""
 
 
 @contextlib.contextmanager
@@ -72,3 +74,16 @@ def remove(folder: Path) -> None:
         ["rm", "-rf", "--one-file-system", "--", folder],
         timeout=_TIMEOUT, error=BuildRootError, what=f"{folder} cannot be removed",
     )  # fmt: skip
+
+
+def require_room(name: str, folders: Sequence[Path], *, log: Path | None) -> None:
+    """Raise BuildRootError when a file system that was written to for ``name`` in vain is full."""
+    for folder in folders:
+        state = os.statvfs(folder)
+        room = state.f_bavail * state.f_frsize if state.f_favail or not state.f_files else 0
+        if room < SCARCE:
+            raise BuildRootError(
+                f"{name}: the disk is full: {room // 1024**2} MiB are left",
+                hint=f"make room on the file system of {folder}",
+                log=log,
+            )

@@ -247,10 +247,10 @@ true
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with no room but for a root."""
+    """A file system with no room but for a base root and its copy."""
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900m", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1400m", "tmpfs", folder], check=True)
     try:
         yield folder
     finally:

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from backport.errors import (
     BuildTimeout,
     HostError,
 )
+from backport.roots.limits import NO_WISHES, Bounds
 from backport.site import Mock
 from backport.target import Target
 from tests.e2e import hello, tiny
@@ -237,9 +239,28 @@ def test_the_files_of_mocks_user_are_hidden_from_it(tmp_path: Path) -> None:
     (tmp_path / ".config").mkdir()
     file = tmp_path / ".config/mock.cfg"
     file.write_text("config_opts['macros']['%vendor'] = 'elsewhere'")
-    shown = run.run([*mockhost.ended_together(home), "cat", file], timeout=60, error=BackportError)
+    with mockhost.ended_together(home, NO_WISHES) as fence:
+        shown = run.run([*fence.words, "cat", file], timeout=60, error=BackportError)
     assert shown.output == b""
     assert "elsewhere" in file.read_text()
+
+
+def test_a_build_is_held_to_its_limits(stand_in: StandIn) -> None:
+    stand_in.build(processes=300, files=1000)
+    arguments: dict[str, Any] = defaultdict(dict, nspawn_args=[])
+    exec(compile(stand_in.calls[0]["config"], "mock.cfg", "exec"), {"config_opts": arguments})
+    assert {"--rlimit=RLIMIT_NPROC=300", "--rlimit=RLIMIT_NOFILE=1000"} <= {*arguments["nspawn_args"]}
+    caller = mockhost.find_caller()
+    with mockhost.ended_together(caller, Bounds(processes=20, files=1000)) as fence:
+        # As mock's user: where this host makes no control groups, root is bounded by nothing.
+        forks = "ulimit -n; for n in $(seq 100); do sleep 5 & done; wait"
+        user = ("setpriv", f"--reuid={caller.pw_uid}", f"--regid={caller.pw_gid}", "--clear-groups")
+        done = run.run(
+            [*fence.words, *user, "bash", "-c", forks], timeout=60, error=BackportError, accept=None
+        )
+        assert done.text.split() == ["1000"]
+        assert done.exit_code
+        assert not fence.groups or "20 processes" in fence.reached()
 
 
 def test_the_logs_of_both_steps_are_kept(stand_in: StandIn) -> None:

@@ -12,6 +12,7 @@ from backport.artifacts import BuildOptions, BuiltRpms, Nevra, PatchedSrpm, Rpm,
 from backport.builders import ChrootBuilder, MockBuilder, choose_builder, common
 from backport.builders.chroot import build_requires
 from backport.errors import BuildError, BuildRootError, HostError
+from backport.roots import scratch
 from backport.target import load_target
 from backport.trust import read_header
 from tests.unit.rpmfile import Package
@@ -183,11 +184,11 @@ def test_a_builder_that_cannot_work_is_refused_at_once(
 
 
 def test_a_full_disk_is_told_from_a_failed_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    common.require_room("tiny", [tmp_path], log=tmp_path / "build.log")
+    scratch.require_room("tiny", [tmp_path], log=tmp_path / "build.log")
     state = os.statvfs_result((4096, 4096, 1000, 10, 10, 100, 50, 50, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _path: state)
     with pytest.raises(BuildRootError, match="the disk is full") as caught:
-        common.require_room("tiny", [tmp_path], log=tmp_path / "build.log")
+        scratch.require_room("tiny", [tmp_path], log=tmp_path / "build.log")
     assert str(tmp_path) in str(caught.value.hint)
 
 

@@ -242,7 +242,10 @@ def test_without_a_user_mock_cannot_be_used(
     assert caught.value.hint
 
 
-def test_a_folder_that_the_user_cannot_reach_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_the_user_cannot_reach_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    host(monkeypatch, ["ann"], user("ann", 4242))
     outer = tmp_path / "outer"
     inner = outer / "inner"
     inner.mkdir(parents=True)
