@@ -461,5 +461,6 @@ def _is_leftover(file: Path) -> bool:
 
 
 def last_switch(known: tuple[Event, ...]) -> str | None:
-    """What the last switch led readers to, as the record tells."""
-    return next((event.generation for event in reversed(known) if event.action in SWITCHES), None)
+    """What the last switch led readers to, as the record tells; an anchor tells where they were led then."""
+    telling = SWITCHES | {"anchor"}
+    return next((event.generation for event in reversed(known) if event.action in telling), None)

@@ -16,7 +16,7 @@ import pytest
 
 from backport.errors import PublishError
 from backport.repository import generations
-from backport.repository.generations import TargetFolder
+from backport.repository.generations import TargetFolder, last_switch
 from backport.signing.key import KeyInfo
 from backport.site import Signing
 from tests.unit.test_publish import RECORD, put
@@ -198,6 +198,7 @@ def test_the_folder_can_be_accepted_as_it_is(folder: TargetFolder, content: byte
     (event,) = folder.history()
     assert (event.action, event.generation, event.generations) == ("anchor", FIRST, (FIRST,))
     assert folder.unknown() == ()
+    assert last_switch(folder.history()) == FIRST
     assert not folder.is_proven(FIRST)
     folder.mark_proven(FIRST, SIGNING)
     assert len(folder.history()) == 2
