@@ -29,6 +29,7 @@ from backport.signing import sign
 from backport.signing.detached import verify_file
 from backport.site import Signing
 from backport.target import Target, load_target
+from tests.conformity import check_document
 from tests.e2e import tiny
 from tests.e2e.shelf import small_key
 
@@ -209,7 +210,9 @@ def test_the_command_says_why_a_package_is_there(site: Site) -> None:
         "SLSA_BUILD_LEVEL_1",
     ):
         assert part in done.stdout
+    check_document("repo-show", json.loads(command(*show, "--json").stdout))
     (one,) = json.loads(command(*show, "--why", "first-1-1.fc28.bp1.src", "--json").stdout)
+    check_document("repo-show", [one])
     assert one["path"] == "source/first-1-1.fc28.bp1.src.rpm"
     done = command(*show)
     assert "first-1-1.fc28.bp1.noarch" in done.stdout
