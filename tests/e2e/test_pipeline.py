@@ -450,7 +450,7 @@ def test_a_full_disk_is_told_and_a_later_run_goes_on(fresh: Bench) -> None:
     small = fresh.folder / "small"
     small.mkdir()
     (fresh.folder / "cache" / "runs").symlink_to(small)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", small], check=True)
     try:
         state = os.statvfs(small)
         (small / "ballast").write_bytes(bytes(state.f_bavail * state.f_frsize - 60_000))

@@ -231,7 +231,7 @@ def test_metadata_that_was_changed_is_read_anew(f28: Target, root_cache: Path, t
         root.install(["lksctp-tools-devel"])
         assert {one.name for one in root.installed()} > {"lksctp-tools", "lksctp-tools-devel"}
         assert "dnf/f28-x86_64: is not as it was sealed" in (tmp_path / "root.log").read_text()
-        assert all(path.read_bytes() != b"planted" for path in known)
+        assert not [path for path in known if path.exists() and path.read_bytes() == b"planted"]
 
 
 def test_packages_are_installed_updated_and_put_back(f28: Target, root_cache: Path, tmp_path: Path) -> None:

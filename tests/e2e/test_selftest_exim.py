@@ -48,6 +48,7 @@ def test_the_backport_passes_and_the_lines_tell_the_story(parts: Parts, tmp_path
     others = {check.id: check.verdict for check in examination.checks if check.verdict is not Verdict.PASS}
     assert others == {
         "transport.cipher-order": Verdict.WARN,
+        "transport.weak-suites": Verdict.WARN,
         "certificate.crl": Verdict.SKIPPED,
         "certificate.ocsp": Verdict.SKIPPED,
         "certificate.second": Verdict.SKIPPED,

@@ -6,12 +6,16 @@ import gzip
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from backport import repodata
 from backport.errors import BuildRootError, HostError, PublishError
 from tests.unit import rpmfile
+
+REPO = "{http://linux.duke.edu/metadata/repo}"
+ET.register_namespace("", REPO.strip("{}"))
 
 
 def add(folder: Path, *names: str) -> list[Path]:
@@ -146,17 +150,15 @@ def test_metadata_of_another_generation_is_found(
     add(other, "one")
     repodata.write_repodata(other, compression="gz")
     repomd = repository / "repodata/repomd.xml"
-    mixed = repomd.read_text()
+    mixed, others = (ET.parse(folder / "repodata/repomd.xml") for folder in (repository, other))
     for kind in ("filelists", "other"):
         (mine,) = (repository / "repodata").glob(f"*-{kind}.xml.gz")
         (theirs,) = (other / "repodata").glob(f"*-{kind}.xml.gz")
         theirs.rename(mine.with_name(theirs.name))
-    records = repodata._records(other, PublishError)
-    for record in repodata._records(repository, PublishError)[1:]:
-        (replacement,) = [one for one in records if one.type == record.type]
-        for field in ("location_href", "checksum", "checksum_open", "size", "size_open"):
-            mixed = mixed.replace(str(getattr(record, field)), str(getattr(replacement, field)))
-    repomd.write_text(mixed)
+        for record in mixed.getroot().findall(f"{REPO}data[@type='{kind}']"):
+            mixed.getroot().remove(record)
+        mixed.getroot().extend(others.getroot().findall(f"{REPO}data[@type='{kind}']"))
+    mixed.write(repomd)
     found = repodata.check_repodata(repository)
     assert {problem.kind for problem in found} == {"metadata"}
     assert {str(problem) for problem in found} >= {
