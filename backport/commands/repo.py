@@ -85,7 +85,7 @@ def list_(
         )
         for one in found
     ]  # fmt: skip
-    output().print(rows_table(("", "generation", "packages", "new", "a client installed it", "run"), rows))
+    output().print(rows_table(("now", "generation", "packages", "new", "a client installed it", "run"), rows))
 
 
 @repo_app.command()

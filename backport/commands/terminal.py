@@ -224,7 +224,10 @@ class ChecksTable:
             yield from _tabbed([("check", "verdict", "expected", "found"), *rows])
             return
         longest = max((len(check.id) for check in self.checks), default=0)
-        roomy = options.max_width - longest - len(" verdict    ") >= _ROOM
+        texts = [text for check in self.checks for text in (check.expected, _found(check))]
+        # Paths, ids and fingerprints are whole in a column of half the room, or below each other.
+        word = max((len(word) for text in texts for word in text.split()), default=0)
+        roomy = options.max_width - longest - len(" verdict    ") >= max(_ROOM, 2 * word)
         yield self._beside() if roomy else self._below()
 
     def _beside(self) -> Table:
@@ -270,7 +273,8 @@ def _found(check: Check) -> str:
 
 @dataclass(frozen=True)
 class RowsTable:
-    """Plain rows under a header: columns on a terminal, words between tabs and no padding in a pipe."""
+    """Plain rows under a header: columns on a terminal, or where they do not fit a line for each cell; words
+    between tabs and no padding in a pipe."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -280,13 +284,30 @@ class RowsTable:
         if _is_pipe(console, options):
             yield from _tabbed((self.header, *self.rows))
             return
+        columns = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        whole = [title in _WHOLE or columns[number] <= _SHORT for number, title in enumerate(self.header)]
+        least = [width if kept else _SHORT for width, kept in zip(columns, whole, strict=True)]
+        yield self._beside(whole) if sum(least) + 2 * len(least) <= options.max_width else self._below()
+
+    def _beside(self, whole: Sequence[bool]) -> Table:
         table = Table(box=None, pad_edge=False)
-        for number, title in enumerate(self.header):
-            whole = title in _WHOLE or all(len(row[number]) <= _SHORT for row in self.rows)
-            table.add_column(title, overflow="fold", no_wrap=whole)
+        for title, kept in zip(self.header, whole, strict=True):
+            table.add_column(title, overflow="fold", no_wrap=kept)
         for row in self.rows:
             table.add_row(*(_cell(cell) for cell in row))
-        yield table
+        return table
+
+    def _below(self) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for number, row in enumerate(self.rows):
+            if number:
+                table.add_row("", "")
+            for title, cell in zip(self.header, row, strict=True):
+                if cell:
+                    table.add_row(title, _cell(cell))
+        return table
 
 
 def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> RowsTable:

@@ -92,9 +92,11 @@ def _attempt(url: str, part: _Part, *, deadline: float, progress: Progress, size
             _require_fitting(response, part)
             with part.open(response) as stream:
                 there = stream.tell()
+                name = url.rpartition("/")[2]
                 for piece in body(response, limits=part.limits, deadline=deadline, there=there):
                     stream.write(piece)
-                    progress.transfer(url.rpartition("/")[2], stream.tell(), size)
+                    progress.transfer(name, stream.tell(), size)
+                progress.transfer(name, stream.tell(), stream.tell())
     except WebError as problem:
         if problem.spoils:
             part.restart()

@@ -178,3 +178,19 @@ def test_names_are_never_broken_and_a_pipe_gets_no_padding(capsys: pytest.Captur
     assert name in shown.getvalue()
     output().print(rows_table(("package", "at"), [("a", "b\tc"), ("longer", "")]))
     assert capsys.readouterr().out == "package\tat\na\tb c\nlonger\t\n"
+
+
+def test_ids_and_paths_are_whole_in_eighty_columns() -> None:
+    fingerprint, generation = "07813682AB9C43151652F3DB5C458C731DBD74CA", "20261125T003221Z-bdb8681a4138"
+    run = f"{generation[:15]}.752102Z-hello-f28"
+    target, stream = console(width=80)
+    target.print(
+        checks_table(
+            [Check(id="key", title="", verdict=Verdict.PASS, expected=fingerprint, found=fingerprint)]
+        )
+    )
+    header = ("now", "generation", "packages", "new", "a client installed it", "run")
+    target.print(rows_table(header, [("*", generation, "9", "+9", "proven", run)] * 2))
+    text = stream.getvalue()
+    assert (text.count(fingerprint), text.count(generation), text.count(run)) == (1, 2, 2)
+    assert all(len(line) <= 80 for line in text.splitlines())
