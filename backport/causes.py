@@ -31,7 +31,7 @@ _TRACED = re.compile(r"^\++ (?P<command>.*)")
 _UNTOLD = re.compile(r"^(:|RPM_EC=\d+|jobs -p|exit( 0)?|true)$")
 """Commands of rpm's own at a section's end, and those that never fail."""
 _DISTURBING = re.compile(
-    r"^(\$ |\(?try to add |You can try to add |\s+--skip-broken|setting SOURCE_DATE_EPOCH=)"
+    r"^(\$ |D: |\(?try to add |You can try to add |\s+--skip-broken|setting SOURCE_DATE_EPOCH=)"
 )
 _BEFORE_LINE = re.compile(r"^(DEBUG|INFO|WARNING|ERROR) \w+\.py:\d+:  |^>>> (\[RPM\] )?")
 """What mock and dnf 5 put before a line of somebody else's."""
@@ -109,6 +109,15 @@ _RULES = (
 )
 
 
+def is_unexplained(message: str) -> bool:
+    """Whether an error names a scriptlet that failed without a word about why.
+
+    >>> is_unexplained("install of a: %prein(a-1-1.x86_64) scriptlet failed, exit status 1")
+    True
+    """
+    return bool(re.search(r"scriptlet failed, exit status \d+$", message))
+
+
 def causes_of(log: Path | None, *, start: int = 0, spec: Path | None = None) -> Causes:
     """The causes in a log from the byte ``start`` on, at most the last MiB of it; nothing without a log.
 
@@ -142,8 +151,10 @@ def causes_in(text: str, spec: str = "") -> Causes:
     command = _last_command(scope) if section else ""
     what = _in_words(scope, found[rule]) if rule else ""
     hint = rule.hint if rule else None
-    if rule is _SCRIPTLET and (said := _last_words(scope[: found[rule][0]])) and not _PROGRESS.match(said):
-        what = f"{what}: {said}"
+    if rule is _SCRIPTLET:
+        before = scope[: found[rule][0]]
+        said, command = _last_words(before), _last_command(before)
+        what = f"{what}: {said}" if said and not _PROGRESS.match(said) else what
     if rule and (macro := _unknown_macro(rule, what, command, spec)):
         what, command, hint = macro, "", _MACRO_HINT
     if command:

@@ -201,7 +201,13 @@ def _led_to_proven(
 def last_proven(folder: TargetFolder, now: Generation) -> str | None:
     """The newest generation before ``now`` that is there, passed its proof and was seen by readers."""
     known = folder.proven() & folder.seen()
-    return next((one for one in reversed(folder.ids()) if one in known and one < now.id), None)
+    earlier = []
+    for one in folder.ids():
+        # Ids tell whole seconds; a damaged one is nowhere to be led to.
+        with suppress(PublishError):
+            if one in known and (record := folder.load(one)).time < now.time:
+                earlier.append(record)
+    return max(earlier, key=lambda record: record.time).id if earlier else None
 
 
 def _held(arrival: _Arrival, inputs: Mapping[str, str]) -> frozenset[str]:

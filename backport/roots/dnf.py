@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import jinja2
 
+from backport.causes import is_unexplained
 from backport.errors import BackportError
 from backport.files import digest_of, locked, remove_tree, write_atomically
 from backport.roots.sandbox import Sandbox
@@ -158,7 +159,14 @@ class Dnf:
             finally:
                 write_atomically(self._seal, open_sealer(KEY).seal(_KIND, str(self.cache), self._state()))
                 self._copy_downloads(error)
-        dnf(_REFRESH if is_here else "--cacheonly", action, *names, own=True)
+        words = (_REFRESH if is_here else "--cacheonly", action, *names)
+        try:
+            dnf(*words, own=True)
+        except error as problem:
+            if is_unexplained(problem.message):
+                # Where rpm is to debug, its shell tells every command of a scriptlet (rpm's rpmscript.c).
+                dnf("--setopt=rpmverbosity=debug", *words, own=True)
+            raise
 
     def without_provider(
         self, capabilities: Sequence[str], *, extra: Sequence[ExtraRepository], error: type[BackportError]

@@ -44,6 +44,8 @@ def ensure(lab: Lab, progress: Progress) -> Path:
 
 def _make(apt: Apt, lab: Lab, building: Path) -> None:
     debs = read_debs(apt.download_closure(WANTED))
+    # The lab's package setup has what netbase brings.
+    debs = [deb for deb in debs if deb.name != "netbase"]
     present = frozenset(name for deb in debs for name in (deb.name, *deb.provides))
     in_lab = {entry.partition("=")[0] for entry in lab.info["debian_packages"]}
     rpms, log = building / "rpms", building / "rpmbuild.log"
