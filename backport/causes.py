@@ -153,7 +153,9 @@ def causes_in(text: str, spec: str = "") -> Causes:
     hint = rule.hint if rule else None
     if rule is _SCRIPTLET:
         before = scope[: found[rule][0]]
-        said, command = _last_words(before), _last_command(before)
+        command = _last_command(before)
+        traced = max((number for number, line in enumerate(before) if _TRACED.match(line)), default=-1)
+        said = _last_words(before[traced + 1 :])
         what = f"{what}: {said}" if said and not _PROGRESS.match(said) else what
     if rule and (macro := _unknown_macro(rule, what, command, spec)):
         what, command, hint = macro, "", _MACRO_HINT
