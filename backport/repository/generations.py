@@ -23,7 +23,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -441,14 +441,15 @@ class TargetFolder:
 def generation_id(time: datetime, content: str, taken: Path) -> str:
     """The name of a new generation in the folder ``taken``: when it was made (UTC), and what it holds.
 
+    No two have the same second, so that the order of the names is that in which they were made.
+
     >>> generation_id(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "ab" * 32, Path("/nonexistent"))
     '20260102T030405Z-abababababab'
     """
-    name = f"{time.astimezone(UTC):%Y%m%dT%H%M%SZ}-{content[:12]}"
-    number = 1
-    while (taken / (name if number == 1 else f"{name}.{number}")).exists():
-        number += 1
-    return name if number == 1 else f"{name}.{number}"
+    moment = time.astimezone(UTC)
+    while any(taken.glob(f"{moment:%Y%m%dT%H%M%SZ}-*")):
+        moment += timedelta(seconds=1)
+    return f"{moment:%Y%m%dT%H%M%SZ}-{content[:12]}"
 
 
 def _plain(value: datetime | Mapping[str, object]) -> object:

@@ -149,9 +149,12 @@ def test_a_damaged_history_is_told(folder: TargetFolder) -> None:
         folder.remove_leftovers(Signing())
 
 
-def test_an_id_is_never_taken_twice(folder: TargetFolder) -> None:
-    put(folder)
-    assert generation_id(NOW, "ab" * 32, folder.generations) == f"{RECORD.id}.2"
+def test_ids_of_one_second_are_in_the_order_in_which_they_were_made(folder: TargetFolder) -> None:
+    made = []
+    for content in ("ff", "ab", "ab", "00"):
+        made.append(generation_id(NOW, content * 32, folder.generations))
+        (folder.generations / made[-1]).mkdir(parents=True)
+    assert folder.ids() == tuple(made)
 
 
 # Publishing, with createrepo_c's bindings and a signer that signs nothing.
