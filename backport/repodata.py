@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from backport.artifacts import Nevra
 from backport.bindings import import_bindings
 from backport.errors import BackportError, HostError, PublishError
 from backport.files import digest_of, scratch_folder, write_atomically
@@ -154,6 +155,17 @@ def check_repodata(
         if location not in named:
             found.append(Discrepancy(kind="extra", path=location, detail="is not in the metadata"))
     return tuple(found)
+
+
+def nevra_of(package: Package) -> Nevra:
+    """The NEVRA of a package that metadata describes, or an advisory names."""
+    return Nevra(
+        name=package.name,
+        epoch=int(package.epoch or 0),
+        version=package.version,
+        release=package.release,
+        arch=package.arch,
+    )
 
 
 def bindings() -> Any:

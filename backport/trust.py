@@ -9,9 +9,10 @@ with rpm's bindings, which run nothing of what the package brings.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,15 @@ def compare_evrs(one: Nevra, other: Nevra) -> int:
     """-1, 0 or 1 as one package's EVR is below, equal to or above another's."""
     labels = [(str(each.epoch), each.version, each.release) for each in (one, other)]
     return int(rpm.labelCompare(*labels))
+
+
+by_evr = functools.cmp_to_key(compare_evrs)
+"""A key to sort packages by: their EVRs, as rpm compares them."""
+
+
+def newest(packages: Iterable[Nevra]) -> tuple[Nevra, ...]:
+    """Of the packages of each name and architecture the newest."""
+    return tuple({(one.name, one.arch): one for one in sorted(packages, key=by_evr)}.values())
 
 
 def nevra_of(header: Any) -> Nevra:

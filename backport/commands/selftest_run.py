@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import configparser
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cmp_to_key
 from pathlib import Path
 
-import rpm
 from rich.text import Text
 
 from backport import __version__
@@ -21,14 +18,14 @@ from backport.commands.terminal import checks_table, output
 from backport.errors import FetchError, UsageError
 from backport.files import locked, remove_tree, write_atomically
 from backport.progress import Progress
-from backport.repodata import metadata_files, read_packages
+from backport.repodata import metadata_files, nevra_of, read_packages
 from backport.roots.dnf import expand_url, folder_of
 from backport.roots.root import ExtraRepository
 from backport.runs.job import Job
 from backport.runs.report import junit_document, tally
 from backport.selftest import Candidate, Examination, examine_candidate
 from backport.settings import Key
-from backport.trust import fingerprints_in
+from backport.trust import fingerprints_in, newest
 from backport.web import Limits, get
 
 REPO_FILE = "backport.repo"
@@ -124,15 +121,7 @@ def published(job: Job, *, url: str | None, workspace: Path) -> Candidate:
         keys=tuple(_key(number, key, workspace) for number, key in enumerate(keys)),
         repo_gpgcheck=True,
     )
-    return Candidate(packages=newest(_packages(baseurl, workspace / "metadata")), repository=repository)
-
-
-def newest(packages: Iterable[Nevra]) -> tuple[Nevra, ...]:
-    """Of each package's versions the newest, as rpm compares them."""
-    found: dict[tuple[str, str], Nevra] = {}
-    for nevra in sorted(packages, key=cmp_to_key(_compare)):
-        found[nevra.name, nevra.arch] = nevra
-    return tuple(sorted(found.values()))
+    return Candidate(packages=_packages(baseurl, workspace / "metadata"), repository=repository)
 
 
 def show(examined: Examined) -> None:
@@ -176,8 +165,8 @@ def checked_url(url: str | None) -> str | None:
     return url
 
 
-def _packages(baseurl: str, folder: Path) -> Iterator[Nevra]:
-    """Every package that the repository's metadata describes; dnf verifies it when it installs from it."""
+def _packages(baseurl: str, folder: Path) -> tuple[Nevra, ...]:
+    """The newest packages that the metadata describes; dnf verifies it when it installs from it."""
     base = baseurl.rstrip("/")
     (folder / "repodata").mkdir(parents=True)
     write_atomically(folder / "repodata" / "repomd.xml", _get(f"{base}/repodata/repomd.xml"))
@@ -186,14 +175,7 @@ def _packages(baseurl: str, folder: Path) -> Iterator[Nevra]:
         if Path(name) != path.relative_to(folder):
             raise FetchError(f"{base}: its metadata names a file outside of repodata: {name!r}")
         write_atomically(path, _get(f"{base}/{name}"))
-    for package in read_packages(folder, error=FetchError).values():
-        yield Nevra(
-            name=package.name,
-            epoch=int(package.epoch or 0),
-            version=package.version,
-            release=package.release,
-            arch=package.arch,
-        )
+    return tuple(sorted(newest(map(nevra_of, read_packages(folder, error=FetchError).values()))))
 
 
 def _key(number: int, url: str, workspace: Path) -> Key:
@@ -218,11 +200,3 @@ def _get(url: str) -> bytes:
     if len(content) > _LIMIT:
         raise FetchError(f"{url} is larger than {_LIMIT} octets")
     return content
-
-
-def _compare(one: Nevra, other: Nevra) -> int:
-    return int(rpm.labelCompare(_label(one), _label(other)))
-
-
-def _label(nevra: Nevra) -> tuple[str, str, str]:
-    return str(nevra.epoch), nevra.version, nevra.release

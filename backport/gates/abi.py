@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from backport.gates.subject import Subject, judge
 from backport.gates.universe import Solvable, is_published, provides
 from backport.roots.dnf import host_programs
 from backport.roots.sandbox import Bind, Sandbox
-from backport.run import BASE_ENVIRONMENT
+from backport.run import find_program
 
 TIMEOUT = 1800.0
 """Deadline in seconds of one comparison."""
@@ -43,7 +42,7 @@ def examine_abi(subject: Subject) -> Iterator[Check]:
             advice="no library of the target's or of what is published is replaced",
         )  # fmt: skip
         return
-    if shutil.which(PROGRAM, path=BASE_ENVIRONMENT["PATH"]) is None:
+    if find_program(PROGRAM) is None:
         raise HostError(
             f"{PROGRAM} is not installed on this host",
             hint="`backport doctor` names the package that brings it",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -128,6 +128,13 @@ def ids(packages: Iterable[Solvable]) -> frozenset[int]:
     return frozenset(one.id for one in packages)
 
 
+def nevra_of(one: Solvable) -> Nevra:
+    """A package's NEVRA, however little of a version and release its metadata tells."""
+    epoch, _, rest = one.evr.rpartition(":")
+    version, _, release = rest.rpartition("-")
+    return Nevra(name=one.name, epoch=int(epoch or 0), version=version, release=release, arch=one.arch)
+
+
 def location_of(one: Solvable) -> tuple[str, tuple[str, str]]:
     """Where a package lies in its repository, and its digest: the kind, and in hex."""
     checksum = one.lookup_checksum(solv().SOLVABLE_CHECKSUM)
@@ -196,7 +203,7 @@ def newest_of_sources(
             if source in names and not one.lookup_str(solv().SOLVABLE_SOURCEEVR):
                 known = newest.setdefault(source, one)
                 newest[source] = one if one.evrcmp(known) > 0 else known
-    return {name: Nevra.parse(f"{name}-{one.evr}.src") for name, one in newest.items()}
+    return {name: replace(nevra_of(one), name=name, arch="src") for name, one in newest.items()}
 
 
 def add_repository(pool: Any, name: str, metadata: Metadata, *, files: bool = True) -> Any:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from backport.artifacts import Check, Nevra
 from backport.gates.subject import Subject, judge
-from backport.gates.universe import Solvable, is_published
+from backport.gates.universe import is_published, nevra_of
+from backport.trust import by_evr
 from backport.trust import compare_evrs as compare
 
 _BUMP = re.compile(r"\.bp(\d+)$")
@@ -52,8 +53,9 @@ def _check(subject: Subject, nevra: Nevra, *, made: Nevra, origin: Nevra) -> Che
     bound = bound_for(nevra, made=made, origin=origin)
     later = next_bump(nevra)
     namesakes = [one for one in subject.universe.all_stock if one.name == nevra.name]
-    stock = [_nevra(one) for one in namesakes if not is_published(one)]
-    published = [_nevra(one) for one in namesakes if is_published(one)]
+    stock = [nevra_of(one) for one in namesakes if not is_published(one)]
+    published = [nevra_of(one) for one in namesakes if is_published(one)]
+    newest = max(stock, key=by_evr, default="nothing: the target has no such package")
     problems = [f"the target has {one}" for one in stock if compare(nevra, one) <= 0]
     problems += [f"{one} is published" for one in published if compare(nevra, one) <= 0]
     if bound and compare(nevra, bound) >= 0:
@@ -64,23 +66,8 @@ def _check(subject: Subject, nevra: Nevra, *, made: Nevra, origin: Nevra) -> Che
         f"gate.upgrade-path.{nevra.name}",
         f"{nevra.name} updates the target's package, and is updated by the newer release's",
         problems,
-        expected=f"above {_newest(stock)}, below {bound or 'nothing: its release is its own'}",
+        expected=f"above {newest}, below {bound or 'nothing: its release is its own'}",
         found=str(nevra),
         evidence=[f"target: {one}" for one in stock] + [f"published: {one}" for one in published],
         advice="change the release in the recipe: `bump`, or an edit of the spec's Release",
     )  # fmt: skip
-
-
-def _newest(stock: list[Nevra]) -> str:
-    newest: Nevra | None = None
-    for one in stock:
-        newest = one if newest is None or compare(one, newest) > 0 else newest
-    return str(newest or "nothing: the target has no such package")
-
-
-def _nevra(one: Solvable) -> Nevra:
-    epoch, colon, rest = one.evr.rpartition(":")
-    version, _, release = rest.rpartition("-")
-    return Nevra(
-        name=one.name, epoch=int(epoch) if colon else 0, version=version, release=release, arch=one.arch
-    )

@@ -20,7 +20,7 @@ from backport.artifacts import Nevra, Rpm, TestedRpms
 from backport.errors import PublishError
 from backport.files import scratch_folder, write_atomically
 from backport.recipe import Advisory as Wishes
-from backport.repodata import FOLDER, REPOMD, Compression, bindings, compression_of
+from backport.repodata import FOLDER, REPOMD, Compression, bindings, compression_of, nevra_of
 from backport.trust import read_header
 
 KIND = "updateinfo"
@@ -322,11 +322,8 @@ def _from_record(record: Any) -> Advisory:
         ),
         packages=tuple(
             AdvisoryPackage(
-                nevra=Nevra(
-                    name=package.name, epoch=int(package.epoch or 0), version=package.version,
-                    release=package.release, arch=package.arch,
-                ),
-                filename=package.filename, sha256=package.sum or "", source=package.src or "",
+                nevra=nevra_of(package), filename=package.filename, sha256=package.sum or "",
+                source=package.src or "",
             )
             for package in packages
         ),

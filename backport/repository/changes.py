@@ -6,14 +6,11 @@ saw before, and what a killed process left is removed by the next.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-import rpm as rpm_bindings
 
 from backport.artifacts import Nevra
 from backport.errors import PublishError
@@ -35,7 +32,7 @@ from backport.repository.publish import LOCK_TIMEOUT, lead_to, tidy_up
 from backport.repository.readers import recent, take_back, write_mirrorlists
 from backport.site import Signing
 from backport.target import Target
-from backport.trust import fingerprints_in
+from backport.trust import fingerprints_in, newest
 
 _MAKING = SWITCHES - {"rollback"}
 """The actions that make a generation from the one that readers see."""
@@ -438,23 +435,12 @@ def _only_with_newest(
 ) -> set[str]:
     """The newest of the generations that hold the newest build of a package which none of ``kept`` holds;
     ``held`` are all generations, the newest first."""
-    newest: dict[tuple[str, str], Nevra] = {}
     holders: dict[Nevra, list[str]] = {}
     for generation, rpms in held:
-        for nevra in (rpm.nevra for rpm in rpms):
-            holders.setdefault(nevra, []).append(generation)
-            key = (nevra.name, nevra.arch)
-            if key not in newest or _by_evr(newest[key], nevra) < 0:
-                newest[key] = nevra
+        for rpm in rpms:
+            holders.setdefault(rpm.nevra, []).append(generation)
     more: set[str] = set()
-    for nevra in newest.values():
+    for nevra in newest(holders):
         if not set(holders[nevra]) & (kept | more):
             more.add(holders[nevra][0])
     return more
-
-
-@functools.cache
-def _by_evr(first: Nevra, second: Nevra) -> int:
-    """As rpm compares versions: -1 when the first is older."""
-    old, new = ((str(one.epoch), one.version, one.release) for one in (first, second))
-    return int(rpm_bindings.labelCompare(old, new))

@@ -6,11 +6,9 @@ each package with its digest. So there is one account of them, which clients rea
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import rpm as rpm_bindings
 
@@ -24,7 +22,6 @@ from backport.target import Target
 from backport.trust import read_header, signers_of
 
 SOURCE = "source"
-_BY_EVR = functools.cmp_to_key(rpm_bindings.labelCompare)
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -124,16 +121,8 @@ def described(generation: Path, name: str) -> Mapping[str, PublishedRpm]:
 
 def published(name: str, package: repodata.Package) -> PublishedRpm:
     """A package as the metadata of the repository ``name`` describes it."""
-    nevra = Nevra(
-        name=package.name, epoch=int(package.epoch or 0), version=package.version, release=package.release,
-        arch=package.arch,
-    )  # fmt: skip
+    nevra = repodata.nevra_of(package)
     return PublishedRpm(path=f"{name}/{package.location_href}", nevra=nevra, sha256=package.pkgId)
-
-
-def by_evr(nevra: Nevra) -> Any:
-    """A key to sort packages of one name by, as rpm compares versions."""
-    return _BY_EVR((str(nevra.epoch), nevra.version, nevra.release))
 
 
 def _text(value: str | bytes) -> str:

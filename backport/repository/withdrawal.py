@@ -15,11 +15,12 @@ from backport import repodata
 from backport.artifacts import Nevra, Rpm
 from backport.errors import PublishError
 from backport.evidence.store import statements
-from backport.repository.contents import basearch, by_evr, repositories_of
+from backport.repository.contents import basearch, repositories_of
 from backport.repository.generations import Generation, TargetFolder
 from backport.repository.holds import concerning
 from backport.settings import did_you_mean
 from backport.target import Target
+from backport.trust import by_evr
 
 _RICH = "("
 _OPERATORS = {"EQ": "=", "LT": "<", "GT": ">", "LE": "<=", "GE": ">="}
@@ -109,10 +110,7 @@ def rpm_of(piece: Piece, generation: Path) -> Rpm:
 
 
 def _piece(path: str, package: Any) -> Piece:
-    nevra = Nevra(
-        name=package.name, epoch=int(package.epoch or 0), version=package.version, release=package.release,
-        arch=package.arch,
-    )  # fmt: skip
+    nevra = repodata.nevra_of(package)
     files = {f"{entry[1]}{entry[2]}" for entry in package.files}
     return Piece(
         path=path, nevra=nevra, sha256=package.pkgId, source=package.rpm_sourcerpm or nevra.filename,
