@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from backport.artifacts import Check, Verdict
 from backport.repository.advisories import Advisory, Reference
-from backport.repository.page import Build, Event, Notice, Page, Tests, render_build
+from backport.repository.builds import Build
+from backport.repository.page import Event, Notice, Page, Tests
 
 NOW = datetime(2026, 11, 24, 4, 10, tzinfo=UTC)
 NASTY = "</code></td><script>alert(1)</script>\" onload='x'"
@@ -20,7 +21,7 @@ def example() -> Page:
         target="f28", summary="Fedora 28", base_url="https://repo.example.org/backports/f28",
         fingerprint="0123456789ABCDEF0123456789ABCDEF01234567", public_key="RPM-GPG-KEY-backport",
         generation="20261124T041000Z-0123456789ab", made=NOW,
-        rows=tuple(map(render_build, BUILDS)), packages=6,
+        builds=BUILDS,
         notices=(Notice(time=NOW, title="Withdrawn: nginx 1-1", text="Hosts: dnf distro-sync nginx"),),
         tests=(
             Tests(
@@ -66,10 +67,8 @@ def hostile(text: str = NASTY) -> Page:
             )
             for one in page.tests
         ),
-        rows=tuple(
-            render_build(
-                replace(one, name=text, evr=text, origin=text, source=text, packages=((text, text),))
-            )
+        builds=tuple(
+            replace(one, name=text, evr=text, origin=text, source=text, packages=((text, text),))
             for one in BUILDS
         ),
         advisories=(
@@ -98,7 +97,7 @@ BUILDS = (
             "openssl", "1:1.1.1a-1.fc28.bp1", "openssl-1.1.1a-1.fc29",
             ("openssl", "openssl-devel", "openssl-libs", "openssl-perl", "openssl-static"),
         ),
-        debug=tuple(f"debug/x86_64/{number}.rpm" for number in range(7)),
+        debug=7,
     ),
 )  # fmt: skip
 _CHECKS = (

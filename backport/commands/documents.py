@@ -225,6 +225,8 @@ class PackagePart(Part):
     nevra: str
     sha256: str
     """Digest of the file."""
+    source: str
+    """The file name of its source package; its own for a source package."""
 
 
 class HostLinesPart(Part):

@@ -22,11 +22,9 @@ from backport.evidence import store as evidence
 from backport.evidence.store import Evidence, place_evidence
 from backport.files import digest_of, link_or_copy, opened_folder, scratch_folder, sync, write_atomically
 from backport.progress import Progress
-from backport.repository import builds
 from backport.repository.advisories import Advisory, add_updateinfo, read_advisories
 from backport.repository.contents import Content, basearch, described, repositories_of
 from backport.repository.generations import RECORD, Generation, TargetFolder, generation_id
-from backport.repository.page import Build
 from backport.repository.readers import own_files, write_mirrorlists
 from backport.repository.splice import extend_repodata, read_base
 from backport.signing.detached import verify_file
@@ -72,8 +70,6 @@ class Publication:
     """Where the added packages come from, and what was tested."""
     replaced: frozenset[str] = frozenset()
     """The paths of the added packages of which the generation before has another file."""
-    builds: tuple[Build, ...] = ()
-    """What the page tells of the run that added them."""
     removed: frozenset[str] = frozenset()
     """The paths of packages of the generation before that are not carried on."""
     lender: Path | None = None
@@ -205,7 +201,7 @@ def _completed(publication: Publication, scratch: Path) -> Generation:
         raise _not_whole("its metadata is not that of the generation to promote")
     folder = publication.folder
     record = replace(
-        publication.record, metadata=metadata, superseded={}, builds=builds.digest_over(scratch),
+        publication.record, metadata=metadata, superseded={}, builds="",
         evidence=evidence.digest_over(scratch),
         target=publication.target.name, channel=folder.channel, history=folder.read_history().digest,
     )  # fmt: skip
@@ -214,20 +210,14 @@ def _completed(publication: Publication, scratch: Path) -> Generation:
 
 
 def _fill(publication: Publication, scratch: Path) -> None:
-    """All that needs no signature: packages, metadata, what is told of builds."""
+    """All that needs no signature: packages and metadata."""
     names = repositories_of(publication.target)
-    for name in (*names, builds.FOLDER):
+    for name in names:
         (scratch / name).mkdir(parents=True)
     _copy_packages(publication, scratch)
     with ThreadPoolExecutor(len(names)) as pool:
         for done in [pool.submit(_make_repository, publication, scratch, name) for name in names]:
             done.result()
-    for file in builds.files(publication.before_path) if publication.before_path else ():
-        publication.link(file, scratch / builds.FOLDER / file.name)
-    builds.write_builds(scratch, publication.builds, time=publication.record.time)
-    if publication.removed:
-        time = publication.record.time
-        builds.write_withdrawn(scratch, publication.removed, publication.lender, time=time)
 
 
 def _place_evidence(publication: Publication, scratch: Path, signer: Signer) -> None:
@@ -246,7 +236,7 @@ def _take_over(publication: Publication, scratch: Path) -> None:
         for path in (*own_files(origin, name), REPOMD, f"{REPOMD}.asc"):
             publication.link(origin / name / path, scratch / name / path)
     newest = [origin / f"{name}{end}" for name in evidence.NEWEST for end in ("", ".asc")]
-    for file in (*newest, *(origin / evidence.FOLDER).glob("*"), *builds.files(origin)):
+    for file in (*newest, *(origin / evidence.FOLDER).glob("*")):
         if file.is_file():
             place = scratch / file.relative_to(origin)
             place.parent.mkdir(exist_ok=True)

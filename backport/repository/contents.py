@@ -33,6 +33,8 @@ class PublishedRpm:
     nevra: Nevra
     sha256: str
     """Digest of the file."""
+    source: str = ""
+    """The file name of its source package; its own for a source package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,10 @@ def described(generation: Path, name: str) -> Mapping[str, PublishedRpm]:
 def published(name: str, package: repodata.Package) -> PublishedRpm:
     """A package as the metadata of the repository ``name`` describes it."""
     nevra = repodata.nevra_of(package)
-    return PublishedRpm(path=f"{name}/{package.location_href}", nevra=nevra, sha256=package.pkgId)
+    return PublishedRpm(
+        path=f"{name}/{package.location_href}", nevra=nevra, sha256=package.pkgId,
+        source=package.rpm_sourcerpm or nevra.filename,
+    )  # fmt: skip
 
 
 def _text(value: str | bytes) -> str:

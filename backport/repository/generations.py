@@ -86,7 +86,7 @@ class Generation:
     evidence: str = ""
     """The digest over its evidence; see `backport.evidence.store.digest_over`. Empty as `history` is."""
     builds: str = ""
-    """The digest over what its page tells of its builds; see `backport.repository.builds`."""
+    """The digest over the names of the files in ``builds/``, where earlier versions kept rows of the page."""
 
     @property
     def packages(self) -> int:

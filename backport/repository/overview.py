@@ -13,7 +13,7 @@ from backport.errors import PublishError
 from backport.evidence.store import NEWEST, age_of, test_results
 from backport.files import write_atomically
 from backport.repository.advisories import Advisory, read_advisories
-from backport.repository.builds import Rows, read_rows
+from backport.repository.builds import builds_in
 from backport.repository.clients import renew_client_files
 from backport.repository.contents import basearch
 from backport.repository.generations import STABLE, Generation, TargetFolder
@@ -104,7 +104,6 @@ def overview(folder: TargetFolder, record: Generation, target: Target, base_url:
     """What the page tells of a generation. Raises PublishError when it is damaged."""
     generation = folder.folder_of(record.id)
     repository = generation / basearch(target)
-    builds = _rows(generation)
     advisories = read_advisories(repository) if repository.is_dir() else ()
     return Page(
         target=target.name,
@@ -114,21 +113,13 @@ def overview(folder: TargetFolder, record: Generation, target: Target, base_url:
         public_key=folder.public_key.name,
         generation=record.id,
         made=record.time,
-        rows=builds.rows,
-        packages=builds.packages,
+        builds=builds_in(generation, target),
         notices=_notices(folder, advisories),
         tests=tuple(_tests(folder, generation)),
         advisories=advisories,
         history=_history(folder),
         evidence=tuple((name, _MEANINGS[name]) for name in NEWEST if (generation / name).exists()),
     )
-
-
-def _rows(generation: Path) -> Rows:
-    try:
-        return read_rows(generation)
-    except (ValueError, OSError) as problem:
-        raise PublishError(f"{generation}: what is told of its builds is damaged: {problem}") from None
 
 
 def _tests(folder: TargetFolder, generation: Path) -> Iterator[Tests]:

@@ -16,6 +16,7 @@ import jinja2
 
 from backport.artifacts import Check, Verdict
 from backport.repository.advisories import Advisory
+from backport.repository.builds import Build
 
 PROOF = {
     "publish.client-files": "A client gets the .repo file and the key",
@@ -26,22 +27,6 @@ PROOF = {
 _GRAVEST = (Verdict.FAIL, Verdict.ERROR, Verdict.WARN, Verdict.SKIPPED)
 _GROUPS = {"gate": "gates", "publish": "a client's proof"}
 """What groups of checks are called whose ids begin otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """What was built from one source package."""
-
-    name: str
-    evr: str
-    origin: str
-    """The source package that it was rebuilt from; empty where no statement says."""
-    source: str
-    """The path of its own source package; empty where it is not here."""
-    packages: tuple[tuple[str, str], ...]
-    """Path and name of each binary package."""
-    debug: tuple[str, ...] = ()
-    """The paths of the packages beside them that are for debugging alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +104,7 @@ class Page:
     """The name of the key's file."""
     generation: str
     made: datetime
-    rows: tuple[str, ...]
-    """What `render_build` gave for each build, in their order."""
-    packages: int
-    """How many binary packages there are, those for debugging left out."""
+    builds: tuple[Build, ...]
     notices: tuple[Notice, ...] = ()
     """The newest first."""
     tests: tuple[Tests, ...] = ()
@@ -133,6 +115,11 @@ class Page:
     evidence: tuple[tuple[str, str], ...] = ()
     """Path and meaning of each file of evidence."""
 
+    @property
+    def packages(self) -> int:
+        """How many binary packages there are, those for debugging left out."""
+        return sum(len(build.packages) for build in self.builds)
+
 
 def render_page(page: Page) -> str:
     """The page's HTML."""
@@ -142,12 +129,6 @@ def render_page(page: Page) -> str:
 def render_index(entries: Sequence[Entry]) -> str:
     """The HTML of the list of targets and channels."""
     return _environment().get_template("repository.html.j2").render(entries=entries)
-
-
-def render_build(build: Build) -> str:
-    """A build's row of the page, on one line."""
-    row = _environment().get_template("build.html.j2").render(build=build)
-    return " ".join(row.split())
 
 
 @functools.cache

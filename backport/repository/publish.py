@@ -19,7 +19,6 @@ from backport.errors import BackportError, PublishError
 from backport.evidence.provenance import PublishedFile
 from backport.progress import Progress, Silent
 from backport.repository.assemble import Incoming, Publication, make_generation
-from backport.repository.builds import Part, builds_of
 from backport.repository.clients import channel_url, reported, site_keys, write_client_files
 from backport.repository.contents import PublishedRpm, basearch, content_of, packages_of, path_of
 from backport.repository.documents import Account, advisories_for, evidence_for
@@ -289,14 +288,12 @@ def _publication(arrival: _Arrival, record: Generation, account: Account | None,
     """What is published, with all that is told of it."""
     new = {one.path for one in arrival.added}
     files = [_file_of(one, new, arrival.known) for one in arrival.incoming]
-    parts = [Part(rpm=one.rpm, path=one.path, source=one.content.source) for one in arrival.incoming]
     signed, target = arrival.tested.signed, arrival.target
     return Publication(
         folder=arrival.folder, target=target, url=url, public_key=signed.public_key, before=arrival.before,
         added=arrival.added, replaced=arrival.replaced, record=record,
         evidence=evidence_for(account, arrival.tested, files, new),
         advisories=advisories_for(account, files, basearch(target), arrival.before_path),
-        builds=builds_of(parts, signed.built) if new else (),
     )  # fmt: skip
 
 

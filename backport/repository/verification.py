@@ -6,6 +6,7 @@ are read once.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tempfile
@@ -20,7 +21,6 @@ from backport import repodata
 from backport.errors import PublishError
 from backport.evidence import store as evidence
 from backport.files import digests_of, scratch_folder
-from backport.repository import builds
 from backport.repository.assemble import content_digest
 from backport.repository.clients import SiteKeys, key_of
 from backport.repository.contents import repositories_of
@@ -34,6 +34,8 @@ from backport.target import Target
 from backport.trust import pinned_keyring
 
 SIGNATURE = ".asc"
+_BUILDS = "builds"
+"""The folder in which earlier versions kept rows of a generation's page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ class _Reading:
     def _check_extra(self, place: Path, tree: Tree, expected: Collection[str]) -> None:
         """What is here has to be named, or be on loan."""
         folders = {str(one) for path in expected for one in Path(path).parents}
-        optional = {*repositories_of(self.target), builds.FOLDER, evidence.FOLDER}
+        optional = {*repositories_of(self.target), _BUILDS, evidence.FOLDER}
         for one in sorted(tree.folders - folders - optional - {"debug"}):
             self.fault(place / one, "is an extra folder")
         for one in sorted(tree.files.keys() - set(expected)):
@@ -262,12 +264,13 @@ class _Reading:
         return set(record.superseded)
 
     def _check_builds(self, place: Path, record: Generation, present: Mapping[str, File]) -> set[str]:
-        """What the page is made of: the record knows the names, and they the digests."""
-        names = {path.relative_to(place).as_posix() for path in builds.files(place)}
-        if builds.digest_over(place) != record.builds:
-            self.fault(place / builds.FOLDER, "is not what this generation tells of its builds")
-        for name in names & present.keys():
-            if self.digests[present[name].identity] != builds.digest_in_name(place / name):
+        """Rows that earlier versions kept: the record knows the names, and they the digests."""
+        names = {one for one in present if one.startswith(f"{_BUILDS}/") and one.endswith(".tsv")}
+        told = "\n".join(sorted(name.rpartition("/")[2] for name in names))
+        if record.builds != (hashlib.sha256(told.encode()).hexdigest() if names else ""):
+            self.fault(place / _BUILDS, "is not what this generation tells of its builds")
+        for name in names:
+            if self.digests[present[name].identity] != name.removesuffix(".tsv").partition("-")[2]:
                 self.fault(place / name, "is not the file that its name tells of")
         return names
 

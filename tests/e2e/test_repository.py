@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -25,7 +26,7 @@ from backport.errors import PublishError, SignError
 from backport.evidence.provenance import Origin
 from backport.evidence.store import statements, verify_provenance
 from backport.recipe import Advisory as Wishes
-from backport.repository import builds, readers
+from backport.repository import readers
 from backport.repository.advisories import make_advisory
 from backport.repository.changes import (
     Moved,
@@ -376,9 +377,14 @@ class Damage:
     def primary(self) -> Path:
         return self.new / "x86_64" / repodata.metadata_files(self.new / "x86_64")[0]
 
-    @property
-    def told(self) -> Path:
-        return builds.files(self.new)[0]
+    def keep_rows(self) -> Path:
+        """A file of rows, as generations of earlier versions have."""
+        text = "first\t1-1\n"
+        path = self.new / f"builds/20260102T030405Z-{hashlib.sha256(text.encode()).hexdigest()}.tsv"
+        path.parent.mkdir()
+        path.write_text(text)
+        self.rewrite_record(builds=hashlib.sha256(path.name.encode()).hexdigest())
+        return path
 
     def rewrite_record(self, **changes: Any) -> None:
         """Whoever has the key could."""
@@ -422,12 +428,12 @@ DAMAGES: dict[str, tuple[Callable[[Damage], object], str]] = {
     "flipped metadata": (lambda it: flip(it.primary, 60), "primary.xml.gz: is not what repomd.xml names"),
     "flipped record": (lambda it: flip(it.new / RECORD, -10), "generation.json: "),
     "flipped build": (
-        lambda it: flip(it.told, 5),
+        lambda it: flip(it.keep_rows(), 5),
         ".tsv: is not the file that its name tells of",
     ),
-    "missing build": (lambda it: it.told.unlink(), "builds: is not what this generation tells"),
+    "missing build": (lambda it: it.keep_rows().unlink(), "builds: is not what this generation tells"),
     "extra build": (
-        lambda it: shutil.copy(it.told, it.told.with_name("0.tsv")),
+        lambda it: it.keep_rows().with_name("0.tsv").write_text(""),
         "builds: is not what this generation tells",
     ),
     "record of other signers": (
@@ -468,6 +474,21 @@ def other_key(tmp_path_factory: pytest.TempPathFactory, f28: Target, shelf: Shel
     for rpm in signed.rpms:
         shutil.copy(rpm.path, folder)
     return signing.gnupghome
+
+
+def test_rows_that_an_earlier_version_kept_are_as_they_were(
+    publisher: Publisher, shelf: Shelf, other_key: Path
+) -> None:
+    new = publisher.publish(shelf("first"))
+    place = publisher.folder.generations / new.generation
+    record = publisher.folder.load(new.generation)
+    Damage(
+        new=place, old=place, record=record, signing=publisher.signing, other_key=other_key
+    ).keep_rows()  # fmt: skip
+    assert faults(publisher) == []
+    later = publisher.publish(shelf("second"))
+    assert not (publisher.folder.generations / later.generation / "builds").exists()
+    assert faults(publisher) == []
 
 
 @pytest.mark.parametrize("what", DAMAGES)

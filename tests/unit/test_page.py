@@ -137,7 +137,7 @@ def test_only_web_addresses_are_links() -> None:
 
 def test_an_empty_repository_says_so() -> None:
     page = replace(
-        example(), rows=(), packages=0, notices=(), tests=(), advisories=(), history=(), evidence=()
+        example(), builds=(), notices=(), tests=(), advisories=(), history=(), evidence=()
     )  # fmt: skip
     text = Outline(render_page(page)).text
     assert "There is no package here yet." in text

@@ -34,7 +34,12 @@ PLAN = Plan(
 RECORD = Generation(
     id="g", time=AT, previous=None, compression="gz", fingerprint="F" * 40, run="r", superseded={"x": AT}
 )
-PACKAGES = [{"path": "x86_64/a.rpm", "nevra": str(Nevra.from_nvr("a-1-1")), "sha256": "0" * 64}]
+PACKAGES = [
+    {
+        "path": "x86_64/a.rpm", "nevra": str(Nevra.from_nvr("a-1-1")), "sha256": "0" * 64,
+        "source": "a-1-1.src.rpm",
+    }
+]  # fmt: skip
 WHY = Explanation(
     path="p", nevra="n", sha256="s", signed_by="k", source="s", original="o", original_url="u",
     original_sha256="d", original_signed_by="k", patches={"p": "d"}, diff="\udcff", recipe="r", target="t",
