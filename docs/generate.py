@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from backport.builders.mockconfig import render_config
-from backport.commands.documents import DOCUMENTS, schema_of
 from backport.commands.schemas import NAMES, schema_for
 from backport.files import write_atomically
 from backport.recipe import Recipe
@@ -20,6 +19,8 @@ from backport.site import Site
 from backport.target import Target, load_target
 
 ROOT = Path(__file__).resolve().parent.parent
+_DOCUMENTS = ("probe", "selftest", "maillog")
+"""What has a schema file of its own."""
 _FILES: tuple[tuple[str, str, type[Settings]], ...] = (
     (
         "Recipe",
@@ -34,9 +35,9 @@ _FILES: tuple[tuple[str, str, type[Settings]], ...] = (
 def generated() -> dict[Path, str]:
     """Every generated file's path and text."""
     files = {ROOT / "docs" / "reference.md": reference()}
-    for name, document in DOCUMENTS.items():
-        files[ROOT / "docs" / f"{name}.schema.json"] = json.dumps(schema_of(document), indent=2) + "\n"
-    others = {name: schema_for(name) for name in NAMES if name not in DOCUMENTS}
+    for name in _DOCUMENTS:
+        files[ROOT / "docs" / f"{name}.schema.json"] = json.dumps(schema_for(name), indent=2) + "\n"
+    others = {name: schema_for(name) for name in NAMES if name not in _DOCUMENTS}
     files[ROOT / "docs" / "commands.schemas.json"] = json.dumps(others, indent=2) + "\n"
     for path in sorted((ROOT / "mock-configs").glob("*.toml")):
         target = load_target(path.parent, path.stem)

@@ -7,16 +7,13 @@ it cannot say anything that its schema does not know.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from backport.artifacts import Check, Verdict
 from backport.maillog.tally import Direction, Tls
 from backport.probe.clients import Fate
-
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-"""The dialect of the schemas (JSON Schema, draft 2020-12)."""
 
 
 class Part(BaseModel):
@@ -235,16 +232,3 @@ class HostLinesPart(Part):
     lines: tuple[str, ...]
     fingerprint: str
     """That of the key that signed what readers see."""
-
-
-DOCUMENTS: dict[str, type[Document]] = {
-    "probe": ProbeDocument,
-    "selftest": SelfTestDocument,
-    "maillog": MaillogDocument,
-}
-"""The documents by the command that prints them."""
-
-
-def schema_of(document: type[Document]) -> dict[str, Any]:
-    """The JSON Schema of a document as it is printed: what is always there is required."""
-    return {"$schema": DIALECT, **document.model_json_schema(mode="serialization")}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from backport.commands.options import (
     ConfigOption,
-    JsonOption,
     OnlyTargetOption,
     RecipeArgument,
+    Result,
     print_json,
 )
 
@@ -28,42 +27,13 @@ keys_app = typer.Typer(
 app.add_typer(keys_app, name="keys")
 
 
-class SchemaName(StrEnum):
-    """What has a schema: the settings files, and documents that commands print."""
-
-    RECIPE = "recipe"
-    TARGET = "target"
-    SITE = "site"
-    BUILD = "build"
-    PLAN = "plan"
-    FETCH = "fetch"
-    LOG = "log"
-    SEARCH = "search"
-    KEYS_SHOW = "keys-show"
-    DOCTOR = "doctor"
-    VERIFY_PROVENANCE = "verify-provenance"
-    REPO_LIST = "repo-list"
-    REPO_DIFF = "repo-diff"
-    REPO_VERIFY = "repo-verify"
-    REPO_ADD_TO_HOST = "repo-add-to-host"
-    REPO_SHOW = "repo-show"
-    REPO_ROLLBACK = "repo-rollback"
-    REPO_PROMOTE = "repo-promote"
-    REPO_WITHDRAW = "repo-withdraw"
-    REPO_PRUNE = "repo-prune"
-    REPO_GC = "repo-gc"
-    REPO_ANCHOR = "repo-anchor"
-    PROBE = "probe"
-    SELFTEST = "selftest"
-    MAILLOG = "maillog"
-
-
-class RolloverStep(StrEnum):
-    """The steps of a change of the signing key."""
-
-    BEGIN = "begin"
-    SWITCH = "switch"
-    FINISH = "finish"
+SchemaName = Literal[
+    "recipe", "target", "site", "build", "plan", "fetch", "log", "search", "keys-show", "doctor",
+    "verify-provenance", "repo-list", "repo-diff", "repo-verify", "repo-add-to-host", "repo-show",
+    "repo-rollback", "repo-promote", "repo-withdraw", "repo-prune", "repo-gc", "repo-anchor", "probe",
+    "selftest", "maillog",
+]  # fmt: skip
+"""What has a schema: the settings files, and what commands print."""
 
 
 @app.command()
@@ -75,9 +45,8 @@ def search(
             "--tag", metavar="TAG", help="Koji tag to look in, may be repeated; default: the recipes' tags."
         ),
     ] = None,
-    as_json: JsonOption = False,
     config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Find packages in Koji and their latest builds per tag.
 
     \b
@@ -87,8 +56,7 @@ def search(
     """
     from rich.text import Text
 
-    from backport.commands.schemas import print_as
-    from backport.commands.terminal import errors, output, rows_table
+    from backport.commands.terminal import errors, rows_table
     from backport.site import known_recipes, load_site
     from backport.sources import resolve
 
@@ -100,14 +68,9 @@ def search(
         errors().print(Text(f"note: {text}"))
 
     found = resolve.search(site.koji, pattern, tags=tags, tell=tell, hint=hint)
-    if as_json:
-        print_as("search", found)
-        return
-    if not found:
-        typer.echo(f"nothing fits {pattern!r}")
-        return
     rows = [(one.package, in_tag, nvr) for one in found for in_tag, nvr in (one.builds.items() or [("", "")])]
-    output().print(rows_table(("package", "tag", "latest build"), rows))
+    table = rows_table(("package", "tag", "latest build"), rows)
+    return Result(found, [table if found else f"nothing fits {pattern!r}"])
 
 
 @keys_app.command("init")
@@ -129,8 +92,9 @@ def keys_init(config: ConfigOption = None) -> None:
 @keys_app.command("rollover")
 def keys_rollover(
     step: Annotated[
-        RolloverStep, typer.Argument(metavar="[begin|switch|finish]", help="Which step of the change.")
-    ] = RolloverStep.BEGIN,
+        Literal["begin", "switch", "finish"],
+        typer.Argument(metavar="[begin|switch|finish]", help="Which step of the change."),
+    ] = "begin",
     config: ConfigOption = None,
 ) -> None:
     """Change the signing key in three steps, with both keys published meanwhile.
@@ -149,33 +113,32 @@ def keys_rollover(
     from backport.site import load_site
 
     site = load_site(config)
-    if step is RolloverStep.BEGIN:
+    if step == "begin":
         done = rollover.begin(site.signing, site.packager)
     else:
-        done = rollover.switch(site.signing) if step is RolloverStep.SWITCH else rollover.finish(site.signing)
+        done = rollover.switch(site.signing) if step == "switch" else rollover.finish(site.signing)
     typer.echo(f"signs: {done.signs}")
     for fingerprint in done.others:
         typer.echo(f"clients are told of it, too: {fingerprint}")
 
 
 @keys_app.command("show")
-def keys_show(as_json: JsonOption = False, config: ConfigOption = None) -> None:
+def keys_show(config: ConfigOption = None) -> Result:
     """Show the signing key's fingerprint, owner and dates, and the public key itself.
 
     \b
     Example:
         backport keys show
     """
-    from backport.commands.schemas import print_as
     from backport.signing import sign
     from backport.site import load_site
 
     key = sign.show_key(load_site(config).signing)
-    if as_json:
-        print_as("keys-show", key)
-        return
-    for name, value in vars(key).items():
-        typer.echo(f"{name.replace('_', ' ')}: {value}" if name != "public_key" else value)
+    lines = [
+        f"{name.replace('_', ' ')}: {value}" if name != "public_key" else value
+        for name, value in vars(key).items()
+    ]
+    return Result(key, lines)
 
 
 @app.command("mock-config")
@@ -194,30 +157,21 @@ def mock_config(recipe: RecipeArgument, target: OnlyTargetOption = None, config:
 
 
 @app.command()
-def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
+def doctor(config: ConfigOption = None) -> Result:
     """Say what this host lacks, with the command that installs it.
 
     \b
     Example:
         backport doctor
     """
-    from backport.commands.schemas import print_as
-    from backport.commands.terminal import checks_table, output
+    from backport.commands.terminal import checks_table
     from backport.doctor import examine_host
     from backport.site import load_site, site_file
 
-    site = load_site(config)
-    checks = examine_host(site)
-    if as_json:
-        print_as("doctor", checks)
-    else:
-        console = output()
-        console.print(f"site file: {site_file(config) or 'none: the defaults are in force'}", markup=False)
-        console.print(checks_table(checks))
-        for check in checks:
-            if check.stops:
-                console.print(f"{check.id}: {check.advice}", markup=False)
-    raise typer.Exit(9 if any(check.stops for check in checks) else 0)
+    checks = examine_host(load_site(config))
+    advice = [f"{check.id}: {check.advice}" for check in checks if check.stops]
+    where = f"site file: {site_file(config) or 'none: the defaults are in force'}"
+    return Result(checks, [where, checks_table(checks), *advice], exit_code=9 if advice else 0)
 
 
 @app.command()
@@ -238,9 +192,5 @@ def schema(
     from backport.site import Site
     from backport.target import Target
 
-    models: dict[SchemaName, type[Settings]] = {
-        SchemaName.RECIPE: Recipe,
-        SchemaName.TARGET: Target,
-        SchemaName.SITE: Site,
-    }
+    models: dict[str, type[Settings]] = {"recipe": Recipe, "target": Target, "site": Site}
     print_json(models[name].model_json_schema() if name in models else schema_for(name))

@@ -5,47 +5,21 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from backport.commands.options import (
     ConfigOption,
-    JsonOption,
     JunitOption,
     RecipeArgument,
+    Result,
     TargetOption,
     TranscriptOption,
-    print_json,
     write_result,
 )
 
 app = typer.Typer()
-
-
-class LogDirection(StrEnum):
-    """Whose connections: the peers' to this Exim, or its own to them."""
-
-    IN = "in"
-    OUT = "out"
-
-
-class Below(StrEnum):
-    """The versions that weaker ones can be asked for."""
-
-    TLS1 = "TLSv1"
-    TLS1_1 = "TLSv1.1"
-    TLS1_2 = "TLSv1.2"
-    TLS1_3 = "TLSv1.3"
-
-
-class PeerOrder(StrEnum):
-    """What peers are ordered by."""
-
-    TLS = "tls"
-    MESSAGES = "messages"
-    LAST_SEEN = "last-seen"
-    PEER = "peer"
 
 
 @app.command()
@@ -54,10 +28,10 @@ def maillog(
         list[str], typer.Argument(metavar="FILE...", help="Exim main logs, plain or compressed; - for stdin.")
     ],
     direction: Annotated[
-        LogDirection | None, typer.Option(help="Only what came in, or what went out; default: both.")
+        Literal["in", "out"] | None, typer.Option(help="Only what came in, or what went out; default: both.")
     ] = None,
     below: Annotated[
-        Below | None,
+        Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"] | None,
         typer.Option("--below", "--older-than", help="Only peers that use something weaker than this."),
     ] = None,
     current: Annotated[
@@ -67,13 +41,15 @@ def maillog(
         datetime | None,
         typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Leave out what is older: 2026-01-31."),
     ] = None,
-    sort: Annotated[PeerOrder, typer.Option(help="The order; tls: the weakest first.")] = PeerOrder.TLS,
+    sort: Annotated[
+        Literal["tls", "messages", "last-seen", "peer"],
+        typer.Option(help="The order; tls: the weakest first."),
+    ] = "tls",
     limit: Annotated[
         int | None,
         typer.Option("--limit", "-n", min=1, help="How many to list; default: 50, in JSON all."),
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Result:
     """List the peers of an Exim by the TLS that they still use, from its main log.
 
     A message counts once for a peer, however many recipients it had there. Local deliveries do not count.
@@ -84,7 +60,7 @@ def maillog(
         backport maillog --below TLSv1.2 --current --direction in /var/log/exim/main.log
         zstd -dc main.log.1.zst | backport maillog --json -
     """
-    from backport.commands.maillog_view import as_document, show, sort_by
+    from backport.commands.maillog_view import as_document, shown, sort_by
     from backport.commands.terminal import TerminalProgress
     from backport.maillog import read
     from backport.maillog.tally import Direction, Tally, Tls
@@ -100,10 +76,9 @@ def maillog(
         if usage.current or not current
     ]
     sort_by(sort, usages)
-    if as_json:
-        print_json(as_document(tally, directions, usages[:limit]).model_dump(mode="json"))
-    else:
-        show(tally, directions, usages, limit=limit or 50)
+    return Result(
+        as_document(tally, directions, usages[:limit]), shown(tally, directions, usages, limit=limit or 50)
+    )
 
 
 class MailPolicy(StrEnum):
@@ -170,11 +145,10 @@ def selftest(
             help="The target's folder, which holds backport.repo; default: what is published here.",
         ),
     ] = None,
-    as_json: JsonOption = False,
     junit: JunitOption = None,
     transcript: TranscriptOption = None,
     config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Examine what is published, in a clean root of the target: handshakes, library, policy, mail.
 
     Exit code 7: a check failed.
@@ -184,7 +158,7 @@ def selftest(
         backport selftest openssl --target f28
         backport selftest openssl --target f28 --repo https://repo.example.org/f28 --junit selftest.xml
     """
-    from backport.commands.selftest_run import as_document, as_junit, checked_url, run, show
+    from backport.commands.selftest_run import as_document, as_junit, checked_url, run, shown
     from backport.commands.terminal import TerminalProgress
     from backport.runs.job import load_job
 
@@ -195,27 +169,7 @@ def selftest(
         write_result(junit, as_junit(examined))
     if transcript:
         write_result(transcript, examined.examination.transcript)
-    if as_json:
-        print_json(as_document(examined).model_dump(mode="json"))
-    else:
-        show(examined)
-    raise typer.Exit(0 if examined.passed else 7)
-
-
-class ProbeProfile(StrEnum):
-    """The recommendations that a server can be held against."""
-
-    MODERN = "modern"
-    INTERMEDIATE = "intermediate"
-    NCSC_2025 = "ncsc-2025"
-    BCP195 = "bcp195"
-
-
-class TranscriptStyle(StrEnum):
-    """How a transcript is written."""
-
-    COMPACT = "compact"
-    CHECKTLS = "checktls"
+    return Result(as_document(examined), shown(examined), exit_code=0 if examined.passed else 7)
 
 
 @app.command()
@@ -247,13 +201,13 @@ def probe(
         ),
     ] = True,
     profile: Annotated[
-        ProbeProfile | None,
+        Literal["modern", "intermediate", "ncsc-2025", "bcp195"] | None,
         typer.Option(help="Hold the server against a recommendation; each verdict tells its paragraph."),
     ] = None,
     style: Annotated[
-        TranscriptStyle,
+        Literal["compact", "checktls"],
         typer.Option(help="The transcript's form; checktls: each line of a reply by itself, names in full."),
-    ] = TranscriptStyle.COMPACT,
+    ] = "compact",
     all_addresses: Annotated[
         bool, typer.Option("--all-addresses", help="Examine each address of the name, not the first alone.")
     ] = False,
@@ -263,10 +217,9 @@ def probe(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, max=600, help="For the whole examination.")
     ] = 60,
-    as_json: JsonOption = False,
     junit: JunitOption = None,
     transcript: TranscriptOption = None,
-) -> None:
+) -> Result:
     """Examine a mail server's TLS from outside: transport and certificates.
 
     It opens at most eight connections, waits for every reply and sends no mail. Exit code 1: a check
@@ -279,7 +232,7 @@ def probe(
         backport probe [2001:db8::25]:465 --direct-tls --servername mail.example.org --json
     """
     from backport.commands.probe_input import Request
-    from backport.commands.probe_view import as_document, as_junit, run, show
+    from backport.commands.probe_view import as_document, as_junit, run, shown
     from backport.probe.profiles import Profile
     from backport.probe.transcript import Style
 
@@ -304,9 +257,9 @@ def probe(
         write_result(junit, as_junit(probed))
     if transcript:
         write_result(transcript, "\n".join(one.report.transcript for one in probed))
-    documents = [as_document(one).model_dump(mode="json") for one in probed] if as_json else []
-    if as_json:
-        print_json(documents if all_addresses else documents[0])
-    for one in () if as_json else probed:
-        show(one)
-    raise typer.Exit(0 if all(one.passed for one in probed) else 1)
+    documents = [as_document(one) for one in probed]
+    return Result(
+        documents if all_addresses else documents[0],
+        (line for one in probed for line in shown(one)),
+        exit_code=0 if all(one.passed for one in probed) else 1,
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.console import RenderableType
+
 from backport.commands.documents import MaillogDocument
-from backport.commands.terminal import output, rows_table
-from backport.maillog.tally import Direction, Failures, Tally, Tls, Total, Usage
+from backport.commands.terminal import rows_table
+from backport.maillog.tally import Direction, Failures, Tally, Tls, Usage
 from backport.probe.transcript import printable
 
 _FAILURES_SHOWN = 20
@@ -36,27 +38,27 @@ def as_document(tally: Tally, directions: Sequence[Direction], usages: Sequence[
     return MaillogDocument.model_validate(found, from_attributes=True)
 
 
-def show(tally: Tally, directions: Sequence[Direction], usages: Sequence[Usage], *, limit: int) -> None:
-    """Print the totals, the first ``limit`` peers, the worst failures and what else is to be known."""
+def shown(
+    tally: Tally, directions: Sequence[Direction], usages: Sequence[Usage], *, limit: int
+) -> Iterator[RenderableType]:
+    """For people: the totals, the first ``limit`` peers, the worst failures and what else is to be known."""
     failures = _failures(tally, directions)
     totals = [total for one in directions for total in tally.totals(one)]
-    _print("direction TLS peers messages", [_total_row(total) for total in totals])
-    _print("direction TLS messages last_seen peer suites", [_usage_row(usage) for usage in usages[:limit]])
-    _print("direction failed last_seen peer", [_failure_row(failed) for failed in failures[:_FAILURES_SHOWN]])
-    console = output()
-    for line in _notes(tally, len(usages) - limit, len(failures) - _FAILURES_SHOWN):
-        console.print(line, markup=False)
-
-
-def _print(header: str, rows: Sequence[Sequence[str]]) -> None:
-    if rows:
-        console = output()
-        console.print(rows_table([name.replace("_", " ") for name in header.split()], rows))
-        console.print()
-
-
-def _total_row(total: Total) -> Sequence[str]:
-    return total.direction, total.tls, str(total.peers), str(total.messages)
+    tables: dict[str, list[Sequence[str]]] = {
+        "direction TLS peers messages": [
+            (one.direction, one.tls, str(one.peers), str(one.messages)) for one in totals
+        ],
+        "direction TLS messages last_seen peer suites": [_usage_row(usage) for usage in usages[:limit]],
+        "direction failed last_seen peer": [
+            (one.direction, f"{one.count} times", one.last_seen, printable(one.peer))
+            for one in failures[:_FAILURES_SHOWN]
+        ],
+    }
+    for header, rows in tables.items():
+        if rows:
+            yield rows_table([name.replace("_", " ") for name in header.split()], rows)
+            yield ""
+    yield from _notes(tally, len(usages) - limit, len(failures) - _FAILURES_SHOWN)
 
 
 def _usage_row(usage: Usage) -> Sequence[str]:
@@ -68,10 +70,6 @@ def _usage_row(usage: Usage) -> Sequence[str]:
         printable(usage.peer),
         printable(", ".join(usage.suites)),
     )
-
-
-def _failure_row(failed: Failures) -> Sequence[str]:
-    return failed.direction, f"{failed.count} times", failed.last_seen, printable(failed.peer)
 
 
 def _failures(tally: Tally, directions: Sequence[Direction]) -> list[Failures]:

@@ -1,18 +1,39 @@
-"""What the commands share: their common arguments with completion, and where their results go."""
+"""What commands share: their arguments with completion, the folder that they are about, what they give."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Sequence
-from datetime import date, datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backport.errors import BackportError, UsageError
+from backport.errors import BackportError, PublishError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from backport.repository.clients import SiteKeys
+    from backport.repository.generations import Generation, TargetFolder
+    from backport.site import Site
+    from backport.target import Target
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command gives, for machines and for people."""
+
+    data: object
+    """What --json prints: of the type that `backport.commands.schemas` has for the command."""
+    lines: Iterable[RenderableType]
+    """What people read; made while it is printed, and not at all with --json."""
+    exit_code: int = 0
+    notes: Iterable[RenderableType] = ()
+    """What goes to standard error behind that, with --json, too."""
 
 
 def _known(folder: str) -> list[str]:
@@ -35,7 +56,6 @@ def _complete_target(incomplete: str) -> list[str]:
 
 def complete_generation(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ids of what the folder that was named before holds, and ``latest``."""
-    from backport.commands.published import place_of
     from backport.repository.changes import list_generations
 
     config = ctx.params.get("config")
@@ -157,12 +177,7 @@ def write_result(path: Path, text: str) -> None:
 
 def print_json(data: object) -> None:
     """Print a result for machines."""
-    sys.stdout.write(json.dumps(data, indent=2, default=_as_text) + "\n")
-
-
-def _as_text(value: object) -> str:
-    """What JSON has no kind of its own for; a time as RFC 3339 has it, with its offset."""
-    return value.isoformat() if isinstance(value, datetime | date) else str(value)
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
 def verbosity(*, quiet: bool, verbose: bool) -> None:
@@ -190,3 +205,73 @@ def debugging() -> bool:
 def debug() -> None:
     """Show errors with how they came about."""
     os.environ[DEBUG_VARIABLE] = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A target's folder in one channel, with the settings that it belongs to."""
+
+    site: Site
+    target: Target
+    folder: TargetFolder
+
+    def other(self, channel: str) -> TargetFolder:
+        """The same target's folder in another channel. Raises UsageError."""
+        from backport.repository.generations import TargetFolder
+        from backport.site import check_channel
+
+        check_channel(channel, self.site)
+        return TargetFolder.of(self.site.paths.repository, self.target.name, channel)
+
+    def id_of(self, generation: str) -> str:
+        """The id of the generation that is meant: by it, a beginning of it, or ``latest``.
+
+        Raises UsageError for none, or several.
+        """
+        from backport.repository.changes import list_generations
+
+        known = [one.id for one in list_generations(self.folder)]
+        listed = f"backport repo list --target {self.target.name}"
+        return chosen(generation, known, what="generation", listed=listed)
+
+    def url(self, keys: SiteKeys | None) -> str | None:
+        """The URL of the channel's folder as clients see it; None on a host that neither publishes nor says
+        it in its site file."""
+        from backport.repository.clients import channel_url
+
+        return channel_url(self.site.url, self.folder.channel) if keys or self.site.base_url else None
+
+    def keys(self) -> SiteKeys | None:
+        """The keys of the site; None where this user or host has none. Raises SignError for unusable ones."""
+        from backport.repository.clients import site_keys
+
+        try:
+            there = self.site.signing.gnupghome.is_dir()
+        except OSError:
+            there = False
+        return site_keys(self.site.signing) if there else None
+
+    def generation(self, generation: str | None) -> Generation:
+        """A generation's record; default: of the one that readers see. Raises PublishError."""
+        record = self.folder.load(self.id_of(generation)) if generation else self.folder.current_generation()
+        if record is None:
+            raise PublishError(
+                f"{self.folder.path}: nothing is published for {self.target.name}",
+                hint=f"`backport build RECIPE --target {self.target.name}` publishes",
+            )
+        return record
+
+
+def place_of(target: str, channel: str | None, config: Path | None) -> Place:
+    """The folder that the options name. Raises UsageError."""
+    from backport.repository.generations import TargetFolder
+    from backport.site import check_channel, load_site
+    from backport.target import load_target
+
+    site = load_site(config)
+    channel = channel or site.channel
+    check_channel(channel, site)
+    loaded = load_target(site.paths.targets, target)
+    return Place(
+        site=site, target=loaded, folder=TargetFolder.of(site.paths.repository, loaded.name, channel)
+    )

@@ -1,4 +1,5 @@
-"""How every command line is read: with the options of all commands, and mistakes told in plain words."""
+"""How every command is called: with the options that all have, its folder, and mistakes told in plain words;
+and how what it gives is shown."""
 
 from __future__ import annotations
 
@@ -12,22 +13,42 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from backport.commands.options import DebugOption, QuietOption, VerboseOption, debug, is_verbose, verbosity
+from backport.commands.options import (
+    ChannelOption,
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    Place,
+    QuietOption,
+    Result,
+    TargetOption,
+    VerboseOption,
+    debug,
+    is_verbose,
+    place_of,
+    verbosity,
+)
+from backport.errors import harmless
 
 _COMMON = {"debug": DebugOption, "quiet": QuietOption, "verbose": VerboseOption}
 """Options of every command."""
+_PLACE = {"target": TargetOption, "channel": ChannelOption, "config": ConfigOption}
+"""Options that name a published folder."""
 
 
-def complete(app: typer.Typer) -> None:
-    """Let every command of ``app`` and its groups take --debug, --quiet and --verbose, and tell mistakes in
+def complete(app: typer.Typer, *words: str) -> None:
+    """Let every command of ``app`` and its groups take --debug, --quiet and --verbose, where it gives a
+    result --json, and where it is about a published folder the options that name it; and tell mistakes in
     plain words."""
     for command in app.registered_commands:
         if command.callback is not None:
-            command.callback = _with_common_options(command.callback)
+            name = command.name or command.callback.__name__
+            command.callback = _completed(command.callback, "-".join((*words, name)))
         command.cls = Command
     for group in app.registered_groups:
         if group.typer_instance is not None:
-            complete(group.typer_instance)
+            below = (*words, group.name) if isinstance(group.name, str) else words
+            complete(group.typer_instance, *below)
 
 
 class Command(TyperCommand):
@@ -42,27 +63,63 @@ class Command(TyperCommand):
             raise
 
 
-def _with_common_options(function: Callable[..., Any]) -> Any:
-    """The command with the options that all have; typer reads options from the signature."""
+def _completed(function: Callable[..., Any], name: str) -> Any:
+    """The command with the options that it does not declare itself; typer reads them from the signature."""
     signature = inspect.signature(function, eval_str=True)
+    gives = signature.return_annotation is Result
+    place = next((one.name for one in signature.parameters.values() if one.annotation is Place), None)
+    own = [one for one in signature.parameters.values() if one.name != place]
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-        for name, option in _COMMON.items()
+        _option(option, hint, default=None) for option, hint in _PLACE.items() if place and option != "target"
     ]
+    options += [_option("as_json", JsonOption, default=False)] if gives else []
+    options += [_option(option, hint, default=False) for option, hint in _COMMON.items()]
+    target = [_option("target", TargetOption)] if place else []
 
-    def call(**arguments: Any) -> Any:
-        given = {name: arguments.pop(name) for name in _COMMON}
+    def call(**arguments: Any) -> None:
+        given = {option: arguments.pop(option) for option in _COMMON}
         if given["debug"]:
             debug()
         verbosity(quiet=given["quiet"], verbose=given["verbose"])
         if is_verbose() and "config" in arguments:
             _name_site_file(arguments["config"])
-        return function(**arguments)
+        as_json = arguments.pop("as_json", False)
+        if place:
+            arguments[place] = place_of(**{option: arguments.pop(option) for option in _PLACE})
+        result = function(**arguments)
+        if gives:
+            _show(result, as_json=as_json, name=name)
 
     command: Any = functools.wraps(function)(call)
     # What inspect reads instead of the function's own (PEP 362).
-    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *options])
+    command.__signature__ = signature.replace(
+        parameters=[one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*target, *own, *options)]
+    )
     return command
+
+
+def _option(name: str, hint: Any, *, default: object = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _show(result: Result, *, as_json: bool, name: str) -> None:
+    """Print what a command gives. Raises Exit where its exit code is not 0."""
+    from backport.commands.terminal import errors, output
+
+    if as_json:
+        from backport.commands.schemas import print_as
+
+        print_as(name, result.data)
+    else:
+        for line in result.lines:
+            if isinstance(line, str):
+                typer.echo(harmless(line))
+            else:
+                output().print(line)
+    for note in result.notes:
+        errors().print(note)
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
 
 
 def _name_site_file(config: Path | None) -> None:

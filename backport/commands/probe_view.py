@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from rich.console import RenderableType
 from rich.text import Text
 
 from backport import __version__
@@ -22,7 +23,7 @@ from backport.commands.documents import (
     SessionPart,
 )
 from backport.commands.probe_input import Request
-from backport.commands.terminal import checks_table, output
+from backport.commands.terminal import checks_table
 from backport.probe import Report, Subject, examine
 from backport.probe.addresses import Place
 from backport.probe.certificates import san_names
@@ -97,24 +98,22 @@ def _probe(place: Place, subject: Subject, profile: Profile | None) -> Probe:
     )
 
 
-def show(probe: Probe) -> None:
-    """Print the transcript, the table, the advice and, last, the summary."""
-    console = output()
+def shown(probe: Probe) -> Iterator[RenderableType]:
+    """For people: the transcript, the table, the advice and, last, the summary."""
     if len(probe.addresses) > 1:
-        console.print(Text(f"{probe.host} is {', '.join(probe.addresses)}; examined: {probe.address}\n"))
-    console.print(Text(probe.report.transcript))
-    console.print(checks_table(told(probe.report.checks)))
+        yield f"{probe.host} is {', '.join(probe.addresses)}; examined: {probe.address}\n"
+    yield probe.report.transcript
+    yield checks_table(_worth_reading(probe.report.checks))
     if probe.report.clients:
-        console.print(Text("\nWho can still talk to it, by what was seen:"))
+        yield "\nWho can still talk to it, by what was seen:"
         for row in probe.report.clients:
             words = f"{row.fate.value} {row.protocol} {row.cipher}".strip()
-            console.print(Text(f"  {row.client:<30} {words}{f' ({row.reason})' if row.reason else ''}"))
-    for line in advice_lines(probe.report.checks):
-        console.print(Text(line))
-    console.print(Text(probe.summary(), style="bold green" if probe.passed else "bold red"))
+            yield f"  {row.client:<30} {words}{f' ({row.reason})' if row.reason else ''}"
+    yield from advice_lines(probe.report.checks)
+    yield Text(probe.summary(), style="bold green" if probe.passed else "bold red")
 
 
-def told(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+def _worth_reading(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     """The checks that a person wants to read of: where nothing could be connected to, that alone."""
     connect = next((check for check in checks if check.id == "transport.connect"), None)
     return (connect,) if connect and connect.stops else checks

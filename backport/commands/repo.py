@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from backport.commands import repo_changes
 from backport.commands.options import (
-    ChannelOption,
-    ConfigOption,
-    JsonOption,
-    TargetOption,
+    Place,
+    Result,
     complete_generation,
     is_verbose,
 )
-from backport.commands.published import place_of
 
 if TYPE_CHECKING:
-    from backport.repository.generations import Generation, TargetFolder
+    from rich.console import RenderableType
+
+    from backport.repository.generations import Generation
 
 app = typer.Typer()
 repo_app = typer.Typer(
@@ -45,21 +44,8 @@ GenerationArgument = Annotated[
 ]
 
 
-class HostTool(StrEnum):
-    """How a host gets the .repo file."""
-
-    CURL = "curl"
-    DNF4 = "dnf4"
-    DNF5 = "dnf5"
-
-
 @repo_app.command("list")
-def list_(
-    target: TargetOption,
-    channel: ChannelOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+def list_(place: Place) -> Result:
     """List the generations, the newest first; the one that readers see is marked.
 
     \b
@@ -67,17 +53,10 @@ def list_(
         backport repo list --target f28
         backport repo list --target f28 --channel testing --json
     """
-    from backport.commands.schemas import print_as
-    from backport.commands.terminal import output, rows_table
+    from backport.commands.terminal import rows_table
     from backport.repository.changes import list_generations
 
-    found = list_generations(place_of(target, channel, config).folder)
-    if as_json:
-        print_as("repo-list", found)
-        return
-    if not found:
-        typer.echo(f"nothing is published for {target} in this channel")
-        return
+    found = list_generations(place.folder)
     rows = [
         (
             "*" if one.current else "", one.id, str(one.packages), f"+{one.added}",
@@ -85,7 +64,10 @@ def list_(
         )
         for one in found
     ]  # fmt: skip
-    output().print(rows_table(("now", "generation", "packages", "new", "a client installed it", "run"), rows))
+    table = rows_table(("now", "generation", "packages", "new", "a client installed it", "run"), rows)
+    return Result(
+        found, [table if found else f"nothing is published for {place.target.name} in this channel"]
+    )
 
 
 @repo_app.command()
@@ -100,38 +82,27 @@ def diff(
             metavar="B", help="Another generation, or `current`.", autocompletion=complete_generation
         ),
     ],
-    target: TargetOption,
-    channel: ChannelOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+    place: Place,
+) -> Result:
     """Show what generation B has that A has not, and the other way round.
 
     \b
     Example:
         backport repo diff 20261124T041000Z-0123456789ab current --target f28
     """
-    from backport.commands.schemas import print_as
     from backport.repository.changes import compare
 
-    place = place_of(target, channel, config)
     records = [place.generation(None if one == "current" else one) for one in (first, second)]
     found = compare(place.folder, *records)
-    if as_json:
-        print_as("repo-diff", found)
-        return
-    for sign, names in (("+", found.added), ("-", found.removed), ("~", found.changed)):
-        for name in names:
-            typer.echo(f"{sign} {name}")
-    for name in found.inputs:
-        typer.echo(f"inputs of {name} differ")
-    if not any(vars(found).values()):
-        typer.echo("no difference")
+    signs = (("+", found.added), ("-", found.removed), ("~", found.changed))
+    lines = [f"{sign} {name}" for sign, names in signs for name in names]
+    lines += [f"inputs of {name} differ" for name in found.inputs]
+    return Result(found, lines or ["no difference"])
 
 
 @repo_app.command()
 def verify(
-    target: TargetOption,
+    place: Place,
     generation: Annotated[
         list[str] | None,
         typer.Argument(
@@ -148,10 +119,7 @@ def verify(
             "the folder fits together.",
         ),
     ] = None,
-    channel: ChannelOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Read everything that is published again: digests, signatures, metadata, links, the record.
 
     \b
@@ -159,37 +127,28 @@ def verify(
         backport repo verify --target f28
         backport repo verify --target f28 --key RPM-GPG-KEY-backport --json
     """
-    from backport.commands.schemas import print_as
     from backport.repository.verification import verify as read_again
 
-    place = place_of(target, channel, config)
     own = place.keys()
     found = read_again(
         place.folder, place.target, keys=key or (), ids=generation or (), site=own, base_url=place.url(own)
     )
-    if as_json:
-        print_as("repo-verify", found)
-    else:
-        for fault in found.faults:
-            typer.echo(str(fault))
-        result = f"{len(found.faults)} faults" if found.faults else "all as it was published"
-        typer.echo(
-            f"{found.folder}: {len(found.generations)} generations, {found.files} files, "
-            f"{found.bytes} bytes: {result}, by {found.trusted}"
-        )
-    raise typer.Exit(8 if found.faults else 0)
+    result = f"{len(found.faults)} faults" if found.faults else "all as it was published"
+    summary = (
+        f"{found.folder}: {len(found.generations)} generations, {found.files} files, "
+        f"{found.bytes} bytes: {result}, by {found.trusted}"
+    )
+    return Result(found, [*map(str, found.faults), summary], exit_code=8 if found.faults else 0)
 
 
 @repo_app.command("add-to-host")
 def add_to_host(
-    target: TargetOption,
+    place: Place,
     tool: Annotated[
-        HostTool, typer.Option("--with", help="What the host has to get the .repo file.")
-    ] = HostTool.CURL,
-    channel: ChannelOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+        Literal["curl", "dnf4", "dnf5"],
+        typer.Option("--with", help="What the host has to get the .repo file."),
+    ] = "curl",
+) -> Result:
     """Print the lines by which an admin lets a host update from the repository.
 
     \b
@@ -197,22 +156,21 @@ def add_to_host(
         backport repo add-to-host --target f28
         backport repo add-to-host --target f28 --with dnf5
     """
-    from backport.commands.schemas import print_as
     from backport.repository.clients import host_lines
 
-    place = place_of(target, channel, config)
-    record = place.generation(None)
-    lines = host_lines(place.folder, tool=tool.value, target=place.target, base_url=place.site.url)
-    if as_json:
-        print_as("repo-add-to-host", {"lines": lines, "fingerprint": record.fingerprint})
-        return
-    typer.echo("\n".join(lines))
-    typer.echo(f"the key's fingerprint: {record.fingerprint}", err=True)
+    fingerprint = place.generation(None).fingerprint
+    lines = host_lines(place.folder, tool=tool, target=place.target, base_url=place.site.url)
+
+    def shown() -> Iterator[str]:
+        yield from lines
+        typer.echo(f"the key's fingerprint: {fingerprint}", err=True)
+
+    return Result({"lines": lines, "fingerprint": fingerprint}, shown())
 
 
 @repo_app.command()
 def show(
-    target: TargetOption,
+    place: Place,
     generation: GenerationArgument = None,
     why: Annotated[
         str | None,
@@ -226,10 +184,7 @@ def show(
     with_diff: Annotated[
         bool, typer.Option("--diff/--no-diff", help="With --why: show the change itself.")
     ] = True,
-    channel: ChannelOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Show what a generation holds, or why a package is in it.
 
     \b
@@ -238,35 +193,24 @@ def show(
         backport repo show --target f28 --why openssl-libs
         backport repo show --target f28 20261124T041000Z-0123456789ab --json
     """
-    from backport.commands.schemas import print_as
     from backport.diffs import readable
     from backport.evidence.why import to_text
     from backport.evidence.why import why as explain
     from backport.repository.contents import packages_of
-    from backport.repository.surroundings import about_clients
 
-    place = place_of(target, channel, config)
-    folder, record = place.folder, place.generation(generation)
-    if why is not None:
-        explanations = explain(folder.folder_of(record.id), why)
-        if as_json:
-            print_as("repo-show", explanations)
-            return
-        for number, one in enumerate(explanations):
-            # The change is that of the source package: once is enough.
-            told = one.source in {other.source for other in explanations[:number]}
-            text = "\n".join(to_text(one, with_diff=with_diff and not told))
-            typer.echo("\n" * bool(number) + readable(text.encode("utf-8", "surrogateescape")))
-    elif as_json:
-        packages = packages_of(folder, record)
-        listed = [{**vars(one), "nevra": str(one.nevra)} for one in packages.values()]
-        print_as("repo-show", {**vars(record), "packages": listed})
-    else:
-        _show_generation(folder, record)
-        own = place.keys()
-        if record.id == folder.current_id():
-            for fault in about_clients(folder, record, place.target, own, place.url(own)):
-                typer.echo(str(fault), err=True)
+    record = place.generation(generation)
+    if why is None:
+        packages = packages_of(place.folder, record).values()
+        listed = [{**vars(one), "nevra": str(one.nevra)} for one in packages]
+        return Result({**vars(record), "packages": listed}, _shown(place, record, listed))
+    explanations = explain(place.folder.folder_of(record.id), why)
+    texts = []
+    for number, one in enumerate(explanations):
+        # The change is that of the source package: once is enough.
+        again = one.source in {other.source for other in explanations[:number]}
+        text = "\n".join(to_text(one, with_diff=with_diff and not again))
+        texts.append("\n" * bool(number) + readable(text.encode("utf-8", "surrogateescape")))
+    return Result(explanations, texts)
 
 
 @app.command("verify-provenance")
@@ -283,8 +227,7 @@ def verify_provenance(
             "generations, which proves no more than that the folder fits together.",
         ),
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Result:
     """Check offline that signed statements explain every package of a folder.
 
     \b
@@ -292,32 +235,29 @@ def verify_provenance(
         backport verify-provenance /srv/backport/f28
         backport verify-provenance ./copy --key RPM-GPG-KEY-backport
     """
-    from backport.commands.schemas import print_as
-    from backport.commands.terminal import checks_table, output
+    from backport.commands.terminal import checks_table
     from backport.evidence import store as evidence
 
-    keys = key or [evidence.key_beside(folder)]
-    checks = evidence.verify_provenance(folder, keys)
-    if as_json:
-        print_as("verify-provenance", checks)
-    else:
-        console = output()
-        console.print(checks_table(checks))
-        for check in checks:
-            if check.stops:
-                console.print(check.evidence, markup=False)
-    raise typer.Exit(8 if any(check.stops for check in checks) else 0)
+    checks = evidence.verify_provenance(folder, key or [evidence.key_beside(folder)])
+    wrong = [check.evidence for check in checks if check.stops]
+    return Result(checks, [checks_table(checks), *wrong], exit_code=8 if wrong else 0)
 
 
-def _show_generation(folder: TargetFolder, record: Generation) -> None:
-    from backport.commands.terminal import output, rows_table
-    from backport.repository.contents import packages_of
+def _shown(
+    place: Place, record: Generation, packages: Sequence[Mapping[str, Any]]
+) -> Iterator[RenderableType]:
+    """A generation for people; what is wrong with the files for its clients goes to standard error."""
+    from backport.commands.terminal import rows_table
+    from backport.repository.surroundings import about_clients
 
-    current = ", which readers see now" if record.id == folder.current_id() else ""
-    typer.echo(f"generation {record.id}{current}")
-    typer.echo(f"made {record.time:%Y-%m-%d %H:%M:%S} UTC by the run {record.run or '(unknown)'}")
-    typer.echo(f"after {record.previous or 'none'}; signed by {record.fingerprint}")
-    packages = packages_of(folder, record).values()
+    is_current = record.id == place.folder.current_id()
+    yield f"generation {record.id}{', which readers see now' if is_current else ''}"
+    yield f"made {record.time:%Y-%m-%d %H:%M:%S} UTC by the run {record.run or '(unknown)'}"
+    yield f"after {record.previous or 'none'}; signed by {record.fingerprint}"
     header = ("package", "repository", *(["sha256"] if is_verbose() else []))
-    rows = [(str(rpm.nevra), rpm.path.rpartition("/")[0], rpm.sha256)[: len(header)] for rpm in packages]
-    output().print(rows_table(header, rows))
+    rows = [(one["nevra"], one["path"].rpartition("/")[0], one["sha256"]) for one in packages]
+    yield rows_table(header, [row[: len(header)] for row in rows])
+    own = place.keys()
+    if is_current:
+        for fault in about_clients(place.folder, record, place.target, own, place.url(own)):
+            typer.echo(str(fault), err=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backport.commands.options import (
-    ChannelOption,
     ConfigOption,
-    JsonOption,
+    Place,
+    Result,
     TargetOption,
     complete_generation,
+    place_of,
 )
-from backport.commands.published import place_of
 
 if TYPE_CHECKING:
     from backport.artifacts import Check
@@ -27,7 +28,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would b
 
 @app.command()
 def rollback(
-    target: TargetOption,
+    place: Place,
     generation: Annotated[
         str | None,
         typer.Argument(
@@ -36,11 +37,8 @@ def rollback(
             autocompletion=complete_generation,
         ),
     ] = None,
-    channel: ChannelOption = None,
     dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Let readers see another generation again, by one rename.
 
     The packages that readers then have no more are held: `backport build` does not publish them again
@@ -53,10 +51,8 @@ def rollback(
         backport repo rollback --target f28 20261124T041000Z-0123456789ab
         backport repo rollback --target f28 --dry-run
     """
-    from backport.commands.schemas import print_as
     from backport.repository.changes import lead_back
 
-    place = place_of(target, channel, config)
     moved = lead_back(
         place.folder,
         place.id_of(generation) if generation else None,
@@ -65,13 +61,9 @@ def rollback(
         signing=place.site.signing,
         dry_run=dry_run,
     )
-    if as_json:
-        print_as("repo-rollback", moved)
-        return
-    _tell_moved(moved)
     _tell_unknown(place.folder)
-    for name in moved.held:
-        typer.echo(f"{name} is not published again until its source, patches or bump change, or with --force")
+    until = "is not published again until its source, patches or bump change, or with --force"
+    return Result(moved, [_moved(moved), *(f"{name} {until}" for name in moved.held)])
 
 
 @app.command()
@@ -80,15 +72,12 @@ def withdraw(
         str,
         typer.Argument(metavar="NAME", help="A source package, or any package that was built from it."),
     ],
-    target: TargetOption,
+    place: Place,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; it is told in the advisory and on the page.")
     ] = "",
-    channel: ChannelOption = None,
     dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Let readers see the newest build of a package no more, or an earlier build in its place.
 
     All that was built from the same source package goes; everything else stays. What other packages require
@@ -100,14 +89,12 @@ def withdraw(
         backport repo withdraw nginx --target f28 --reason 'crashes on start'
         backport repo withdraw openssl-libs --target f28 --dry-run
     """
-    from backport.commands.schemas import print_as
     from backport.commands.terminal import TerminalProgress
     from backport.files import remove_tree
     from backport.repository import proof
     from backport.repository.withdraw import withdraw as take_back
     from backport.site import at_site
 
-    place = place_of(target, channel, config)
     cache, loaded = place.site.paths.cache, at_site(place.target, place.site)
     with TerminalProgress() as progress:
 
@@ -125,18 +112,15 @@ def withdraw(
             place.folder, name, target=loaded, base_url=place.site.url, signing=place.site.signing,
             prove=prove, reason=reason, publisher=place.site.packager, dry_run=dry_run, progress=progress,
         )  # fmt: skip
-    if as_json:
-        print_as("repo-withdraw", done)
-        return
-    for one in done.packages:
-        typer.echo(f"{'would be withdrawn' if dry_run else 'withdrawn'}: {one}")
-    for one in done.instead:
-        typer.echo(f"the newest then: {one}")
-    for one in done.required if dry_run else ():
-        typer.echo(f"something else must provide it: {one}")
+    lines = [f"{'would be withdrawn' if dry_run else 'withdrawn'}: {one}" for one in done.packages]
+    lines += [f"the newest then: {one}" for one in done.instead]
+    lines += [f"something else must provide it: {one}" for one in done.required if dry_run]
     if done.generation:
-        typer.echo(f"readers of {done.folder} see {done.generation} now, before: {done.before}")
-        typer.echo(f"on hosts that have it: {done.advice}")
+        lines += [
+            f"readers of {done.folder} see {done.generation} now, before: {done.before}",
+            f"on hosts that have it: {done.advice}",
+        ]
+    return Result(done, lines)
 
 
 @app.command()
@@ -151,9 +135,8 @@ def promote(
         bool, typer.Option("--create", help="Begin the channel TO where there is none yet.")
     ] = False,
     dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
     config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Let readers of a channel see what those of another see: the same files, nothing is built anew.
 
     \b
@@ -162,7 +145,6 @@ def promote(
         backport repo promote testing stable --target f28 --dry-run
         backport repo promote stable testing --target f28 --create
     """
-    from backport.commands.schemas import print_as
     from backport.commands.terminal import TerminalProgress
     from backport.repository.changes import promote as promote_generation
 
@@ -172,21 +154,15 @@ def promote(
             place.folder, place.other(destination), target=place.target, base_url=place.site.url,
             signing=place.site.signing, force=force, progress=progress, create=create, dry_run=dry_run,
         )  # fmt: skip
-    if as_json:
-        print_as("repo-promote", moved)
-        return
-    _tell_moved(moved)
+    return Result(moved, [_moved(moved)])
 
 
 @app.command()
 def prune(
-    target: TargetOption,
+    place: Place,
     keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest stay.")],
-    channel: ChannelOption = None,
     dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Remove old generations; never what readers see or saw during the last three days, nor the newest build
     of a package.
 
@@ -197,22 +173,16 @@ def prune(
     """
     from backport.repository.changes import prune as prune_generations
 
-    place = place_of(target, channel, config)
     gone = prune_generations(
         place.folder, keep, target=place.target, base_url=place.site.url, signing=place.site.signing,
         dry_run=dry_run,
     )  # fmt: skip
-    _tell_removed(gone, as_json=as_json, dry_run=dry_run)
     _tell_unknown(place.folder)
+    return _removed(gone, "would be removed:" if dry_run else "removed")
 
 
 @app.command()
-def gc(
-    target: TargetOption,
-    channel: ChannelOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+def gc(place: Place) -> Result:
     """Remove what killed processes left behind, as the next `backport build` does, and what --keep-root kept.
 
     Beside generations that are half made these are folders of runs without a report, temporary keyrings, and
@@ -226,25 +196,17 @@ def gc(
     from backport.roots.root import remove_kept
     from backport.runs.leftovers import remove_leftovers
 
-    place = place_of(target, channel, config)
     gone = remove_leftovers(place.site) + remove_kept(place.site.paths.cache, place.target.name)
-    if gone and not place.folder.path.exists():
-        _tell_removed(gone, as_json=as_json)
-        return
-    gone += collect_garbage(
-        place.folder, target=place.target, base_url=place.site.url, signing=place.site.signing
-    )
-    _tell_removed(gone, as_json=as_json)
-    _tell_unknown(place.folder)
+    if place.folder.path.exists() or not gone:
+        gone += collect_garbage(
+            place.folder, target=place.target, base_url=place.site.url, signing=place.site.signing
+        )
+        _tell_unknown(place.folder)
+    return _removed(gone, "removed")
 
 
 @app.command()
-def anchor(
-    target: TargetOption,
-    channel: ChannelOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+def anchor(place: Place) -> Result:
     """Record the generations as they are now, where the record is lost, damaged or older than the folder.
 
     Look at `backport repo verify` first. From then on the record vouches for what is there; what was rolled
@@ -254,41 +216,21 @@ def anchor(
     Example:
         backport repo anchor --target f28
     """
-    from backport.commands.schemas import print_as
     from backport.repository.changes import accept_folder
 
-    place = place_of(target, channel, config)
     known = accept_folder(place.folder, signing=place.site.signing)
-    if as_json:
-        print_as("repo-anchor", known)
-        return
-    for name in known:
-        typer.echo(f"recorded {name}")
+    return Result(known, [f"recorded {name}" for name in known])
 
 
-def _tell_moved(moved: Moved) -> None:
-    see = "would see" if moved.dry_run else "see"
-    now = "" if moved.dry_run else " now"
-    typer.echo(
-        f"readers of {moved.folder} {see} {moved.generation}{now}, before: {moved.before or 'nothing'}"
-    )
+def _moved(moved: Moved) -> str:
+    see = f"would see {moved.generation}" if moved.dry_run else f"see {moved.generation} now"
+    return f"readers of {moved.folder} {see}, before: {moved.before or 'nothing'}"
 
 
 def _tell_unknown(folder: TargetFolder) -> None:
     for name in folder.unknown():
-        typer.echo(
-            f"{name}: kept; the record does not know it: see `backport repo verify`",
-            err=True,
-        )
+        typer.echo(f"{name}: kept; the record does not know it: see `backport repo verify`", err=True)
 
 
-def _tell_removed(names: tuple[str, ...], *, as_json: bool, dry_run: bool = False) -> None:
-    from backport.commands.schemas import print_as
-
-    if as_json:
-        print_as("repo-gc", names)
-        return
-    for name in names:
-        typer.echo(f"would be removed: {name}" if dry_run else f"removed {name}")
-    if not names:
-        typer.echo("nothing to remove")
+def _removed(names: Sequence[str], done: str) -> Result:
+    return Result(names, [f"{done} {name}" for name in names] or ["nothing to remove"])

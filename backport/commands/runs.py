@@ -6,18 +6,17 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from backport.commands.options import (
     ChannelOption,
     ConfigOption,
-    JsonOption,
     OnlyTargetOption,
     RecipeArgument,
+    Result,
     TargetOption,
     chosen,
     debugging,
@@ -25,6 +24,9 @@ from backport.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from backport.plan import Plan
     from backport.runs.report import RunReport
 
 app = typer.Typer()
@@ -43,34 +45,18 @@ def _complete_run(incomplete: str) -> list[str]:
     return [name for name in [*names, "latest"] if name.startswith(incomplete)]
 
 
-class UntilStage(StrEnum):
-    """Where a run may be asked to stop."""
-
-    FETCH = "fetch"
-    PATCH = "patch"
-    BUILD = "build"
-    SIGN = "sign"
-    SELF_TEST = "self-test"
-    GATES = "gates"
-    PUBLISH = "publish"
-
-
-class BuilderName(StrEnum):
-    """Who builds: mock, a plain chroot, or whichever this host has."""
-
-    AUTO = "auto"
-    MOCK = "mock"
-    CHROOT = "chroot"
-
-
 @app.command()
 def build(
     recipe: RecipeArgument,
     target: TargetOption,
     builder: Annotated[
-        BuilderName | None, typer.Option(help="Who builds; default: the site's choice.")
+        Literal["auto", "mock", "chroot"] | None,
+        typer.Option(help="Who builds; default: the site's choice."),
     ] = None,
-    until: Annotated[UntilStage, typer.Option(help="The last stage to run.")] = UntilStage.PUBLISH,
+    until: Annotated[
+        Literal["fetch", "patch", "build", "sign", "self-test", "gates", "publish"],
+        typer.Option(help="The last stage to run."),
+    ] = "publish",
     force: Annotated[
         bool,
         typer.Option("--force", help="Build again although the inputs are unchanged or were rolled back."),
@@ -89,9 +75,8 @@ def build(
         Path | None,
         typer.Option("--result-dir", metavar="DIR", help="Leave the built packages in this folder, too."),
     ] = None,
-    as_json: JsonOption = False,
     config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Fetch, patch, build, sign, self-test, gate and publish a recipe's packages.
 
     The same inputs are not built again. Every run leaves a report, see `backport log`.
@@ -114,7 +99,7 @@ def build(
     job = load_job(recipe, target, config, builder=builder, channel=channel)
     replay = (
         *("backport", "build", recipe, "--target", target),
-        *_given(("--builder", builder), ("--until", until if until is not UntilStage.PUBLISH else None)),
+        *_given(("--builder", builder), ("--until", until if until != "publish" else None)),
         *(["--force"] if force else []),
         *_given(("--channel", channel), ("--config", site_file(config))),
     )
@@ -127,14 +112,11 @@ def build(
             job, until=Stage(until), force=force, progress=progress, replay=replay, keep_root=keep_root,
             shell=progress.open_shell if shell else None, results=result_dir,
         )  # fmt: skip
-    _show_run(report, as_json=as_json, explain=explain)
-    raise typer.Exit(report.exit_code)
+    return _shown(report, explain=explain, exit_code=report.exit_code)
 
 
 @app.command()
-def plan(
-    recipe: RecipeArgument, target: TargetOption, as_json: JsonOption = False, config: ConfigOption = None
-) -> None:
+def plan(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = None) -> Result:
     """Show what a build would do and what would stop it, without fetching a package or changing anything.
 
     Ends with the exit code that a build would have; what is not in the cache is not examined.
@@ -144,33 +126,12 @@ def plan(
         backport plan openssl --target f28
         backport plan openssl --target f28 --json
     """
-    from rich.text import Text
-
-    from backport.commands.schemas import print_as
-    from backport.commands.terminal import output, rows_table
     from backport.plan import plan as make_plan
     from backport.runs.job import load_job
 
     planned = make_plan(load_job(recipe, target, config))
-    if as_json:
-        print_as("plan", {**vars(planned), "exit_code": planned.exit_code})
-        raise typer.Exit(planned.exit_code)
-    console = output()
-    console.print(rows_table(("package", "from", "suffix", "changes", "%check"), planned.rows()))
-    if planned.published:
-        console.print("nothing to do: the same inputs are published already")
-        return
-    if planned.held:
-        console.print("nothing to do: what these inputs gave was rolled back; --force builds it")
-        return
-    console.print(f"to be built with {planned.builder}, in this order", markup=False)
-    for line in planned.reasons:
-        console.print(f"changed: {line}", markup=False)
-    for finding in planned.findings:
-        console.print(Text(f"{finding.kind}: {finding.message}"), soft_wrap=False)
-        if finding.hint:
-            console.print(Text(f"hint: {finding.hint}"), soft_wrap=False)
-    raise typer.Exit(planned.exit_code)
+    data = {**vars(planned), "exit_code": planned.exit_code}
+    return Result(data, _planned(planned), exit_code=planned.exit_code)
 
 
 @app.command()
@@ -194,9 +155,8 @@ def diff(recipe: RecipeArgument, target: TargetOption, config: ConfigOption = No
 def fetch(
     recipe: RecipeArgument,
     target: OnlyTargetOption = None,
-    as_json: JsonOption = False,
     config: ConfigOption = None,
-) -> None:
+) -> Result:
     """Download and verify a recipe's source packages into the cache.
 
     \b
@@ -204,21 +164,17 @@ def fetch(
         backport fetch openssl
     """
     from backport import prepare
-    from backport.commands.schemas import print_as
-    from backport.commands.terminal import TerminalProgress, output, rows_table
+    from backport.commands.terminal import TerminalProgress, rows_table
     from backport.runs.job import load_job
 
     with TerminalProgress() as progress:
         originals = prepare.fetch_sources(load_job(recipe, target, config), progress=progress)
-    if as_json:
-        print_as("fetch", [prepare.source_data(source) for source in originals])
-        return
     header = ("package", "file", *(["signed by", "sha256"] if is_verbose() else []))
     rows = [
         (str(source.rpm.nevra), str(source.rpm.path), source.signing_key, source.rpm.sha256)[: len(header)]
         for source in originals
     ]
-    output().print(rows_table(header, rows))
+    return Result([prepare.source_data(source) for source in originals], [rows_table(header, rows)])
 
 
 @app.command()
@@ -254,9 +210,8 @@ def log(
         typer.Option("--follow", "-f", help="Show the logs of a run while it goes on; default: the latest."),
     ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many runs to list.")] = 20,
-    as_json: JsonOption = False,
     config: ConfigOption = None,
-) -> None:
+) -> Result:
     """List past runs, newest first, or show one.
 
     \b
@@ -268,7 +223,7 @@ def log(
     """
     from itertools import islice
 
-    from backport.commands.terminal import output, rows_table
+    from backport.commands.terminal import rows_table
     from backport.runs.history import past_runs
     from backport.runs.report import to_json
     from backport.site import load_site
@@ -276,30 +231,22 @@ def log(
     runs = load_site(config).paths.cache / "runs"
     if follow:
         _follow(runs, chosen(run or "latest", _runs_in(runs), what="run", listed="backport log"))
-        return
+        raise typer.Exit
     reports = past_runs(runs)
     if run is not None:
         known = {report.run: report for report in reports}
         name = chosen(run, list(known), what="run", listed="backport log")
-        _show_run(known[name], as_json=as_json, explain=True)
-        return
+        return _shown(known[name], explain=True)
     listed = list(islice(reports, limit))
-    if as_json:
-        sys.stdout.write(json.dumps([json.loads(to_json(report)) for report in listed], indent=2) + "\n")
-        return
-    if not listed:
-        typer.echo("no runs yet")
-        return
     rows = [
         (
-            report.run,
-            report.outcome,
-            f"{report.seconds:.1f} s",
+            report.run, report.outcome, f"{report.seconds:.1f} s",
             report.failure.message if report.failure else "",
         )
         for report in listed
-    ]
-    output().print(rows_table(("run", "outcome", "time", "failure"), rows))
+    ]  # fmt: skip
+    table = rows_table(("run", "outcome", "time", "failure"), rows)
+    return Result([json.loads(to_json(report)) for report in listed], [table if listed else "no runs yet"])
 
 
 def _runs_in(runs: Path) -> list[str]:
@@ -338,34 +285,52 @@ def _given(*options: tuple[str, str | Path | None]) -> Iterator[str]:
             yield from (option, str(value))
 
 
-def _show_run(report: RunReport, *, as_json: bool, explain: bool) -> None:
+def _planned(planned: Plan) -> Iterator[RenderableType]:
+    """A plan for people."""
     from rich.text import Text
 
-    from backport.commands.terminal import checks_table, errors, output
-    from backport.runs.history import TRACEBACK
-    from backport.runs.report import failure_text, to_json, to_text
+    from backport.commands.terminal import rows_table
 
-    if as_json:
-        sys.stdout.write(to_json(report))
+    yield rows_table(("package", "from", "suffix", "changes", "%check"), planned.rows())
+    if planned.published:
+        yield "nothing to do: the same inputs are published already"
+    elif planned.held:
+        yield "nothing to do: what these inputs gave was rolled back; --force builds it"
     else:
-        console = output()
-        if report.checks:
-            console.print(checks_table(report.checks))
-        for line in to_text(report):
-            console.print(Text(line))
-        if explain:
-            for line in _explained(report):
-                console.print(Text(f"changed: {line}"))
+        yield f"to be built with {planned.builder}, in this order"
+        yield from (f"changed: {line}" for line in planned.reasons)
+        for finding in planned.findings:
+            yield Text(f"{finding.kind}: {finding.message}", no_wrap=False, overflow="fold")
+            if finding.hint:
+                yield Text(f"hint: {finding.hint}", no_wrap=False, overflow="fold")
+
+
+def _shown(report: RunReport, *, explain: bool, exit_code: int = 0) -> Result:
+    from rich.text import Text
+
+    from backport.runs.history import TRACEBACK
+    from backport.runs.report import failure_text, to_json
+
+    notes: list[Text] = []
     if report.failure:
-        console = errors()
-        for number, line in enumerate(failure_text(report.failure)):
-            console.print(Text("error: ", style="bold red") + Text(line) if number == 0 else Text(line))
-        console.print(Text(f"report: {report.folder}/report.json"))
-        if debugging() and (told := Path(report.folder, TRACEBACK)).is_file():
-            console.print(Text(told.read_text(encoding="utf-8")))
+        first, *others = failure_text(report.failure)
+        notes = [Text.assemble(("error: ", "bold red"), first), *map(Text, others)]
+        notes.append(Text(f"report: {report.folder}/report.json"))
+        if debugging() and (trace := Path(report.folder, TRACEBACK)).is_file():
+            notes.append(Text(trace.read_text(encoding="utf-8")))
+    return Result(json.loads(to_json(report)), _lines(report, explain=explain), exit_code, notes)
 
 
-def _explained(report: RunReport) -> tuple[str, ...]:
-    if not report.inputs:
-        return ("unknown, since the run ended before its inputs were known",)
-    return report.changed or ("nothing changed since the run before",)
+def _lines(report: RunReport, *, explain: bool) -> Iterator[RenderableType]:
+    from backport.commands.terminal import checks_table
+    from backport.runs.report import to_text
+
+    if report.checks:
+        yield checks_table(report.checks)
+    yield from to_text(report)
+    if explain and report.inputs:
+        yield from (
+            f"changed: {line}" for line in report.changed or ("nothing changed since the run before",)
+        )
+    elif explain:
+        yield "changed: unknown, since the run ended before its inputs were known"

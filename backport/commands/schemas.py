@@ -16,9 +16,11 @@ from typing import Any, get_type_hints
 from pydantic import Field, TypeAdapter, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
-from backport.commands.documents import DIALECT, DOCUMENTS, PackagePart, Part, schema_of
+from backport.commands.documents import PackagePart, Part
 from backport.commands.options import print_json
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+"""The dialect of the schemas (JSON Schema, draft 2020-12)."""
 _MOVED = ("backport.repository.changes:Moved",)
 _NAMES = ("builtins:str[]",)
 _CHECKS = ("backport.artifacts:Check[]",)
@@ -42,6 +44,9 @@ _PRINTED: dict[str, tuple[str, ...]] = {
     "repo-prune": _NAMES,
     "repo-gc": _NAMES,
     "repo-anchor": _NAMES,
+    "probe": ("backport.commands.documents:ProbeDocument",),
+    "selftest": ("backport.commands.documents:SelfTestDocument",),
+    "maillog": ("backport.commands.documents:MaillogDocument",),
 }
 """What each command prints, one of these: the type, with [] where it is a list of them."""
 _MORE: dict[str, dict[str, Any]] = {
@@ -49,7 +54,7 @@ _MORE: dict[str, dict[str, Any]] = {
     "repo-show": {"packages": (Sequence[PackagePart], ...)},
 }
 """What a command adds to the first of its types, or tells in another form."""
-NAMES = (*_PRINTED, *DOCUMENTS)
+NAMES = tuple(_PRINTED)
 """The commands with ``--json``, a group's after its name and a hyphen."""
 
 
@@ -62,8 +67,6 @@ class _Whole(GenerateJsonSchema):
 
 def schema_for(command: str) -> dict[str, Any]:
     """The JSON Schema of what a command of ``NAMES`` prints with ``--json``."""
-    if command in DOCUMENTS:
-        return schema_of(DOCUMENTS[command])
     schema = _adapter(command).json_schema(mode="serialization", schema_generator=_Whole)
     return {"$schema": DIALECT, **schema}
 

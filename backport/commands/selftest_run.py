@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import configparser
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.console import RenderableType
 from rich.text import Text
 
 from backport import __version__
 from backport.artifacts import Nevra
 from backport.commands.documents import CheckPart, SelfTestDocument
 from backport.commands.probe_view import advice_lines
-from backport.commands.terminal import checks_table, output
+from backport.commands.terminal import checks_table
 from backport.errors import FetchError, UsageError
 from backport.files import locked, remove_tree, write_atomically
 from backport.progress import Progress
@@ -124,14 +126,13 @@ def published(job: Job, *, url: str | None, workspace: Path) -> Candidate:
     return Candidate(packages=_packages(baseurl, workspace / "metadata"), repository=repository)
 
 
-def show(examined: Examined) -> None:
-    """Print the transcript, the table, the advice and, last, the summary."""
-    console = output()
-    console.print(Text(examined.examination.transcript))
-    console.print(checks_table(examined.examination.checks))
-    for line in (*advice_lines(examined.examination.checks), *examined.examination.headline):
-        console.print(Text(line))
-    console.print(Text(examined.summary(), style="bold green" if examined.passed else "bold red"))
+def shown(examined: Examined) -> Iterator[RenderableType]:
+    """For people: the transcript, the table, the advice and, last, the summary."""
+    yield examined.examination.transcript
+    yield checks_table(examined.examination.checks)
+    yield from advice_lines(examined.examination.checks)
+    yield from examined.examination.headline
+    yield Text(examined.summary(), style="bold green" if examined.passed else "bold red")
 
 
 def as_document(examined: Examined) -> SelfTestDocument:
