@@ -95,10 +95,11 @@ class Rpm:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRpm:
-    """A verified source package from Koji: what was asked for, intact, signed by a pinned key."""
+    """A verified source package: what was asked for, intact, signed by a pinned key."""
 
     rpm: Rpm
-    build_id: int
+    origin: Mapping[str, str | int] = field(default_factory=dict)
+    """What its source alone knows it by, such as ``koji_build``."""
     url: str
     signing_key: str
     """Fingerprint (40 upper-case hex) of the pinned key whose signature verified."""
@@ -106,8 +107,8 @@ class SourceRpm:
     """Names of the header's BuildRequires, without versions."""
     changelog_time: int
     """Time of the newest changelog entry, seconds since the epoch: SOURCE_DATE_EPOCH."""
-    digest_stated: bool = True
-    """Whether the hub states the file's SHA-256; where it does not, the signature alone vouches for it."""
+    digest: str = "not stated"
+    """By whom the file's SHA-256 was stated; where it was not, the signature alone vouches for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ from backport.run import find_program, run
 from backport.seals import open_sealer, require_own
 from backport.settings import Key
 from backport.signing.key import show_key
-from backport.site import Koji, Signing, Site
+from backport.site import Signing, Site
+from backport.sources import SOURCES, Source
 from backport.target import load_targets
 
 GIB = 1024**3
@@ -34,8 +35,6 @@ REPOSITORY_BYTES = GIB
 """Free space for a few generations of what is published."""
 _CACHE_PARTS = ("built", "dnf", "needs", "roots", "runs", "sources", "stock")
 """What backport makes in the cache folder, and believes afterwards."""
-HUB_TIMEOUT = 10.0
-"""Seconds that the hub has to answer."""
 
 _SANDBOX = (
     *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run"),
@@ -169,15 +168,6 @@ def _published(site: Site) -> Sequence[Check]:
     return check_clients(site)
 
 
-def _hub_version(koji: Koji) -> str:
-    from backport.sources.hub import Hub  # noqa: PLC0415  # needs the koji client, as above
-
-    impatient = koji.model_copy(update={"retries": 0, "timeout": min(koji.timeout, HUB_TIMEOUT)})
-    hub = Hub(impatient)
-    [version] = hub.call_all([("getKojiVersion", (), {})])
-    return hub.checked(str, version, "its version")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Probes:
     """The questions put to the host. Those that can fail raise BackportError, or ImportError."""
@@ -196,7 +186,7 @@ class Probes:
     mock_builddep: Callable[[], bool] = _mock_builddep
     signing_key: Callable[[Signing], str] = _signing_key
     check_key: Callable[[Key], None] = _check_key
-    hub_version: Callable[[Koji], str] = _hub_version
+    source_version: Callable[[Source], str] = lambda source: source.version()
     published: Callable[[Site], Sequence[Check]] = _published
     require_own: Callable[[Path], None] = require_own
     open_sealer: Callable[[Path], object] = open_sealer
@@ -220,7 +210,7 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
         *_keys(site, host, family),
         *_targets(site),
         *host.published(site),
-        _hub(site, host, offline=offline),
+        *(_source(make(site), host, offline=offline) for make in SOURCES.values()),
     )
 
 
@@ -485,15 +475,15 @@ def _pinned_keys(site: Site) -> dict[str, Key]:
     return {**{name: key for target in targets for name, key in target.keys.items()}, **site.keys}
 
 
-def _hub(site: Site, host: Probes, *, offline: bool) -> Check:
-    facts = {"id": "hub", "title": f"the hub {site.koji.hub} answers"}
+def _source(source: Source, host: Probes, *, offline: bool) -> Check:
+    facts = {"id": source.name, "title": f"the {source.name} {source.address} answers"}
     if offline:
         return Check(**facts, verdict=Verdict.SKIPPED, advice="it was not asked for")
     try:
-        version = host.hub_version(site.koji)
+        found = host.source_version(source)
     except BackportError as problem:
-        advice = problem.hint or "check `hub` under [koji] and the network"
+        advice = problem.hint or "check its address in the site file and the network"
         return Check(**facts, verdict=Verdict.WARN, found=problem.message, advice=advice)
     except ImportError as problem:
         return Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be asked: {problem}")
-    return Check(**facts, verdict=Verdict.PASS, found=f"Koji {version}")
+    return Check(**facts, verdict=Verdict.PASS, found=found)

@@ -10,9 +10,9 @@ What the recipe's own source packages have in the channel is left out. Its packa
 that, and are built in the same way ever after; what one needs of the others comes from this run. Otherwise
 each publication would change the inputs of the next run, and the result would hang on what came before it.
 
-BuildRequires are those of the build in Koji, with what the recipe's edits take from them or add to them in
-plain text. What a spec computes, or generates during the build, nobody knows before: a root gets that from
-the target and from the run's own packages alone.
+BuildRequires are those that the source has of the package, with what the recipe's edits take from them or
+add to them in plain text. What a spec computes, or generates during the build, nobody knows before: a root
+gets that from the target and from the run's own packages alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from backport.repository.contents import content_of
 from backport.runs.job import Job, target_digest
 from backport.runs.results import key_of
 from backport.seals import require_own
-from backport.sources.resolve import Binary, ResolvedBuild
+from backport.sources.offers import Binary, Offer
 
 _BUILD_REQUIRES = re.compile(r"^\s*BuildRequires\s*:\s*(?P<value>.+?)\s*$", re.IGNORECASE | re.MULTILINE)
 _PLAIN = re.compile(r"\((?:[^()]|\([^()]*\))*\)|[^\s,()]+(?:\([^()]*\))*(?:\s*[<>=]+\s*[^\s,]+)?")
@@ -68,7 +68,7 @@ class Needs:
 
 def survey(
     job: Job,
-    builds: Mapping[str, ResolvedBuild],
+    builds: Mapping[str, Offer],
     channel: Channel | None,
     *,
     whole: bool,
@@ -169,7 +169,7 @@ class _Market:
     channel: Channel | None
     others: Sequence[ChannelPackage]
 
-    def key(self, builds: Mapping[str, ResolvedBuild], wanted: Mapping[str, Sequence[str]]) -> str:
+    def key(self, builds: Mapping[str, Offer], wanted: Mapping[str, Sequence[str]]) -> str:
         """The digest over everything that an answer comes from."""
         packages = self.job.recipe.packages
         return key_of(
@@ -184,7 +184,7 @@ class _Market:
         )
 
     def solve_all(
-        self, builds: Mapping[str, ResolvedBuild], wanted: Mapping[str, Sequence[str]]
+        self, builds: Mapping[str, Offer], wanted: Mapping[str, Sequence[str]]
     ) -> dict[str, _Answer]:
         """The answers by package. Files beside programs and /etc are read only where one seems missing: a
         release has millions of them."""
@@ -194,7 +194,7 @@ class _Market:
         return answers
 
     def _solve_all(
-        self, builds: Mapping[str, ResolvedBuild], wanted: Mapping[str, Sequence[str]], *, files: bool
+        self, builds: Mapping[str, Offer], wanted: Mapping[str, Sequence[str]], *, files: bool
     ) -> dict[str, _Answer]:
         pool = new_pool(self.job.target)
         for name, metadata in self.stock.items():
@@ -222,7 +222,7 @@ def _release_here(release: str, job: Job, name: str) -> str:
 
 
 def _add_candidate(own: Any, binary: Binary, before: str, release: str) -> None:
-    """A package that the run will have built, as like the one in Koji as can be known: of what that requires,
+    """A package that the run will have built, as like its origin as can be known: of what that requires,
     what nothing here provides came from the newer release's own libraries and tools."""
 
     def here(text: str) -> str:

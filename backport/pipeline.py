@@ -186,12 +186,13 @@ def _carry_over(run: _Run) -> None:
 
 
 def _resolve(run: _Run) -> Resolved:
+    source = run.job.source
     with run.record.stage(Stage.RESOLVE) as details:
-        run.progress.note(f"asking the hub about {', '.join(run.job.nvrs)}")
+        run.progress.note(f"asking the {source.name} about {', '.join(source.wanted(run.job.recipe))}")
         resolved = resolve_job(
             run.job, run.builder.identity, workspace=run.workspace("channel"), progress=run.progress
         )
-        details["order"] = list(resolved.builds)
+        details["order"] = list(resolved.offers)
         before = last_run(_runs_folder(run.job), run.job.name, run.job.target.name)
         run.record.inputs_are(dict(resolved.inputs), resolved.key, before)
     if not run.force and is_published(run.job, resolved):
@@ -220,7 +221,7 @@ def _keep_up(run: _Run) -> None:
 
 def _fetch(run: _Run, resolved: Resolved) -> tuple[SourceRpm, ...]:
     with run.record.stage(Stage.FETCH) as details:
-        originals = fetch_all(run.job, resolved.builds, run.progress)
+        originals = fetch_all(run.job, resolved.offers, run.progress)
         details["sources"] = [source_data(source) for source in originals]
     run.reached(Stage.FETCH)
     return originals

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from backport import srpm
 from backport.artifacts import SourceRpm
 from backport.builders import choose_builder
 from backport.errors import BackportError, BuildError, BuildRootError, FetchError, PatchError
 from backport.files import scratch_folder
 from backport.needs import Needs
-from backport.prepare import NO_KEY, Resolved, is_held, is_published, resolve_job
+from backport.prepare import NO_KEY, Resolved, is_held, is_published, patch, resolve_job
 from backport.progress import Silent
 from backport.rehearsal import Unknown, failing_patch
 from backport.repodata import compression_of
@@ -90,7 +89,7 @@ class Plan:
 
 
 def plan(job: Job) -> Plan:
-    """Ask the hub, look at what a run would need, and compare with what is published.
+    """Ask the source, look at what a run would need, and compare with what is published.
 
     Raises FetchError, UsageError, and PublishError where what is published or a repository of the target
     cannot be read.
@@ -102,7 +101,7 @@ def plan(job: Job) -> Plan:
         findings = () if published or held else (*host, *_findings(job, resolved, scratch))
     before = last_run(job.site.paths.cache / "runs", job.name, job.target.name)
     return Plan(
-        packages=tuple(_planned(job, name, str(build.nevra)) for name, build in resolved.builds.items()),
+        packages=tuple(_planned(job, name, str(offer.nevra)) for name, offer in resolved.offers.items()),
         builder=builder,
         published=published,
         held=held,
@@ -147,16 +146,16 @@ def _findings(job: Job, resolved: Resolved, scratch: Path) -> Iterator[Finding]:
 
 def _sources(job: Job, resolved: Resolved, scratch: Path) -> Iterator[Finding]:
     """Signatures, anchors and what else is known of the source packages."""
-    for name, build in resolved.builds.items():
+    for name, offer in resolved.offers.items():
         try:
-            source = find_cached(build, cache=job.site.paths.cache, koji=job.site.koji, keys=job.source_keys)
+            source = find_cached(offer, cache=job.site.paths.cache, keys=job.source_keys)
         except FetchError as problem:
             yield _problem(problem)
             continue
         if source is None:
             yield Finding(
                 kind="not examined",
-                message=f"{name}: the changes to its spec: {build.nevra.filename} is not in the cache",
+                message=f"{name}: the changes to its spec: {offer.nevra.filename} is not in the cache",
                 hint=f"`backport fetch {job.name}` brings it",
             )
         else:
@@ -167,10 +166,7 @@ def _changes(job: Job, source: SourceRpm, workspace: Path) -> Iterator[Finding]:
     name = source.rpm.nevra.name
     package = job.recipe.packages[name]
     try:
-        patched = srpm.patch(
-            source, package, target=job.target, patches=job.site.paths.patches,
-            packager=job.site.packager, workspace=workspace,
-        )  # fmt: skip
+        patched = patch(job, source, workspace)
     except PatchError as problem:
         yield _problem(problem)
         return

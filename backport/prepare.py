@@ -1,11 +1,10 @@
-"""Before anything is built: what the hub says of a job, its source packages, and their changes."""
+"""Before anything is built: what its source says of a job, its source packages, and their changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from backport import srpm
 from backport.artifacts import PatchedSrpm, SourceRpm
@@ -19,10 +18,8 @@ from backport.repository.generations import Generation, TargetFolder
 from backport.runs.job import Job, settings_inputs
 from backport.runs.results import key_of
 from backport.signing import sign
-from backport.sources import fetch as sources
-from backport.sources import lock
+from backport.sources import Offer, fetch, lock
 from backport.sources.order import Node, build_order
-from backport.sources.resolve import ResolvedBuild, resolve
 
 NO_KEY = "none yet"
 """In the place of the signing key's fingerprint, in a plan."""
@@ -30,9 +27,9 @@ NO_KEY = "none yet"
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """What the hub says of a job's packages, and what follows from it before anything is fetched."""
+    """What the source says of a job's packages, and what follows from it before anything is fetched."""
 
-    builds: Mapping[str, ResolvedBuild]
+    offers: Mapping[str, Offer]
     """By package, in the order in which they are built."""
     needs: Mapping[str, Needs]
     """What each package's build root takes of what is published, and what it lacks where that was asked."""
@@ -44,13 +41,13 @@ class Resolved:
     """What readers see now."""
 
 
-def ask_hub(job: Job) -> dict[str, ResolvedBuild]:
-    """The job's builds by package, in the order in which they are built.
+def ask_source(job: Job, *, locked: bool = True) -> dict[str, Offer]:
+    """What the source says of the job's packages, by package, in the order in which they are built.
 
-    Raises FetchError, and UsageError for packages that need each other in a circle.
+    Raises FetchError, also for one that is not the ``locked`` one, and UsageError for packages that need each
+    other in a circle.
     """
-    found = resolve(job.site.koji, job.nvrs, arch=job.target.arch, tag=job.recipe.source.tag)
-    by_name = {one.nevra.name: one for one in found}
+    by_name = {one.nevra.name: one for one in job.source.ask(job.recipe, arch=job.target.arch)}
     nodes = {
         name: Node(
             build_requires=one.build_requires,
@@ -60,7 +57,10 @@ def ask_hub(job: Job) -> dict[str, ResolvedBuild]:
         )
         for name, one in by_name.items()
     }
-    return {name: by_name[name] for name in build_order(nodes)}
+    ordered = {name: by_name[name] for name in build_order(nodes)}
+    if locked:
+        _check_locked(job, ordered.values())
+    return ordered
 
 
 def resolve_job(
@@ -73,20 +73,19 @@ def resolve_job(
     FetchError, also for a build that is not the locked one, UsageError, SignError, and PublishError where
     what is published or a repository of the target cannot be read.
     """
-    builds = ask_hub(job)
-    _check_locked(job, builds.values())
+    offers = ask_source(job)
     signing_key = _signing_key(job, planning=planning)
     channel = load_channel(
         job.site.paths.repository, job.target, job.site.channel, signing=job.site.signing,
         keys=None if planning else workspace,
     )  # fmt: skip
-    needs = survey(job, builds, channel, whole=planning, progress=progress)
+    needs = survey(job, offers, channel, whole=planning, progress=progress)
     inputs = settings_inputs(job, builder=builder, signing_key=signing_key)
-    for name, one in builds.items():
+    for name, one in offers.items():
         inputs[f"{name} source"] = one.identity
         inputs |= {f"{name} takes {what}": value for what, value in needs[name].inputs().items()}
     return Resolved(
-        builds=builds,
+        offers=offers,
         needs=needs,
         channel=channel,
         inputs=inputs,
@@ -122,38 +121,37 @@ def held_sources(job: Job, patched: Sequence[PatchedSrpm]) -> tuple[str, ...]:
     return holds.held_sources(folder, patched)
 
 
-def fetch_all(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:
-    """The verified source packages, in the order of ``builds``; where there is a lock, no others.
+def fetch_all(job: Job, offers: Mapping[str, Offer], progress: Progress) -> tuple[SourceRpm, ...]:
+    """The verified source packages, in the order of ``offers``; where there is a lock, no others.
 
     Raises FetchError.
     """
-    originals = _fetch_any(job, builds, progress)
+    originals = _fetch_any(job, offers, progress)
     _check_locked(job, originals)
     return originals
 
 
 def patch_all(job: Job, originals: Sequence[SourceRpm], workspace: Path) -> tuple[PatchedSrpm, ...]:
     """The source packages with the recipe's changes. Raises PatchError."""
-    return tuple(
-        srpm.patch(
-            source, job.recipe.packages[source.rpm.nevra.name], target=job.target,
-            patches=job.site.paths.patches, packager=job.site.packager,
-            workspace=workspace / source.rpm.nevra.name,
-        )
-        for source in originals
+    return tuple(patch(job, source, workspace / source.rpm.nevra.name) for source in originals)
+
+
+def patch(job: Job, source: SourceRpm, workspace: Path) -> PatchedSrpm:
+    """One source package with the recipe's changes. Raises PatchError."""
+    return srpm.patch(
+        source, job.recipe.packages[source.rpm.nevra.name], target=job.target,
+        patches=job.site.paths.patches, packager=job.site.packager, workspace=workspace,
     )  # fmt: skip
 
 
 def fetch_sources(job: Job, *, progress: Progress) -> tuple[SourceRpm, ...]:
     """Resolve and fetch alone, for ``backport fetch`` and ``lock``. Raises FetchError."""
-    builds = ask_hub(job)
-    _check_locked(job, builds.values())
-    return fetch_all(job, builds, progress)
+    return fetch_all(job, ask_source(job), progress)
 
 
 def lock_sources(job: Job, *, progress: Progress) -> None:
-    """Write the job's lock file from what the hub gives now. Raises FetchError."""
-    lock.write_lock(job.lock_file, _fetch_any(job, ask_hub(job), progress))
+    """Write the job's lock file from what the source gives now. Raises FetchError."""
+    lock.write_lock(job.lock_file, _fetch_any(job, ask_source(job, locked=False), progress))
 
 
 def diff(job: Job, *, progress: Progress) -> str:
@@ -163,7 +161,7 @@ def diff(job: Job, *, progress: Progress) -> str:
         return "".join(one.diff for one in patched)
 
 
-def _check_locked(job: Job, found: Iterable[ResolvedBuild | SourceRpm]) -> None:
+def _check_locked(job: Job, found: Iterable[Offer | SourceRpm]) -> None:
     if locked := lock.load_lock(job.lock_file):
         for one in found:
             lock.check_lock(locked, one, path=job.lock_file)
@@ -175,7 +173,8 @@ class SourceData:
 
     nevra: str
     sha256: str
-    digest: Literal["stated by the hub", "not stated by the hub"]
+    digest: str
+    """Whether and by whom it was stated, such as ``stated by the hub``."""
     signing_key: str
     url: str
     file: str
@@ -186,16 +185,15 @@ def source_data(source: SourceRpm) -> dict[str, str]:
     return {
         "nevra": str(source.rpm.nevra),
         "sha256": source.rpm.sha256,
-        "digest": "stated by the hub" if source.digest_stated else "not stated by the hub",
+        "digest": source.digest,
         "signing_key": source.signing_key,
         "url": source.url,
         "file": str(source.rpm.path),
     }
 
 
-def _fetch_any(job: Job, builds: Mapping[str, ResolvedBuild], progress: Progress) -> tuple[SourceRpm, ...]:
-    koji, cache = job.site.koji, job.site.paths.cache
+def _fetch_any(job: Job, offers: Mapping[str, Offer], progress: Progress) -> tuple[SourceRpm, ...]:
+    cache = job.site.paths.cache
     return tuple(
-        sources.fetch(one, koji=koji, cache=cache, keys=job.source_keys, progress=progress)
-        for one in builds.values()
+        fetch.fetch(offer, cache=cache, keys=job.source_keys, progress=progress) for offer in offers.values()
     )

@@ -139,6 +139,11 @@ class Source(Settings):
     keys: tuple[Name, ...] = Field(min_length=1)
     """Names of the keys of which one must have signed every source package."""
 
+    @property
+    def kind(self) -> str:
+        """Which of `backport.sources.SOURCES` it is; there is one so far."""
+        return "koji"
+
 
 class Handshake(Settings):
     """What a STARTTLS handshake negotiates."""

@@ -20,7 +20,7 @@ from backport.gates.stock import metadata_of_folder
 from backport.gates.universe import Universe, ids, load_universe
 from backport.repodata import FOLDER, REPOMD, bindings
 from backport.site import Koji
-from backport.sources.hub import Hub
+from backport.sources.koji.hub import Hub
 from backport.target import load_target
 
 PACKAGES = 50_000

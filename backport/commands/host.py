@@ -56,18 +56,14 @@ def search(
     """
     from rich.text import Text
 
+    from backport import sources
     from backport.commands.terminal import errors, rows_table
-    from backport.site import known_recipes, load_site
-    from backport.sources import resolve
-
-    site = load_site(config)
-    tags = tag or sorted({recipe.source.tag for recipe in known_recipes(site)})
-    hint = "correct --tag" if tag else "correct `tag` under [source] in the recipe, or name others with --tag"
+    from backport.site import load_site
 
     def tell(text: str) -> None:
         errors().print(Text(f"note: {text}"))
 
-    found = resolve.search(site.koji, pattern, tags=tags, tell=tell, hint=hint)
+    found = sources.search(load_site(config), pattern, tag or (), tell=tell)
     rows = [(one.package, in_tag, nvr) for one in found for in_tag, nvr in (one.builds.items() or [("", "")])]
     table = rows_table(("package", "tag", "latest build"), rows)
     return Result(found, [table if found else f"nothing fits {pattern!r}"])

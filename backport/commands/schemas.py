@@ -29,7 +29,7 @@ _PRINTED: dict[str, tuple[str, ...]] = {
     "plan": ("backport.plan:Plan",),
     "fetch": ("backport.prepare:SourceData[]",),
     "log": ("backport.runs.report:WrittenReport", "backport.runs.report:WrittenReport[]"),
-    "search": ("backport.sources.resolve:Found[]",),
+    "search": ("backport.sources.offers:Found[]",),
     "keys-show": ("backport.signing.key:KeyInfo",),
     "doctor": _CHECKS,
     "verify-provenance": _CHECKS,

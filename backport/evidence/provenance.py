@@ -204,7 +204,7 @@ def _dependencies(built: BuiltRpms, origin: Origin) -> Iterator[Resource]:
         annotations={
             "package": _name(built),
             "role": "source",
-            "koji_build": source.build_id,
+            **source.origin,
             "signed_by": source.signing_key,
         },
     )

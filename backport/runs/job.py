@@ -15,6 +15,7 @@ from backport.files import digest_of
 from backport.recipe import Recipe, load_recipe
 from backport.settings import Key, Settings, did_you_mean
 from backport.site import Site, apply_site, check_channel, check_names, load_site
+from backport.sources import Source, choose_source
 from backport.target import Target, load_target
 
 
@@ -46,9 +47,9 @@ class Job:
         return tuple(self.target.keys[name] for name in self.recipe.source.keys)
 
     @property
-    def nvrs(self) -> tuple[str, ...]:
-        """The builds that the recipe starts from."""
-        return tuple(package.nvr for package in self.recipe.packages.values())
+    def source(self) -> Source:
+        """Where the source packages come from."""
+        return choose_source(self.recipe, self.site)
 
     @property
     def lock_file(self) -> Path:

@@ -15,7 +15,7 @@ from backport.errors import FetchError
 from backport.files import write_atomically
 from backport.recipe import Nvr
 from backport.settings import Fingerprint, Name, Settings, SettingsFile, load
-from backport.sources.resolve import ResolvedBuild
+from backport.sources.offers import Offer
 
 
 class LockedPackage(Settings):
@@ -64,21 +64,21 @@ def load_lock(path: Path) -> Lock | None:
     return load(path, Lock, what="a lock file") if os.path.lexists(path) else None
 
 
-def check_lock(lock: Lock, found: ResolvedBuild | SourceRpm, *, path: Path) -> None:
+def check_lock(lock: Lock, found: Offer | SourceRpm, *, path: Path) -> None:
     """Refuse a package that is not the locked one; ``path`` is the lock's, for the message.
 
-    What the hub resolved is checked before anything is fetched, the fetched package once more.
+    What the source tells is checked before anything is fetched, the fetched package once more.
     Raises FetchError that names both values.
     """
-    nevra = found.nevra if isinstance(found, ResolvedBuild) else found.rpm.nevra
+    nevra = found.nevra if isinstance(found, Offer) else found.rpm.nevra
     locked = lock.packages.get(nevra.name)
     if locked is None:
         raise FetchError(f"{path}: holds no {nevra.name}", hint=_HINT)
     _compare(path, nevra.name, "NVR", locked.nvr, nevra.nvr)
-    if isinstance(found, ResolvedBuild):
-        sigkey = next((key for key in found.sigkeys if locked.key.endswith(key.upper())), "")
-        if sigkey and (stated := found.sha256(sigkey)) is not None:
-            _compare(path, nevra.name, "SHA-256", locked.sha256, stated)
+    if isinstance(found, Offer):
+        signed = (copy for copy in found.copies if copy.key and locked.key.endswith(copy.key.upper()))
+        if (copy := next(signed, None)) and copy.sha256 is not None:
+            _compare(path, nevra.name, "SHA-256", locked.sha256, copy.sha256)
     else:
         _compare(path, nevra.name, "signing key", locked.key, found.signing_key)
         _compare(path, nevra.name, "SHA-256", locked.sha256, found.rpm.sha256)

@@ -112,7 +112,7 @@ def patched(
     (sources / "greet.sh").chmod(0o755)
     nevra = Nevra(name=name, epoch=1, version="1.0", release="1.fc29", arch="src")
     source = SourceRpm(
-        rpm=Rpm(nevra=nevra, path=folder / nevra.filename, sha256="0" * 64), build_id=1, url="file:///",
+        rpm=Rpm(nevra=nevra, path=folder / nevra.filename, sha256="0" * 64), url="file:///",
         signing_key="A" * 40, build_requires=("gcc",), changelog_time=CHANGELOG_DAY,
     )  # fmt: skip
     return PatchedSrpm(

@@ -77,7 +77,7 @@ def plain(folder: Path, **parts: str) -> PatchedSrpm:
     (sources / "plain.patch").write_text(PATCH)
     nevra = Nevra(name="plain", epoch=0, version="1", release="1.fc29", arch="src")
     source = SourceRpm(
-        rpm=Rpm(nevra=nevra, path=folder / nevra.filename, sha256="0" * 64), build_id=1, url="file:///",
+        rpm=Rpm(nevra=nevra, path=folder / nevra.filename, sha256="0" * 64), url="file:///",
         signing_key="A" * 40, build_requires=(), changelog_time=1542931200,
     )  # fmt: skip
     digest = hashlib.sha256(spec.read_bytes()).hexdigest()

@@ -18,6 +18,7 @@ from backport.doctor import Probes, examine_host
 from backport.errors import FetchError, HostError
 from backport.settings import Key
 from backport.site import Koji, Site
+from backport.sources.koji.builds import KojiSource
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,14 +120,14 @@ def test_a_container_and_dnfs_command_for_build_dependencies_are_really_tried() 
 def test_a_hub_that_talks_nonsense_is_told() -> None:
     nonsense = VERSION.replace("<string>1.35.3</string>", "<int>7</int>")
     with hub(nonsense) as koji, pytest.raises(FetchError, match="makes no sense"):
-        Probes().hub_version(koji)
+        KojiSource(koji=koji).version()
 
 
 def test_a_hub_that_is_not_there_is_told() -> None:
     with hub(VERSION) as koji:
         pass
     with pytest.raises(FetchError, match="Connection refused"):
-        Probes().hub_version(koji)
+        KojiSource(koji=koji).version()
 
 
 def test_a_key_file_with_another_key_is_told(home: Path) -> None:

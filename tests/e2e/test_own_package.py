@@ -42,7 +42,7 @@ def built(
     shutil.copy(ROOT / "packaging/backport.spec", spec)
     nevra = Nevra(name="backport", version="0.1.0", release="1.fc29", arch="src")
     source = SourceRpm(
-        rpm=Rpm(nevra=nevra, path=folder / nevra.filename, sha256="0" * 64), build_id=1, url="file:///",
+        rpm=Rpm(nevra=nevra, path=folder / nevra.filename, sha256="0" * 64), url="file:///",
         signing_key="A" * 40, build_requires=(), changelog_time=hello.CHANGELOG_DAY,
     )  # fmt: skip
     patched = PatchedSrpm(

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import koji as koji_client
 import pytest
 
-from backport.artifacts import SourceRpm
+from backport.artifacts import Nevra, SourceRpm
 from backport.errors import FetchError
 from backport.prepare import source_data
-from backport.progress import Silent
+from backport.progress import Progress, Silent
 from backport.settings import Key
 from backport.site import Koji
 from backport.sources.download import download
-from backport.sources.fetch import ResolvedBuild, fetch, resolve, search
+from backport.sources.fetch import fetch, find_cached
+from backport.sources.koji.builds import resolve, search
+from backport.sources.koji.copies import KojiCopy
 from backport.sources.lock import check_lock, load_lock, write_lock
+from backport.sources.offers import Offer
 from backport.web import Limits
 from tests.e2e import tiny
 from tests.e2e.small_koji import CHANGELOG_TIME, Signer, SmallKoji, tool
@@ -100,16 +103,16 @@ def keys(small: SmallKoji) -> list[Key]:
     return [small.signer.keys["release"]]
 
 
-def one(koji: Koji, nvr: str = NVR) -> ResolvedBuild:
+def one(koji: Koji, nvr: str = NVR) -> Offer:
     (build,) = resolve(koji, [nvr], arch="x86_64")
     return build
 
 
-def take(koji: Koji, cache: Path, keys: list[Key], build: ResolvedBuild | None = None) -> SourceRpm:
-    return fetch(build or one(koji), koji=koji, cache=cache, keys=keys, progress=Listener())
+def take(koji: Koji, cache: Path, keys: list[Key], build: Offer | None = None) -> SourceRpm:
+    return fetch(build or one(koji), cache=cache, keys=keys, progress=Listener())
 
 
-def refusal(koji: Koji, cache: Path, keys: list[Key], build: ResolvedBuild | None = None) -> str:
+def refusal(koji: Koji, cache: Path, keys: list[Key], build: Offer | None = None) -> str:
     """The message of a refused package, of which nothing may be left."""
     with pytest.raises(FetchError) as refused:
         take(koji, cache, keys, build)
@@ -132,8 +135,8 @@ def test_one_build_takes_three_requests(server: KojiServer, koji: Koji, small: S
     build = one(koji)
     assert server.calls == ["multiCall"] * 3
     assert str(build.nevra) == "tiny-1:1.0-1.fc29.src"
-    assert build.sigkeys == (small.keyid("release"),)
-    assert build.sha256(small.keyid("release")) == hashlib.sha256(signed_copy(small).read_bytes()).hexdigest()
+    digest = hashlib.sha256(signed_copy(small).read_bytes()).hexdigest()
+    assert [(copy.key, copy.sha256) for copy in build.copies] == [(small.keyid("release"), digest)]
     assert build.build_requires == ("/usr/bin/cmp", "zlib-devel")
 
 
@@ -249,7 +252,7 @@ def test_package_is_fetched_verified_and_kept(
     server: KojiServer, koji: Koji, keys: list[Key], small: SmallKoji, tmp_path: Path
 ) -> None:
     listener = Listener()
-    source = fetch(one(koji), koji=koji, cache=tmp_path, keys=keys, progress=listener)
+    source = fetch(one(koji), cache=tmp_path, keys=keys, progress=listener)
     content = signed_copy(small).read_bytes()
     assert source.rpm.path == tmp_path / "sources" / "sha256" / source.rpm.sha256 / FILE
     assert source.rpm.path.read_bytes() == content
@@ -284,7 +287,7 @@ def test_hub_without_digests_leaves_the_signature_to_vouch(
 ) -> None:
     server.hub_trouble.answers = {"getRPMChecksums": {}}
     build = one(koji)
-    assert build.digests == {}
+    assert [copy.sha256 for copy in build.copies] == [None]
     first = take(koji, tmp_path, keys, build)
     assert take(koji, tmp_path, keys, build) == first
     assert len(server.requests) == 1
@@ -297,8 +300,8 @@ def test_it_is_told_where_the_hub_states_no_digest(
     for stated in (True, False):
         server.hub_trouble.answers = {} if stated else {"getRPMChecksums": {}}
         listener = Listener()
-        source = fetch(one(koji), koji=koji, cache=tmp_path, keys=keys, progress=listener)
-        assert source.digest_stated is stated
+        source = fetch(one(koji), cache=tmp_path, keys=keys, progress=listener)
+        assert source.digest == ("" if stated else "not ") + "stated by the hub"
         told[source_data(source)["digest"]] = any("states no SHA-256" in note for note in listener.notes)
     assert told == {"stated by the hub": False, "not stated by the hub": True}
 
@@ -378,7 +381,7 @@ def test_refusal_is_not_repeated(server: KojiServer, koji: Koji, keys: list[Key]
 
 def test_file_server_that_is_down(koji: Koji, keys: list[Key], tmp_path: Path) -> None:
     away = koji.model_copy(update={"files": unused_url(), "retries": 0})
-    assert "Connection refused" in refusal(away, tmp_path, keys, one(koji))
+    assert "Connection refused" in refusal(away, tmp_path, keys)
 
 
 def test_trickle_ends_at_the_deadline(
@@ -440,7 +443,7 @@ def test_header_digest_of_the_hub_must_fit(
     server: KojiServer, koji: Koji, keys: list[Key], tmp_path: Path
 ) -> None:
     build = one(koji)
-    forged = ResolvedBuild(**{**vars(build), "header_digest": "0" * 32})
+    forged = replace(build, header_digest="0" * 32)
     assert "but the hub " + "0" * 32 in refusal(koji, tmp_path, keys, forged)
 
 
@@ -484,7 +487,7 @@ def test_lost_signed_copy_is_made_again_from_its_signature(
 ) -> None:
     server.file_troubles[FILE].append(FileTrouble(status=404))
     listener = Listener()
-    source = fetch(one(koji), koji=koji, cache=tmp_path, keys=keys, progress=listener)
+    source = fetch(one(koji), cache=tmp_path, keys=keys, progress=listener)
     assert source.rpm.path.read_bytes() == signed_copy(small).read_bytes()
     assert [request.status for request in server.requests] == [404, 200, 200]
     assert any("putting its signature back on" in note for note in listener.notes)
@@ -521,7 +524,9 @@ def test_a_package_on_another_volume_is_found_there(
     moved = small.folder / "vol" / "archive02" / "packages" / "tiny"
     moved.parent.mkdir(parents=True)
     build = one(koji)
-    assert build.volume == ""
+    (copy,) = build.copies
+    assert isinstance(copy, KojiCopy)
+    assert copy.volume == ""
     content = signed_copy(small).read_bytes()
     folder.rename(moved)
     aside = moved / "1.0" / "1.fc29" / "data" / "signed"
@@ -529,7 +534,7 @@ def test_a_package_on_another_volume_is_found_there(
         if left == "signature":
             aside.rename(moved / "aside")
         assert "not on the server" in refusal(koji, tmp_path, keys, build)
-        archived = ResolvedBuild(**{**vars(build), "volume": "archive02"})
+        archived = replace(build, copies=(replace(copy, volume="archive02"),))
         assert take(koji, tmp_path, keys, archived).rpm.path.read_bytes() == content
     finally:
         if left == "signature":
@@ -566,7 +571,7 @@ def test_full_disk_is_told_as_such(server: KojiServer, tmp_path: Path) -> None:
 
 def test_wrong_kind_of_address_is_not_tried_twice(koji: Koji, keys: list[Key], tmp_path: Path) -> None:
     local = koji.model_copy(update={"files": "file:///srv/koji"})
-    assert "neither http nor https" in refusal(local, tmp_path, keys, one(koji))
+    assert "neither http nor https" in refusal(local, tmp_path, keys)
 
 
 # The lock
@@ -583,3 +588,47 @@ def test_lock_refuses_everything_else(koji: Koji, keys: list[Key], tmp_path: Pat
     check_lock(lock, source, path=path)
     with pytest.raises(FetchError, match=f"the NVR is locked to {NVR}, but is tiny-0.9-1.fc29"):
         check_lock(lock, one(koji, "tiny-0.9-1.fc29"), path=path)
+
+
+# Another kind of source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """A source that is a file: it names no key, states no digest, and is wherever the file is."""
+
+    file: Path
+    key: str = ""
+    sha256: str | None = None
+
+    @property
+    def url(self) -> str:
+        return self.file.as_uri()
+
+    def download(self, target: Path, *, scratch: Path, progress: Progress) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.file, target)
+
+    def offer(self, nevra: Nevra) -> Offer:
+        return Offer(
+            nevra=nevra, identity=f"{nevra} on the shelf", size=1, copies=(self,), told_by="shelf",
+            origin={"shelf": "upper"},
+        )  # fmt: skip
+
+
+def test_a_source_of_another_kind_is_verified_and_locked_alike(
+    koji: Koji, small: SmallKoji, keys: list[Key], tmp_path: Path
+) -> None:
+    offer = Shelf(file=signed_copy(small)).offer(one(koji).nevra)
+    source = fetch(offer, cache=tmp_path, keys=keys, progress=Listener())
+    assert (source.digest, source.origin) == ("not stated by the shelf", {"shelf": "upper"})
+    assert find_cached(offer, cache=tmp_path, keys=keys) == source
+    write_lock(tmp_path / "lock", [source])
+    lock = load_lock(tmp_path / "lock")
+    assert lock is not None
+    check_lock(lock, offer, path=tmp_path / "lock")
+    changed = Shelf(file=signed_copy(small), sha256="0" * 64).offer(offer.nevra)
+    with pytest.raises(FetchError, match="but the shelf states"):
+        fetch(changed, cache=tmp_path, keys=keys, progress=Listener())
+    with pytest.raises(FetchError, match="signed by"):
+        fetch(offer, cache=tmp_path, keys=[small.signer.keys["stranger"]], progress=Listener())

@@ -90,7 +90,6 @@ def patched(folder: Path, *, change: str = CHANGE, path: Path | None = None) -> 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = SourceRpm(
         rpm=Rpm(nevra=Nevra.from_nvr("tiny-1-1"), path=path, sha256=digest),
-        build_id=1,
         url="http://files.example/tiny-1-1.src.rpm",
         signing_key="A" * 40,
         build_requires=(),

@@ -17,7 +17,7 @@ from backport.progress import Silent
 from backport.roots.root import _repomd_digest
 from backport.site import Koji
 from backport.sources.download import download
-from backport.sources.hub import Hub
+from backport.sources.koji.hub import Hub
 from backport.web import Limits, get
 
 Send = Callable[[bytes], object]

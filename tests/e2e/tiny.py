@@ -115,9 +115,7 @@ def _rpm(path: Path) -> Rpm:
 
 def patched(srpm: Rpm) -> PatchedSrpm:
     """What a built package says that it was built from."""
-    source = SourceRpm(
-        rpm=srpm, build_id=1, url="file:///", signing_key="0" * 40, build_requires=(), changelog_time=0
-    )
+    source = SourceRpm(rpm=srpm, url="file:///", signing_key="0" * 40, build_requires=(), changelog_time=0)
     return PatchedSrpm(
         source=source, spec=srpm.path, sources=srpm.path.parent, sha256=srpm.sha256, diff="",
         options=BuildOptions(),

@@ -56,7 +56,8 @@ def small_run(folder: Path, *, diff: str = DIFF, checks: tuple[Check, ...] | Non
     build_log.write_text("built\n")
     nevra = Nevra(name="tiny", version="1", release="1.fc29", arch="src")
     source = SourceRpm(
-        rpm=Rpm(nevra=nevra, path=srpm.path, sha256="5" * 64), build_id=42, changelog_time=0,
+        rpm=Rpm(nevra=nevra, path=srpm.path, sha256="5" * 64), changelog_time=0,
+        origin={"koji_build": 42},
         url="https://koji.example.org/tiny.src.rpm", signing_key=FEDORA_KEY, build_requires=(),
     )  # fmt: skip
     patched = PatchedSrpm(

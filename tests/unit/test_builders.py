@@ -59,7 +59,7 @@ BINARY = Built(files=(), source=False)
 def patched(tmp_path: Path) -> PatchedSrpm:
     nevra = Nevra(name="tiny", version="1", release="1.fc29", arch="src")
     source = SourceRpm(
-        rpm=Rpm(nevra=nevra, path=tmp_path / "tiny.src.rpm", sha256="0" * 64), build_id=1, url="",
+        rpm=Rpm(nevra=nevra, path=tmp_path / "tiny.src.rpm", sha256="0" * 64), url="",
         signing_key="A" * 40, build_requires=(), changelog_time=0,
     )  # fmt: skip
     return PatchedSrpm(

@@ -76,7 +76,7 @@ def test_search_looks_in_the_tags_of_the_recipes(monkeypatch: pytest.MonkeyPatch
         asked.append((tags, hint))
         return ()
 
-    monkeypatch.setattr("backport.sources.resolve.search", search)
+    monkeypatch.setattr("backport.sources.koji.builds.search", search)
     site = tmp_path / "backport.toml"
     site.write_text("")
     for words in ([], ["--tag", "f30"]):
@@ -176,7 +176,7 @@ def test_a_log_without_runs_says_so(tmp_path: Path) -> None:
 
 
 def test_a_search_without_hits_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backport.sources.resolve.search", lambda *_, **__: ())
+    monkeypatch.setattr("backport.sources.koji.builds.search", lambda *_, **__: ())
     result = CliRunner().invoke(app, ["search", "opnssl", "--tag", "f29", "--config", site(tmp_path)])
     assert (result.exit_code, result.output) == (0, "nothing fits 'opnssl'\n")
 

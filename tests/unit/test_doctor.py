@@ -15,7 +15,8 @@ from backport.doctor import CACHE_BYTES, GIB, Probes, examine_host
 from backport.errors import HostError, SignError
 from backport.seals import open_sealer, require_own
 from backport.settings import Key
-from backport.site import Koji, Mock, Paths, Signing, Site
+from backport.site import Mock, Paths, Signing, Site
+from backport.sources import Source
 
 ROOT = Path(__file__).parents[2]
 DEBIAN = {"ID": "debian", "VERSION_ID": "12"}
@@ -63,7 +64,7 @@ class Host:
             "mock_builddep": lambda: True,
             "signing_key": lambda _signing: "A" * 40,
             "check_key": nothing,
-            "hub_version": lambda _koji: "1.35.3",
+            "source_version": lambda _source: "Koji 1.35.3",
             "published": lambda _site: (),
             "require_own": nothing,
             "open_sealer": nothing,
@@ -331,22 +332,22 @@ def test_fedoras_missing_key_files_come_with_a_package(release: dict[str, str], 
 
 
 def test_a_hub_that_does_not_answer_is_no_fault_of_the_host() -> None:
-    def silent(_koji: Koji) -> str:
+    def silent(_source: Source) -> str:
         raise HostError("ConnectionError: refused")
 
     host = Host()
-    host.changes["hub_version"] = silent
+    host.changes["source_version"] = silent
     checks = host.examine()
     assert checks["hub"].verdict is Verdict.WARN
     assert faults(checks) == {}
 
 
 def test_offline_the_hub_is_left_alone() -> None:
-    def asked(_koji: Koji) -> str:
+    def asked(_source: Source) -> str:
         pytest.fail("the hub was asked")
 
     host = Host()
-    host.changes["hub_version"] = asked
+    host.changes["source_version"] = asked
     assert host.examine(offline=True)["hub"].verdict is Verdict.SKIPPED
 
 
@@ -365,7 +366,7 @@ def test_without_the_bindings_what_needs_them_is_passed_over() -> None:
 
     host = Host()
     host.missing.add("rpm")
-    host.changes |= {"which": lambda program: program, "check_key": lacking, "hub_version": lacking}
+    host.changes |= {"which": lambda program: program, "check_key": lacking, "source_version": lacking}
     host.changes["mock_user"] = lambda: lacking(None)
     checks = host.examine()
     assert list(faults(checks)) == ["module.rpm"]

@@ -25,7 +25,10 @@ def inputs(folder: Path, text: str = "") -> dict[str, str]:
 
 def test_the_shipped_recipe_and_target_load(tmp_path: Path) -> None:
     loaded = job(tmp_path)
-    assert loaded.nvrs == ("crypto-policies-20181026-1.gitd42aaa6.fc29", "openssl-1.1.1a-1.fc29")
+    assert loaded.source.wanted(loaded.recipe) == (
+        "crypto-policies-20181026-1.gitd42aaa6.fc29",
+        "openssl-1.1.1a-1.fc29",
+    )
     assert [key.fingerprint for key in loaded.source_keys] == ["5A03B4DD8254ECA02FDA1637A20AA56B429476B4"]
     assert loaded.site.koji.hub == "https://koji.fedoraproject.org/kojihub"
 
@@ -43,7 +46,7 @@ def test_site_pins_mirrors_and_keys_replace_the_recipes_and_targets(tmp_path: Pa
         file = "keys/29.asc"
         """,
     )
-    assert loaded.nvrs[1] == "openssl-1.1.1w-1.fc29"
+    assert loaded.recipe.packages["openssl"].nvr == "openssl-1.1.1w-1.fc29"
     assert loaded.target.repositories[0].baseurl == "http://mirror.example/f28"
     assert loaded.source_keys[0].file == tmp_path / "keys/29.asc"
 

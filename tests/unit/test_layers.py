@@ -132,6 +132,15 @@ def _files_of(name: str) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
+def test_the_table_alone_knows_the_kinds_of_sources() -> None:
+    knowing = {
+        short(path)
+        for path in MODULES
+        if any(name.startswith(("backport.sources.koji", "koji")) for name in _modules_imported(path))
+    }
+    assert {name for name in knowing if not name.startswith("sources/koji/")} == {"sources/__init__.py"}
+
+
 def test_imports_make_no_circle() -> None:
     graph: dict[str, set[str]] = {}
     for path in MODULES:

@@ -7,8 +7,10 @@ import pytest
 
 from backport.artifacts import Nevra, Rpm, SourceRpm
 from backport.errors import FetchError, UsageError
+from backport.site import Koji
+from backport.sources.koji.copies import KojiCopy
 from backport.sources.lock import Lock, check_lock, load_lock, write_lock
-from backport.sources.resolve import ResolvedBuild
+from backport.sources.offers import Offer
 
 KEY = "5A03B4DD8254ECA02FDA1637A20AA56B429476B4"
 NVR = "crypto-policies-20181026-1.gitd42aaa6.fc29"
@@ -20,7 +22,6 @@ def source(tmp_path: Path) -> SourceRpm:
     path.write_bytes(b"package")
     return SourceRpm(
         rpm=Rpm(nevra=Nevra.from_nvr(NVR), path=path, sha256="a" * 64),
-        build_id=1,
         url="https://files.example/",
         signing_key=KEY,
         build_requires=(),
@@ -37,11 +38,10 @@ def lock(source: SourceRpm, tmp_path: Path) -> Lock:
     return lock
 
 
-def build(nvr: str = NVR, *, sha256: str = "a" * 64, sigkey: str = "429476b4") -> ResolvedBuild:
-    return ResolvedBuild(
-        nevra=Nevra.from_nvr(nvr), build_id=1, rpm_id=2, size=7, header_digest="", sigkeys=(sigkey,),
-        digests={sigkey: {"sha256": sha256}},
-    )  # fmt: skip
+def build(nvr: str = NVR, *, sha256: str = "a" * 64, sigkey: str = "429476b4") -> Offer:
+    nevra = Nevra.from_nvr(nvr)
+    copy = KojiCopy(koji=Koji(), nevra=nevra, size=7, key=sigkey, sha256=sha256)
+    return Offer(nevra=nevra, identity=nvr, size=7, copies=(copy,), told_by="hub", origin={})
 
 
 def test_lock_holds_what_was_resolved(lock: Lock) -> None:
@@ -73,7 +73,7 @@ def test_same_package_passes(lock: Lock, source: SourceRpm) -> None:
     ids=["nvr", "digest"],
 )
 def test_another_build_is_refused_before_the_download(
-    lock: Lock, found: ResolvedBuild, locked: str, is_: str
+    lock: Lock, found: Offer, locked: str, is_: str
 ) -> None:
     with pytest.raises(FetchError, match=f"locked to {locked}, but is {is_}"):
         check_lock(lock, found, path=Path("lock.toml"))

@@ -18,7 +18,7 @@ from backport.recipe import Package as RecipePackage
 from backport.recipe import SpecEdit
 from backport.repository.channel import Channel, ChannelPackage
 from backport.runs.job import Job, load_job
-from backport.sources.resolve import Binary, ResolvedBuild
+from backport.sources.offers import Binary, Offer
 from tests.unit.metadata_text import Package, write
 
 STOCK = (
@@ -70,11 +70,11 @@ def ask(
     return survey(job, builds, channel, whole=whole, progress=Silent())[last]
 
 
-def build(name: str, wanted: Sequence[str], binaries: Sequence[Binary]) -> ResolvedBuild:
+def build(name: str, wanted: Sequence[str], binaries: Sequence[Binary]) -> Offer:
     nevra = Nevra(name=name, version="1", release=ORIGIN, arch="src")
-    return ResolvedBuild(
-        nevra=nevra, build_id=1, rpm_id=1, size=1, header_digest="", digests={}, sigkeys=(),
-        needs=tuple(wanted), binaries=tuple(binaries),
+    return Offer(
+        nevra=nevra, identity="", size=1, copies=(), told_by="hub", origin={}, needs=tuple(wanted),
+        binaries=tuple(binaries),
     )  # fmt: skip
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from backport.errors import FetchError
 from backport.site import Koji
-from backport.sources import hub as hub_module
-from backport.sources.resolve import resolve, search
+from backport.sources.koji import hub as hub_module
+from backport.sources.koji.builds import resolve, search
 
 DATA = Path(__file__).parents[1] / "data" / "koji"
 NVR = "openssl-1.1.1a-1.fc29"
@@ -68,10 +68,12 @@ def test_recorded_answers_of_a_real_hub_are_understood(session: Recorded) -> Non
     (build,) = resolve(Koji(), [NVR], arch="x86_64")
     assert session.requests == 3
     assert str(build.nevra) == "openssl-1:1.1.1a-1.fc29.src"
-    assert (build.build_id, build.rpm_id, build.size) == (2, 5, 8922)
+    assert (build.origin, build.size) == ({"koji_build": 2}, 8922)
     assert build.header_digest == "e281a5ece9b2f7d402aad18c19c983aa"
-    assert build.sigkeys == ("f00fddc4",)
-    assert build.sha256("f00fddc4") == "1a78195f2bb92b4d3d1facd58390826729e4e4d34911d6b5c8dad305e870bc28"
+    assert build.identity == f"{build.nevra} {build.header_digest}"
+    assert [(copy.key, copy.sha256) for copy in build.copies] == [
+        ("f00fddc4", "1a78195f2bb92b4d3d1facd58390826729e4e4d34911d6b5c8dad305e870bc28")
+    ]
     assert build.build_requires == ("coreutils",)
     assert build.requires == ()
 
@@ -100,7 +102,7 @@ def test_a_dependency_is_written_as_rpm_does(session: Recorded, flags: int, vers
 def test_hub_that_cannot_tell_digests_is_no_obstacle(session: Recorded) -> None:
     session.answers["getRPMChecksums"] = {"faultCode": 1000, "faultString": "Invalid method", "traceback": []}
     (build,) = resolve(Koji(), [NVR], arch="x86_64")
-    assert build.digests == {}
+    assert [copy.sha256 for copy in build.copies] == [None]
 
 
 def test_search_reads_recorded_answers(session: Recorded) -> None:
@@ -192,8 +194,7 @@ def test_the_key_of_a_source_is_the_same_whatever_else_the_hub_says(session: Rec
     session.answers["getRPMChecksums"] = {"faultCode": 1000, "faultString": "busy", "traceback": []}
     session.answers["queryRPMSigs"][0].append({"rpm_id": 5, "sigkey": "0badcafe", "sighash": "0" * 32})
     (later,) = resolve(Koji(), [NVR], arch="x86_64")
-    assert later.digests != build.digests
-    assert later.sigkeys != build.sigkeys
+    assert [copy.sha256 for copy in build.copies] != [copy.sha256 for copy in later.copies]
     assert later.identity == build.identity
 
 

@@ -23,7 +23,6 @@ def built(folder: Path) -> BuiltRpms:
     folder.mkdir()
     source = SourceRpm(
         rpm=rpm(folder, "original", b"o", "src"),
-        build_id=1,
         url="http://hub/original",
         signing_key="A" * 40,
         build_requires=(),

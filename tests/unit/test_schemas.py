@@ -19,7 +19,7 @@ from backport.repository.verification import Verified
 from backport.repository.withdraw import Withdrawn
 from backport.runs.report import Failure, RunReport, StageReport, from_json, to_json
 from backport.signing.key import KeyInfo
-from backport.sources.resolve import Found
+from backport.sources.offers import Found
 from tests.conformity import check_document
 
 AT = datetime(2026, 11, 24, 4, 10, 0, 5, tzinfo=UTC)

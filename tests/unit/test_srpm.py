@@ -207,7 +207,6 @@ class Site:
                 path=self.path,
                 sha256=hashlib.sha256(self.path.read_bytes()).hexdigest(),
             ),
-            build_id=1,
             url="http://files.example/tiny-1-1.src.rpm",
             signing_key="A" * 40,
             build_requires=(),

@@ -1,7 +1,6 @@
 """Builds as a Koji hub tells of them: resolved from their NVRs, and searched for.
 
-The hub's word decides where a package is looked for and what to compare it with; it never replaces
-the signature. Every field that ends up in a path, a URL or a message is checked against its form.
+Every field that ends up in a path, a URL or a message is checked against its form.
 """
 
 from __future__ import annotations
@@ -16,14 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from backport.artifacts import Nevra
 from backport.errors import FetchError
 from backport.printable import printable
+from backport.recipe import Recipe
 from backport.settings import did_you_mean
-from backport.site import Koji
-from backport.sources.hub import Call, Fault, Hub
+from backport.site import Koji, Site
+from backport.sources.koji.copies import KojiCopy
+from backport.sources.koji.hub import Call, Fault, Hub
+from backport.sources.offers import Binary, Found, Offer
 
 MAX_PACKAGE = 16 * 1024**3
 """Bytes in one source package: more is no sane answer."""
 MAX_FOUND = 40
 """Packages that one search shows."""
+VERSION_TIMEOUT = 10.0
+"""Seconds that a hub has to tell its version."""
 _NEWEST = 10
 """Builds of a package that are asked for where one that is no draft is wanted, and that a hint names."""
 
@@ -46,64 +50,6 @@ Part = Annotated[str, StringConstraints(pattern=_PART, max_length=200)]
 SigKey = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{8,40})?$")]
 """A key's id as Koji writes it; empty for the unsigned copy."""
 Id = Annotated[int, Field(ge=1, le=2**53)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Binary:
-    """One binary package of a build; its dependencies as rpm writes them, versions and all."""
-
-    nevra: Nevra
-    requires: tuple[str, ...]
-    provides: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolvedBuild:
-    """One COMPLETE build, as far as its hub tells about it."""
-
-    nevra: Nevra
-    """The source package's."""
-    build_id: int
-    rpm_id: int
-    size: int
-    """Bytes of the unsigned copy; a signed one is a little larger, or as large."""
-    volume: str = ""
-    """The hub's volume that the files lie on; empty for its own first one."""
-    header_digest: str
-    """SIGMD5 of the source package in hex, over header and payload; empty where the hub has none."""
-    digests: Mapping[str, Mapping[str, str]]
-    """File digests by key id (empty for the unsigned copy) and algorithm, as far as the hub has them."""
-    sigkeys: tuple[str, ...]
-    """Ids of the keys that signed, 8 lower-case hex digits each as a rule."""
-    build_requires: tuple[str, ...] = ()
-    """Names that the source package requires."""
-    needs: tuple[str, ...] = ()
-    """The same as rpm writes it, versions and all."""
-    binaries: tuple[Binary, ...] = ()
-    """The binary packages; empty where only one build was asked for."""
-    requires: tuple[str, ...] = ()
-    """Names that the binary packages require; empty where only one build was asked for."""
-    provides: tuple[str, ...] = ()
-    """Names that the binary packages provide, their own names among them."""
-
-    @property
-    def identity(self) -> str:
-        """What makes it this source package and no other: not who signed it besides, nor which digests of its
-        copies the hub can state just now; those change while the package does not."""
-        return f"{self.nevra} {self.header_digest}".rstrip()
-
-    def sha256(self, sigkey: str) -> str | None:
-        """The hub's SHA-256 of the copy signed by that key, where it has one."""
-        return self.digests.get(sigkey, {}).get("sha256")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A package that a search found, and its latest build in each of the tags that have one."""
-
-    package: str
-    builds: Mapping[str, str]
-    """NVR by tag."""
 
 
 class _Row(BaseModel):
@@ -183,9 +129,49 @@ class _Tag(_Row):
 _Digests = dict[SigKey, dict[str, Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32,128}$")] | None]]
 
 
-def resolve(
-    koji: Koji, nvrs: Sequence[str], *, arch: str, tag: str | None = None
-) -> tuple[ResolvedBuild, ...]:
+@dataclass(frozen=True, kw_only=True)
+class KojiSource:
+    """A Koji build system; see `backport.sources.Source`."""
+
+    koji: Koji
+    name: str = "hub"
+
+    @classmethod
+    def of(cls, site: Site) -> KojiSource:
+        """The site's."""
+        return cls(koji=site.koji)
+
+    @property
+    def address(self) -> str:
+        """The hub's URL."""
+        return self.koji.hub
+
+    def wanted(self, recipe: Recipe) -> tuple[str, ...]:
+        """The NVRs of the builds."""
+        return tuple(package.nvr for package in recipe.packages.values())
+
+    def ask(self, recipe: Recipe, *, arch: str) -> tuple[Offer, ...]:
+        """The builds, by three requests."""
+        return resolve(self.koji, self.wanted(recipe), arch=arch, tag=recipe.source.tag)
+
+    def search(
+        self, pattern: str, places: Sequence[str], *, recipes: Sequence[Recipe], tell: Callable[[str], object]
+    ) -> tuple[Found, ...]:
+        """Packages and their latest builds in tags, by two requests."""
+        tags = places or sorted({recipe.source.tag for recipe in recipes})
+        corrected = "`tag` under [source] in the recipe, or name others with --tag"
+        hint = "correct --tag" if places else f"correct {corrected}"
+        return search(self.koji, pattern, tags=tags, tell=tell, hint=hint)
+
+    def version(self) -> str:
+        """Koji's, as the hub tells it."""
+        timeout = min(self.koji.timeout, VERSION_TIMEOUT)
+        hub = Hub(self.koji.model_copy(update={"retries": 0, "timeout": timeout}))
+        [version] = hub.call_all([("getKojiVersion", (), {})])
+        return f"Koji {hub.checked(str, version, 'its version')}"
+
+
+def resolve(koji: Koji, nvrs: Sequence[str], *, arch: str, tag: str | None = None) -> tuple[Offer, ...]:
     """The builds behind the NVRs, in their order, by three requests to the hub.
 
     Binary packages are looked at for ``arch``, and only where several builds have to be put in
@@ -266,25 +252,31 @@ class _Questions:
             *(("getRPMDeps", (rpm.id,), {}) for rpm in (self.rpm, *self.binaries)),
         ]
 
-    def resolved(self, hub: Hub, answers: Sequence[Any]) -> ResolvedBuild:
-        name = self.rpm.nevra.filename
+    def resolved(self, hub: Hub, answers: Sequence[Any]) -> Offer:
+        nevra = self.rpm.nevra
         checksums, signatures, *dependencies = answers
-        rows = hub.checked(list[_Signature], signatures, f"who signed {name}")
+        rows = hub.checked(list[_Signature], signatures, f"who signed {nevra.filename}")
         if any(row.rpm_id != self.rpm.id for row in rows):
-            raise hub.nonsense(f"signatures of another package instead of those of {name}")
+            raise hub.nonsense(f"signatures of another package instead of those of {nevra.filename}")
         source, *binaries = (
-            hub.checked(list[_Dependency], found, f"what the packages of {name} need")
+            hub.checked(list[_Dependency], found, f"what the packages of {nevra.filename} need")
             for found in dependencies
         )
-        return ResolvedBuild(
-            nevra=self.rpm.nevra,
-            build_id=self.rpm.build_id,
-            rpm_id=self.rpm.id,
+        digests = self._digests(hub, checksums)
+        return Offer(
+            nevra=nevra,
+            identity=f"{nevra} {self.rpm.payloadhash}".rstrip(),
             size=self.rpm.size,
-            volume=self.volume,
+            copies=tuple(
+                KojiCopy(
+                    koji=hub.settings, nevra=nevra, size=self.rpm.size, volume=self.volume, key=key,
+                    sha256=digests.get(key), unsigned_sha256=digests.get(""),
+                )
+                for key in sorted({row.sigkey for row in rows if row.sigkey})
+            ),
+            told_by="hub",
+            origin={"koji_build": self.rpm.build_id},
             header_digest=self.rpm.payloadhash,
-            digests=self._digests(hub, checksums),
-            sigkeys=tuple(sorted({row.sigkey for row in rows if row.sigkey})),
             build_requires=_names(source, _REQUIRES),
             needs=_texts(source, _REQUIRES),
             binaries=tuple(
@@ -293,18 +285,16 @@ class _Questions:
             ),
             requires=_names((row for rows in binaries for row in rows), _REQUIRES),
             provides=_names((row for rows in binaries for row in rows), _PROVIDES),
-        )
+        )  # fmt: skip
 
-    def _digests(self, hub: Hub, answer: Any) -> Mapping[str, Mapping[str, str]]:
-        """The hub's file digests. A hub may be too old for this call or unable to compute them, which
-        is no reason to stop: the signature proves as much. Fetching the package says so."""
+    def _digests(self, hub: Hub, answer: Any) -> Mapping[str, str]:
+        """The hub's SHA-256 of each copy, by key id, empty for the unsigned one. A hub may be too old for
+        this call or unable to compute them, which is no reason to stop: the signature proves as much.
+        Fetching the package says so."""
         if isinstance(answer, Fault):
             return {}
         checked = hub.checked(_Digests, answer, f"the digests of {self.rpm.nevra.filename}")
-        return {
-            key: {algorithm: digest for algorithm, digest in digests.items() if digest}
-            for key, digests in checked.items()
-        }
+        return {key: digest for key, digests in checked.items() if (digest := digests.get("sha256"))}
 
 
 def _complete_builds(hub: Hub, nvrs: Sequence[str], tag: str | None) -> list[_Build]:

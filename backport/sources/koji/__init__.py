@@ -1,0 +1,1 @@
+"""A Koji build system as a source: what its hub says, and where its file server has it."""
