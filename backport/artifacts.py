@@ -196,13 +196,14 @@ class Check:
     """One thing that was examined: what was expected, what was found, and the evidence for it."""
 
     id: str
+    """Stable, parts in lower case between full stops: it also names the JUnit test case."""
     title: str
     verdict: Verdict
     expected: str = ""
     found: str = ""
     evidence: str = ""
     advice: str = ""
-    """For a fail, one sentence that an admin can act on; for a skip, the reason."""
+    """What to do about a `fail`, `error` or `warn`; for `skipped`, the reason."""
 
     @property
     def stops(self) -> bool:

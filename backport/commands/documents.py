@@ -6,14 +6,13 @@ it cannot say anything that its schema does not know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
-from backport.artifacts import Check, Verdict
-from backport.maillog.tally import Direction, Tls
-from backport.probe.clients import Fate
+from backport.artifacts import Check
+from backport.maillog.tally import Failures, Place, Total, Usage
+from backport.probe.clients import Row
 
 
 class Part(BaseModel):
@@ -22,25 +21,6 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, use_attribute_docstrings=True, json_schema_serialization_defaults_required=True
     )
-
-
-class CheckPart(Part):
-    """One thing that was examined."""
-
-    id: str = Field(pattern=r"^[a-z0-9]+(\.[a-z0-9._-]+)+$")
-    """Stable: it also names the JUnit test case."""
-    title: str
-    verdict: Verdict
-    expected: str
-    found: str
-    evidence: str
-    advice: str
-    """What to do about a `fail`, `error` or `warn`; for `skipped`, the reason."""
-
-    @classmethod
-    def of(cls, checks: Sequence[Check]) -> tuple[CheckPart, ...]:
-        """The checks of an examination, in its order."""
-        return tuple(cls.model_validate(check, from_attributes=True) for check in checks)
 
 
 class Document(Part):
@@ -106,18 +86,6 @@ class CertificatePart(Part):
     """The subject alternative names: DNS names, then addresses."""
 
 
-class ClientPart(Part):
-    """A client of some years, and what it would get: computed from what was seen."""
-
-    client: str
-    fate: Fate
-    """`not known` where what was seen does not tell."""
-    protocol: str
-    cipher: str
-    """One that the server was seen to choose, and that the client has; empty where there is none."""
-    reason: str
-
-
 class ProbeDocument(ExaminationDocument):
     """What `backport probe --json` prints."""
 
@@ -128,9 +96,9 @@ class ProbeDocument(ExaminationDocument):
     """Null where the default client got none."""
     certificates: tuple[CertificatePart, ...]
     """In the order in which they were sent."""
-    clients: tuple[ClientPart, ...]
+    clients: tuple[Row, ...]
     """Who can still talk to the server; empty where no handshake works."""
-    checks: tuple[CheckPart, ...]
+    checks: tuple[Check, ...]
     transcript: tuple[str, ...]
     """Its lines: every connection under its heading, times in seconds since each one's beginning."""
 
@@ -144,61 +112,16 @@ class SelfTestDocument(ExaminationDocument):
     """The base URL of the repository that was examined."""
     headline: tuple[str, ...]
     """The handshakes before and after the update."""
-    checks: tuple[CheckPart, ...]
+    checks: tuple[Check, ...]
     transcript: tuple[str, ...]
     """Its lines: every connection under its heading, times in seconds since each one's beginning."""
-
-
-class TotalPart(Part):
-    """All messages of one direction and version."""
-
-    direction: Direction
-    """Whether the peers connected to this Exim, or this Exim to them."""
-    tls: Tls
-    """OpenSSL's name of the version; `unknown`: TLS whose version the log does not tell."""
-    peers: NonNegativeInt
-    messages: NonNegativeInt
-    unlisted: NonNegativeInt
-    """How many of the messages are of peers beyond the number that is kept apart."""
-
-
-class UsagePart(Part):
-    """What one peer used in one direction of one version of TLS."""
-
-    direction: Direction
-    peer: str
-    """The host's name where Exim had verified or looked it up, else its address; as strangers made it."""
-    tls: Tls
-    messages: NonNegativeInt
-    last_seen: str
-    """ISO 8601 in the log's own time, with its offset where the log has one."""
-    current: bool
-    """Whether no later message came or went another way."""
-    suites: dict[str, int]
-    """Messages by cipher suite, in the names of the TLS library that Exim used."""
-
-
-class FailuresPart(Part):
-    """How often TLS with a peer was tried or demanded and did not come about."""
-
-    direction: Direction
-    peer: str
-    count: NonNegativeInt
-    last_seen: str
-
-
-class PlacePart(Part):
-    """A line of a file, counted from 1."""
-
-    file: str
-    line: int
 
 
 class UnclearPart(Part):
     """The lines that can be read in two ways, and are not counted."""
 
     lines: NonNegativeInt
-    first: PlacePart | None
+    first: Place | None
 
 
 class MaillogDocument(Document):
@@ -206,9 +129,9 @@ class MaillogDocument(Document):
 
     lines: NonNegativeInt
     """How many were read."""
-    totals: tuple[TotalPart, ...]
-    peers: tuple[UsagePart, ...]
-    failures: tuple[FailuresPart, ...]
+    totals: tuple[Total, ...]
+    peers: tuple[Usage, ...]
+    failures: tuple[Failures, ...]
     unlisted_failures: NonNegativeInt
     """Failures with peers beyond the number that is kept apart."""
     unclear: UnclearPart

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -16,8 +16,6 @@ from backport import __version__
 from backport.artifacts import Check, Verdict
 from backport.commands.documents import (
     CertificatePart,
-    CheckPart,
-    ClientPart,
     ProbeDocument,
     ServerPart,
     SessionPart,
@@ -146,8 +144,8 @@ def as_document(probe: Probe) -> ProbeDocument:
         connections=probe.report.connections,
         session=_session(session) if session else None,
         certificates=tuple(map(certificate_part, session.chain)) if session else (),
-        clients=tuple(ClientPart(**asdict(row)) for row in probe.report.clients),
-        checks=CheckPart.of(probe.report.checks),
+        clients=tuple(probe.report.clients),
+        checks=probe.report.checks,
         transcript=tuple(probe.report.transcript.splitlines()),
     )
 

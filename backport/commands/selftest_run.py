@@ -14,7 +14,7 @@ from rich.text import Text
 
 from backport import __version__
 from backport.artifacts import Nevra
-from backport.commands.documents import CheckPart, SelfTestDocument
+from backport.commands.documents import SelfTestDocument
 from backport.commands.probe_view import advice_lines
 from backport.commands.terminal import checks_table
 from backport.errors import FetchError, UsageError
@@ -147,7 +147,7 @@ def as_document(examined: Examined) -> SelfTestDocument:
         target=examined.target,
         repository=examined.repository,
         headline=examined.examination.headline,
-        checks=CheckPart.of(examined.examination.checks),
+        checks=examined.examination.checks,
         transcript=tuple(examined.examination.transcript.splitlines()),
     )
 

@@ -56,21 +56,20 @@ _CIPHER = re.compile(rb"(SSL|TLS)[v-]?(\d)(?:\.(\d))?:([^\s:*]+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one peer used in one direction of one version of TLS.
-
-    ``peer`` is the host's name where Exim had verified or looked it up, else its address, in lower
-    case and otherwise as strangers made it. ``last_seen`` is in the log's own time, with its offset
-    where the log has one. ``current`` says that no later message came or went another way.
-    ``suites`` counts messages by cipher suite, in the names of the TLS library that Exim used.
-    """
+    """What one peer used in one direction of one version of TLS."""
 
     direction: Direction
     peer: str
+    """The host's name where Exim had verified or looked it up, else its address; in lower case, and otherwise
+    as strangers made it."""
     tls: Tls
     messages: int
     last_seen: str
+    """ISO 8601 in the log's own time, with its offset where the log has one."""
     current: bool
+    """Whether no later message came or went another way."""
     suites: dict[str, int]
+    """Messages by cipher suite, in the names of the TLS library that Exim used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +84,16 @@ class Failures:
 
 @dataclass(frozen=True, kw_only=True)
 class Total:
-    """All messages of one direction and version; ``unlisted`` of them are of no listed peer."""
+    """All messages of one direction and version."""
 
     direction: Direction
+    """Whether the peers connected to this Exim, or this Exim to them."""
     tls: Tls
+    """OpenSSL's name of the version; `unknown`: TLS whose version the log does not tell."""
     peers: int
     messages: int
     unlisted: int
+    """How many of the messages are of peers beyond the number that is kept apart."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,12 +111,14 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One client, and what it would get."""
+    """A client of some years, and what it would get: computed from what was seen."""
 
     client: str
     fate: Fate
+    """`not known` where what was seen does not tell."""
     protocol: str = ""
     cipher: str = ""
+    """One that the server was seen to choose, and that the client has; empty where there is none."""
     reason: str = ""
 
 
