@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from backport.commands import app
 from backport.commands.options import debugging
-from backport.errors import BackportError, Ending, HostError, Interrupted, explained, from_os, harmless
+from backport.errors import BackportError, Ending, HostError, Interrupted, explained, from_os
+from backport.printable import harmless
 
 if TYPE_CHECKING:
     from types import FrameType

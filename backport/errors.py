@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import shlex
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
+
+from backport.printable import harmless
 
 SHOWN_EVIDENCE = 10
 """How many lines of evidence a terminal shows; a report has all."""
@@ -19,22 +20,6 @@ SHOWN_EVIDENCE = 10
 
 BUSY = 75
 """The exit code where another process holds what is needed (``EX_TEMPFAIL`` of sysexits.h)."""
-
-
-def harmless(text: str) -> str:
-    r"""Text that does nothing to a terminal: what would is written out; lines, tabs and letters stay.
-
-    >>> harmless("no\x1b[31m such build")
-    'no\\x1b[31m such build'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        one
-        if one.isprintable() or one in "\n\t" or unicodedata.category(one) == "Zs"
-        else one.encode("unicode_escape").decode("ascii")
-        for one in text
-    )
 
 
 class Ending(BaseException):

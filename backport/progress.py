@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from backport.printable import printable
+from backport.printable import printable_line
 
 _CHUNK = 1024 * 1024
 _MOST = 16
@@ -73,8 +73,7 @@ class Follower:
                 text = line[:_LINE].decode("utf-8", "replace")
                 if found := _SECTION.match(text):
                     self.section = found[1]
-                text = text.expandtabs()
-                yield " " * (len(text) - len(text.lstrip(" "))) + printable(text, _LINE)
+                yield printable_line(text, _LINE)
 
     def _read(self) -> bytes:
         try:

@@ -9,7 +9,6 @@ from rich.console import RenderableType
 from backport.commands.documents import MaillogDocument
 from backport.commands.terminal import rows_table
 from backport.maillog.tally import Direction, Failures, Tally, Tls, Usage
-from backport.probe.transcript import printable
 
 _FAILURES_SHOWN = 20
 
@@ -50,7 +49,7 @@ def shown(
         ],
         "direction TLS messages last_seen peer suites": [_usage_row(usage) for usage in usages[:limit]],
         "direction failed last_seen peer": [
-            (one.direction, f"{one.count} times", one.last_seen, printable(one.peer))
+            (one.direction, f"{one.count} times", one.last_seen, one.peer)
             for one in failures[:_FAILURES_SHOWN]
         ],
     }
@@ -67,8 +66,8 @@ def _usage_row(usage: Usage) -> Sequence[str]:
         usage.tls if usage.current else f"{usage.tls} (before)",
         str(usage.messages),
         usage.last_seen,
-        printable(usage.peer),
-        printable(", ".join(usage.suites)),
+        usage.peer,
+        ", ".join(usage.suites),
     )
 
 
@@ -93,5 +92,5 @@ def _notes(tally: Tally, more_peers: int, more_failures: int) -> Iterator[str]:
         place = tally.first_unclear
         yield (
             f"{tally.unclear} lines can be read in two ways and are not counted; "
-            f"the first is line {place.line} of {printable(place.file)}"
+            f"the first is line {place.line} of {place.file}"
         )

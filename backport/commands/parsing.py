@@ -28,7 +28,7 @@ from backport.commands.options import (
     place_of,
     verbosity,
 )
-from backport.errors import harmless
+from backport.printable import harmless
 
 _COMMON = {"debug": DebugOption, "quiet": QuietOption, "verbose": VerboseOption}
 """Options of every command."""

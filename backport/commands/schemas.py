@@ -25,10 +25,10 @@ _MOVED = ("backport.repository.changes:Moved",)
 _NAMES = ("builtins:str[]",)
 _CHECKS = ("backport.artifacts:Check[]",)
 _PRINTED: dict[str, tuple[str, ...]] = {
-    "build": ("backport.runs.report:WrittenReport",),
+    "build": ("backport.runs.report:RunReport",),
     "plan": ("backport.plan:Plan",),
     "fetch": ("backport.prepare:SourceData[]",),
-    "log": ("backport.runs.report:WrittenReport", "backport.runs.report:WrittenReport[]"),
+    "log": ("backport.runs.report:RunReport", "backport.runs.report:RunReport[]"),
     "search": ("backport.sources.offers:Found[]",),
     "keys-show": ("backport.signing.key:KeyInfo",),
     "doctor": _CHECKS,

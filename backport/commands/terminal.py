@@ -34,7 +34,7 @@ from rich.text import Text
 
 from backport.artifacts import Check, Verdict
 from backport.commands.options import is_quiet, is_verbose
-from backport.errors import harmless
+from backport.printable import harmless
 from backport.progress import Follower
 from backport.run import talk
 

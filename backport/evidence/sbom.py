@@ -37,9 +37,8 @@ from backport import __version__
 from backport.artifacts import BuiltRpms, Nevra, Rpm, TestedRpms
 from backport.errors import PublishError
 from backport.evidence.provenance import PublishedFile, purl, source_purl
+from backport.printable import xml_text
 from backport.trust import read_header
-
-_VOID = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), "\N{REPLACEMENT CHARACTER}")
 
 
 def bill_of_materials(
@@ -156,4 +155,4 @@ def _text(value: Any) -> str:
     """A header's string. What is not UTF-8 comes as surrogates from the bindings; that and control
     characters are no text."""
     data = value if isinstance(value, bytes) else str(value or "").encode("utf-8", "surrogateescape")
-    return data.decode("utf-8", "replace").translate(_VOID)
+    return xml_text(data.decode("utf-8", "replace"))

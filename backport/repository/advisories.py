@@ -19,6 +19,7 @@ import rpm as rpm_bindings
 from backport.artifacts import Nevra, Rpm, TestedRpms
 from backport.errors import PublishError
 from backport.files import scratch_folder, write_atomically
+from backport.printable import xml_text
 from backport.recipe import Advisory as Wishes
 from backport.repodata import FOLDER, REPOMD, Compression, bindings, compression_of, nevra_of
 from backport.trust import read_header
@@ -31,7 +32,6 @@ _CVE = re.compile(r"\bCVE-\d{4}-\d{4,19}\b", re.ASCII | re.IGNORECASE)
 _EVR = re.compile(r"(?:(?P<epoch>\d+):)?(?P<version>[^\s:-]+)(?:-(?P<release>[^\s:-]+))?$")
 _DIST = re.compile(r"\.(?:fc|el)\d[^-]*$")
 """The part of a release that changelog entries leave out."""
-_VOID_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _WITHDRAWN = "BACKPORT-WITHDRAWN-"
 _CVE_URL = "https://www.cve.org/CVERecord?id="
 
@@ -265,23 +265,23 @@ def to_xml(advisories: Iterable[Advisory]) -> str:
 def _to_record(advisory: Advisory) -> Any:
     createrepo_c = bindings()
     record = createrepo_c.UpdateRecord()
-    record.fromstr = _clean(advisory.publisher)
+    record.fromstr = xml_text(advisory.publisher)
     record.status = "final"
     record.type = advisory.kind
     record.version = "1"
     record.id = advisory.id
-    record.title = _clean(advisory.title)
+    record.title = xml_text(advisory.title)
     record.severity = advisory.severity
-    record.summary = _clean(advisory.title)
-    record.description = _clean(advisory.description)
+    record.summary = xml_text(advisory.title)
+    record.description = xml_text(advisory.description)
     # The bindings write a time as it is given: naive, meant as UTC.
     record.issued_date = record.updated_date = advisory.issued.astimezone(UTC).replace(
         tzinfo=None, microsecond=0
     )
     for each in advisory.references:
         reference = createrepo_c.UpdateReference()
-        reference.href, reference.id = _clean(each.url), _clean(each.id)
-        reference.type, reference.title = each.kind, _clean(each.id)
+        reference.href, reference.id = xml_text(each.url), xml_text(each.id)
+        reference.type, reference.title = each.kind, xml_text(each.id)
         record.append_reference(reference)
     collection = createrepo_c.UpdateCollection()
     collection.shortname, collection.name = "backport", "Backports"
@@ -355,8 +355,3 @@ def _cve_order(cve: str) -> tuple[int, int]:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
-
-
-def _clean(text: str) -> str:
-    """Without what XML 1.0 cannot carry (section 2.2); the bindings write it as it is."""
-    return _VOID_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +14,7 @@ from pydantic import TypeAdapter
 
 from backport.artifacts import Check, Verdict
 from backport.errors import explained
-
-FORMAT: Literal[1] = 1
-"""Version of report.json; it is raised when a key changes its meaning or goes."""
+from backport.printable import xml_text
 
 Status = Literal["done", "failed"]
 Outcome = Literal["published", "unchanged", "held", "stopped", "failed", "interrupted"]
@@ -57,6 +54,8 @@ class Failure:
 class RunReport:
     """Everything that is worth knowing about one run; times in UTC, durations in seconds."""
 
+    format: Literal[1] = 1
+    """Of report.json: it grows when a key changes its meaning or goes; keys may be added without."""
     run: str
     recipe: str
     target: str
@@ -92,36 +91,15 @@ class RunReport:
         return self.failure.exit_code if self.failure else 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class WrittenReport(RunReport):
-    """A report as it is written and printed."""
-
-    format: Literal[1] = FORMAT
-    """It grows when a key changes its meaning or goes; keys may be added without."""
-
-
 def to_json(report: RunReport) -> str:
     """The report as JSON text, keys in a stable order, times as RFC 3339 has them, in UTC with a Z."""
-    written = WrittenReport(**vars(report))
-    document = TypeAdapter(WrittenReport).dump_python(written, mode="json", warnings=False, fallback=str)
-    return json.dumps({"format": FORMAT, **document}, indent=2) + "\n"
+    document = TypeAdapter(RunReport).dump_python(report, mode="json", warnings=False, fallback=str)
+    return json.dumps(document, indent=2) + "\n"
 
 
 def from_json(text: str) -> RunReport:
     """The report that ``to_json`` wrote. Raises ValueError for anything else."""
-    try:
-        data = json.loads(text)
-        if data.pop("format") != FORMAT:
-            raise ValueError("written by another version of backport")
-        data["started"] = datetime.fromisoformat(data["started"])
-        data["stages"] = tuple(StageReport(**stage) for stage in data["stages"])
-        data["checks"] = tuple(_check(check) for check in data["checks"])
-        data["failure"] = _failure(data["failure"])
-        for name in ("changed", "headline", "entrance"):
-            data[name] = tuple(data.get(name, ()))
-        return RunReport(**data)
-    except (KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"not a report: {problem}") from problem
+    return TypeAdapter(RunReport).validate_python(json.loads(text))
 
 
 def to_junit(report: RunReport) -> str:
@@ -163,9 +141,9 @@ def junit_checks(suite: ET.Element, checks: tuple[Check, ...]) -> None:
             case Verdict.ERROR:
                 _problem(case, "error", check.found or check.title, f"{check.advice}\n{check.evidence}")
             case Verdict.SKIPPED:
-                ET.SubElement(case, "skipped", message=_xml_text(check.advice))
+                ET.SubElement(case, "skipped", message=xml_text(check.advice))
             case Verdict.WARN:
-                ET.SubElement(case, "system-out").text = _xml_text(f"warning: {summary}. {check.advice}")
+                ET.SubElement(case, "system-out").text = xml_text(f"warning: {summary}. {check.advice}")
 
 
 def to_text(report: RunReport) -> Iterator[str]:
@@ -254,20 +232,4 @@ def _told(failure: Failure) -> str:
 
 
 def _problem(case: ET.Element, kind: str, message: str, text: str) -> None:
-    ET.SubElement(case, kind, message=_xml_text(message)).text = _xml_text(text)
-
-
-def _xml_text(text: str) -> str:
-    """Text without the control characters that XML 1.0 cannot carry (section 2.2)."""
-    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
-
-
-def _check(data: dict[str, Any]) -> Check:
-    return Check(**{**data, "verdict": Verdict(data["verdict"])})
-
-
-def _failure(data: dict[str, Any] | None) -> Failure | None:
-    if data is None:
-        return None
-    argvs = {name: tuple(data[name]) for name in ("command", "replay", "evidence") if data.get(name)}
-    return Failure(**{**data, "evidence": (), **argvs})
+    ET.SubElement(case, kind, message=xml_text(message)).text = xml_text(text)
