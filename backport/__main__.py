@@ -41,7 +41,7 @@ def main() -> NoReturn:
     except OSError as problem:
         problem.filename = problem.filename or "standard output"
         broken = isinstance(problem, BrokenPipeError)
-        code = NOBODY_READS if broken else code or _told(from_os(problem, HostError))
+        code = NOBODY_READS if broken else code or _told(from_os(problem).of(HostError))
         # What is left in the stream's buffer has to go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
     sys.exit(code)
@@ -57,7 +57,7 @@ def _run() -> int:
     except Ending as problem:
         return _told(problem)
     except OSError as problem:
-        return _told(from_os(problem, HostError))
+        return _told(from_os(problem).of(HostError))
     except ModuleNotFoundError as problem:
         return _told(_missing(problem))
     except Exception as problem:

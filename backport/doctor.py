@@ -16,9 +16,9 @@ from pathlib import Path
 
 from backport.artifacts import Check, Verdict
 from backport.bindings import import_bindings
-from backport.errors import BackportError, HostError
+from backport.errors import BackportError
 from backport.files import scratch_folder
-from backport.run import find_program, run
+from backport.run import Command, find_program, run
 from backport.seals import open_sealer, require_own
 from backport.settings import Key
 from backport.signing.key import show_key
@@ -108,7 +108,7 @@ def _os_release() -> dict[str, str]:
 
 
 def _start(argv: Sequence[str]) -> None:
-    run(argv, timeout=30, error=HostError)
+    run(Command(argv, timeout=30))
 
 
 def _can_link(origin: Path, destination: Path) -> bool:
@@ -133,7 +133,7 @@ def _check_key(key: Key) -> None:
     from backport import trust  # noqa: PLC0415  # needs rpm's bindings, whose lack the doctor has to tell
 
     with scratch_folder(Path(tempfile.gettempdir()), "backport-keys-") as folder:
-        trust.checked_key(key, folder, error=HostError)
+        trust.checked_key(key, folder)
 
 
 def _mock_user() -> pwd.struct_passwd:

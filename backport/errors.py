@@ -6,6 +6,7 @@ exits. The exit codes are part of the command's interface and are listed in the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shlex
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,26 @@ class Ending(BaseException):
 
 class BackportError(Ending, Exception):
     """A failure: what was to be done could not be done, or must not be."""
+
+
+class ToolError(BackportError):
+    """Something that stages use has failed: a program, a lock, a file, a server.
+
+    What that is to the stage is said by `as_kind`, once, where the stage is known.
+    """
+
+    kind = "tool"
+
+    def of(self, kind: type[BackportError]) -> BackportError:
+        """The same failure as one of a stage's kinds."""
+        return kind(
+            self.message, hint=self.hint, command=self.command, sandboxed=self.sandboxed, log=self.log,
+            evidence=self.evidence, busy=self.exit_code == BUSY,
+        )  # fmt: skip
+
+
+class DeadlineError(ToolError):
+    """It was ended because its deadline had passed."""
 
 
 class UsageError(BackportError):
@@ -157,15 +178,27 @@ _HINTS = {
 }
 
 
-def from_os(problem: OSError, error: type[BackportError]) -> BackportError:
-    """What the operating system refused, as ``error`` with the path and the system's own words.
+@contextlib.contextmanager
+def as_kind(kind: type[BackportError], *, late: type[BackportError] | None = None) -> Iterator[None]:
+    """Whatever tool fails in the block, its failure is of this kind; past its deadline of the kind ``late``.
 
-    >>> from_os(OSError(28, "No space left on device", "/srv/x"), PublishError).message
+    A function is decorated with it where all that it does belongs to one kind.
+    """
+    try:
+        yield
+    except ToolError as problem:
+        raise problem.of(late if late and isinstance(problem, DeadlineError) else kind) from problem
+
+
+def from_os(problem: OSError) -> ToolError:
+    """What the operating system refused, with the path and the system's own words.
+
+    >>> from_os(OSError(28, "No space left on device", "/srv/x")).message
     '/srv/x: No space left on device'
     """
     places = [str(name) for name in (problem.filename, problem.filename2) if name is not None]
     reason = problem.strerror or str(problem) or type(problem).__name__
-    return error(
+    return ToolError(
         ": ".join((*([" → ".join(places)] if places else []), reason)),
         hint=_HINTS.get(problem.errno or 0, "see to that, then run the same command again"),
     )

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from backport.errors import BackportError
+from backport.errors import ToolError
 
 _MAKING = ".making-"
 _CHUNK = 256 * 1024
@@ -139,11 +139,11 @@ def sync(path: Path | str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, timeout: float, error: type[BackportError], what: str) -> Iterator[None]:
+def locked(path: Path, *, timeout: float, what: str) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (made when missing, and left in place).
 
     The kernel frees the lock when its holder dies. Waits at most ``timeout`` seconds, then raises
-    ``error`` with ``what`` and the holder's process id.
+    ToolError with ``what`` and the holder's process id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with opened_regular(path, os.O_RDWR | os.O_CREAT) as stream:
@@ -155,7 +155,7 @@ def locked(path: Path, *, timeout: float, error: type[BackportError], what: str)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     holder = stream.read(32).decode("ascii", "replace").strip() or "unknown"
-                    raise error(
+                    raise ToolError(
                         f"{what}: another process (pid {holder}) holds {path}",
                         hint="wait until it has finished, then run the same command again",
                         busy=True,

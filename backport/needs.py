@@ -25,6 +25,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from backport.errors import PublishError, as_kind
 from backport.files import write_atomically
 from backport.gates.sieve import parts_of
 from backport.gates.stock import Metadata, Stock, metadata_of_folder
@@ -66,6 +67,7 @@ class Needs:
         }
 
 
+@as_kind(PublishError)
 def survey(
     job: Job,
     builds: Mapping[str, Offer],

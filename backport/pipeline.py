@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from backport.artifacts import (
     TestedRpms,
 )
 from backport.builders import Builder, choose_builder
-from backport.errors import BuildRootError, BuildRootLocked, Interrupted, PublishError
+from backport.errors import BuildRootLocked, Interrupted, PublishError, as_kind
 from backport.evidence.provenance import Origin
 from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.prepare import (
@@ -158,11 +158,13 @@ def build(
     return report
 
 
-def _alone(job: Job) -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def _alone(job: Job) -> Iterator[None]:
     """Keep other runs of the recipe for the target from beginning."""
     guard = _runs_folder(job) / f".{job.name}-{job.target.name}.lock"
     busy = f"{job.name} is being built for {job.target.name}"
-    return locked(guard, timeout=0, error=BuildRootLocked, what=busy)
+    with as_kind(BuildRootLocked), locked(guard, timeout=0, what=busy):
+        yield
 
 
 def _look_after(job: Job, record: Recorder, root: Root, *, keep: bool, shell: Aftermath | None) -> None:
@@ -285,14 +287,9 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
 
 
 def _newest_stock(run: _Run, patched: Sequence[PatchedSrpm]) -> dict[str, Nevra]:
-    """What the target has of the packages that are built, by name. Raises BuildRootError."""
+    """What the target has of the packages that are built, by name."""
     names = [one.source.rpm.nevra.name for one in patched]
-    try:
-        return gates.newest_stock(
-            run.job.target, names, cache=run.job.site.paths.cache, progress=run.progress
-        )
-    except PublishError as problem:
-        raise BuildRootError(problem.message, hint=problem.hint) from None
+    return gates.newest_stock(run.job.target, names, cache=run.job.site.paths.cache, progress=run.progress)
 
 
 def _sign(run: _Run, built: Sequence[BuiltRpms]) -> SignedRpms:
@@ -409,6 +406,7 @@ def _patch_digests(job: Job, tested: TestedRpms) -> dict[str, dict[str, str]]:
     return digests
 
 
+@as_kind(PublishError)
 def _offer(rpms: Sequence[Rpm], folder: Path, job: Job) -> None:
     """Make a repository of the packages, besides those that are in the folder already."""
     for rpm in rpms:

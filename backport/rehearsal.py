@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from backport.artifacts import PatchedSrpm
-from backport.errors import BackportError, BuildError, HostError
+from backport.errors import BackportError
 from backport.roots.dnf import host_programs
 from backport.roots.sandbox import Bind, Sandbox
+from backport.run import Command
 from backport.spec.lines import PREAMBLE, Spec, parse
 
 TIMEOUT = 60.0
@@ -171,11 +172,11 @@ def _applies(step: _Applied, content: bytes, tree: Path) -> bool:
     """Whether the patch applies to the tree, where it then has. In a sandbox: both are foreign."""
     sandbox = Sandbox(
         mounts=("--dir", "/etc", *host_programs(), "--dev", "/dev", "--proc", "/proc"),
-        environment={"TMPDIR": _PLACE}, folder=_PLACE,
+        environment={"TMPDIR": _PLACE},
     ).with_binds([Bind(host=tree, inside=_PLACE, writable=True)])  # fmt: skip
     words = ["patch", f"-p{step.level}", "--silent", "--fuzz=0", "--force", "--no-backup-if-mismatch"]
     try:
-        done = sandbox.run(words, timeout=TIMEOUT, error=BuildError, accept=(0, _FAILED), stdin=content)
-    except (HostError, BackportError) as problem:
+        done = sandbox.run(Command(words, timeout=TIMEOUT, accept=(0, _FAILED), stdin=content, cwd=_PLACE))
+    except BackportError as problem:
         raise Unknown(f"{step.file} could not be tried: {problem.message}") from None
     return done.exit_code == 0

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from backport.artifacts import Nevra
 from backport.bindings import import_bindings
-from backport.errors import BackportError, HostError, PublishError
+from backport.errors import HostError, ToolError
 from backport.files import digest_of, scratch_folder, write_atomically
 from backport.gzipped import Packed, pack_list, plain_size_and_digest
 
@@ -51,7 +51,6 @@ def write_repodata(
     rpms: Iterable[Path] | None = None,
     known: Mapping[str, Package] | None = None,
     workers: int | None = None,
-    error: type[BackportError] = PublishError,
 ) -> None:
     """Describe the RPMs of ``folder`` in ``folder/repodata``.
 
@@ -63,17 +62,17 @@ def write_repodata(
     it is renamed over the old one. Files that it no longer names are then removed; a signature of the
     old ``repomd.xml`` goes before it, because it would not verify.
 
-    Raises ``error`` when a file is not a readable RPM or the metadata cannot be written, HostError when
+    Raises ToolError when a file is not a readable RPM or the metadata cannot be written, HostError when
     createrepo_c is missing or too old for the compression, OSError.
     """
     createrepo_c = bindings()
     paths = sorted(folder.rglob("*.rpm") if rpms is None else rpms)
-    packages = parse_packages(folder, paths, known=known or {}, workers=workers, error=error)
+    packages = parse_packages(folder, paths, known=known or {}, workers=workers)
     with scratch_folder(folder, f".{FOLDER}.") as scratch:
         try:
             records = [_write_file(kind, packages, scratch, compression) for kind in KINDS]
         except (createrepo_c.CreaterepoCError, OSError) as problem:
-            raise error(f"{folder / FOLDER}: the metadata cannot be written: {problem}") from None
+            raise ToolError(f"{folder / FOLDER}: the metadata cannot be written: {problem}") from None
         place_files(folder, scratch, records)
 
 
@@ -92,38 +91,38 @@ def place_files(folder: Path, scratch: Path, records: Iterable[Any]) -> None:
     _remove_unnamed(target, {Path(record.location_href).name for record in repomd.records})
 
 
-def read_packages(folder: Path, *, error: type[BackportError] = PublishError) -> dict[str, Package]:
+def read_packages(folder: Path) -> dict[str, Package]:
     """The packages that the metadata of ``folder`` describes, by their location in it.
 
-    Read by createrepo_c's own parser from all three files. Raises ``error`` when they are damaged or
+    Read by createrepo_c's own parser from all three files. Raises ToolError when they are damaged or
     do not belong together.
     """
-    packages, problems = _parse(folder, error)
+    packages, problems = _parse(folder)
     if problems:
-        raise error(f"{folder / FOLDER}: {problems[0]}", hint="the repository's metadata is damaged")
+        raise ToolError(f"{folder / FOLDER}: {problems[0]}", hint="the repository's metadata is damaged")
     return packages
 
 
-def read_primary(folder: Path, *, error: type[BackportError] = PublishError) -> list[Package]:
+def read_primary(folder: Path) -> list[Package]:
     """The packages that ``primary`` names, without what the other two files say of them.
 
-    Raises ``error`` when the metadata is not whole.
+    Raises ToolError when the metadata is not whole.
     """
-    if problems := check_metadata_files(folder, error=error):
-        raise error(f"{folder}: {problems[0]}", hint="the repository's metadata is damaged")
+    if problems := check_metadata_files(folder):
+        raise ToolError(f"{folder}: {problems[0]}", hint="the repository's metadata is damaged")
     createrepo_c = bindings()
-    (file,) = (record.location_href for record in _records(folder, error) if record.type == "primary")
+    (file,) = (record.location_href for record in _records(folder) if record.type == "primary")
     packages: list[Package] = []
     try:
         createrepo_c.xml_parse_primary(str(folder / file), pkgcb=packages.append, do_files=0)
     except (createrepo_c.CreaterepoCError, OSError) as problem:
-        raise error(f"{folder / file}: cannot be read: {problem}") from None
+        raise ToolError(f"{folder / file}: cannot be read: {problem}") from None
     return packages
 
 
-def metadata_files(folder: Path, *, error: type[BackportError] = PublishError) -> tuple[str, ...]:
-    """What ``repomd.xml`` names, as paths relative to ``folder``. Raises ``error``."""
-    return tuple(record.location_href for record in _records(folder, error))
+def metadata_files(folder: Path) -> tuple[str, ...]:
+    """What ``repomd.xml`` names, as paths relative to ``folder``. Raises ToolError."""
+    return tuple(record.location_href for record in _records(folder))
 
 
 def check_repodata(
@@ -131,17 +130,16 @@ def check_repodata(
     *,
     digests: Collection[str] | None = None,
     workers: int | None = None,
-    error: type[BackportError] = PublishError,
 ) -> tuple[Discrepancy, ...]:
     """Every way in which the metadata of ``folder`` and the files in it disagree.
 
     Sizes and presence are compared for all packages, digests for the locations in ``digests``
-    (default: all). Raises ``error`` when ``repomd.xml`` itself cannot be read.
+    (default: all). Raises ToolError when ``repomd.xml`` itself cannot be read.
     """
-    found = list(check_metadata_files(folder, error=error))
+    found = list(check_metadata_files(folder))
     if found:
         return tuple(found)
-    packages, problems = _parse(folder, error)
+    packages, problems = _parse(folder)
     found += [Discrepancy(kind="metadata", path=FOLDER, detail=problem) for problem in problems]
     hashed = packages.keys() if digests is None else packages.keys() & set(digests)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
@@ -185,7 +183,6 @@ def parse_packages(
     *,
     known: Mapping[str, Package],
     workers: int | None = None,
-    error: type[BackportError] = PublishError,
 ) -> list[Package]:
     """The packages in the order of ``paths``. The bindings parse and hash outside of Python's lock."""
     createrepo_c = bindings()
@@ -199,7 +196,7 @@ def parse_packages(
                 str(path), checksum_type=createrepo_c.SHA256, location_href=location
             )
         except (createrepo_c.CreaterepoCError, OSError) as problem:
-            raise error(f"{path}: cannot be read as an RPM: {problem}") from None
+            raise ToolError(f"{path}: cannot be read as an RPM: {problem}") from None
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         return list(pool.map(describe, paths))
@@ -299,30 +296,28 @@ def _remove_unnamed(target: Path, named: set[str]) -> None:
             file.unlink()
 
 
-def _records(folder: Path, error: type[BackportError]) -> list[Any]:
+def _records(folder: Path) -> list[Any]:
     createrepo_c = bindings()
     path = folder / FOLDER / REPOMD
     if not path.is_file():
-        raise error(f"{path}: is missing, or no plain file")
+        raise ToolError(f"{path}: is missing, or no plain file")
     try:
         records: list[Any] = createrepo_c.Repomd(str(path)).records
     except (createrepo_c.CreaterepoCError, OSError) as problem:
-        raise error(f"{path}: cannot be read as repository metadata: {problem}") from None
+        raise ToolError(f"{path}: cannot be read as repository metadata: {problem}") from None
     for record in records:
         href = Path(record.location_href)
         if href.is_absolute() or href.parent != Path(FOLDER):
-            raise error(f"{path}: names a file outside of {FOLDER}/: {record.location_href}")
+            raise ToolError(f"{path}: names a file outside of {FOLDER}/: {record.location_href}")
     return records
 
 
-def check_metadata_files(
-    folder: Path, *, error: type[BackportError] = PublishError
-) -> tuple[Discrepancy, ...]:
+def check_metadata_files(folder: Path) -> tuple[Discrepancy, ...]:
     """Every metadata file that is missing, or is not what ``repomd.xml`` names; packages are not looked at.
 
-    Raises ``error`` when ``repomd.xml`` itself cannot be read.
+    Raises ToolError when ``repomd.xml`` itself cannot be read.
     """
-    records = {record.type: record for record in _records(folder, error)}
+    records = {record.type: record for record in _records(folder)}
     found = [
         Discrepancy(kind="metadata", path=f"{FOLDER}/{REPOMD}", detail=f"names no {kind}")
         for kind in KINDS
@@ -339,10 +334,10 @@ def check_metadata_files(
     return tuple(found)
 
 
-def _parse(folder: Path, error: type[BackportError]) -> tuple[dict[str, Package], list[str]]:
+def _parse(folder: Path) -> tuple[dict[str, Package], list[str]]:
     """The packages by location, and what createrepo_c's parser or the comparison found wrong."""
     createrepo_c = bindings()
-    files = {record.type: str(folder / record.location_href) for record in _records(folder, error)}
+    files = {record.type: str(folder / record.location_href) for record in _records(folder)}
     packages: dict[str, Package] = {}
     problems: list[str] = []
 
@@ -373,7 +368,7 @@ def _parse(folder: Path, error: type[BackportError]) -> tuple[dict[str, Package]
             parse(files[kind], newpkgcb=extend(seen, kind), warningcb=warn)
             problems += [f"{kind} lacks {packages[one].name}" for one in packages.keys() - seen]
     except (createrepo_c.CreaterepoCError, KeyError, OSError) as problem:
-        raise error(f"{folder / FOLDER}: the metadata cannot be read: {problem}") from None
+        raise ToolError(f"{folder / FOLDER}: the metadata cannot be read: {problem}") from None
     return {package.location_href: package for package in packages.values()}, problems
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import select
 import shlex
@@ -21,12 +22,12 @@ import threading
 import time
 import tty
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from backport.causes import causes_in, causes_of
-from backport.errors import BackportError, HostError
+from backport.errors import DeadlineError, HostError, ToolError
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -40,6 +41,44 @@ CAPTURE_LIMIT = 16 * 1024 * 1024
 TERMINATION_GRACE = 5.0
 REST_GRACE = 5.0
 """How long what an ended program left behind is waited for, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A program that is to be run, and what people are told when it fails."""
+
+    argv: Sequence[str | Path] = field(kw_only=False)
+    timeout: float
+    """Seconds until it is ended, or until it must have started where it is to stay."""
+    what: str | None = None
+    """What failed then, in people's words; without it, the program."""
+    hint: str | None = None
+    """What to do about it, where what it prints suggests nothing better."""
+    accept: Collection[int] | None = (0,)
+    """The exit codes that are no failure (None: any)."""
+    stdin: bytes | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    """What its environment has besides `BASE_ENVIRONMENT`."""
+    cwd: Path | str | None = None
+    """Where it starts: inside the sandbox, if it runs in one."""
+    log: Path | None = None
+    """The file to which both of its streams are appended behind the echoed command. Without one, standard
+    output is captured (at most ``CAPTURE_LIMIT`` bytes are kept) and standard error quoted in the error."""
+    pass_fds: Collection[int] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The program and its arguments as text."""
+        return tuple(map(str, self.argv))
+
+    @property
+    def purpose(self) -> str:
+        """What people are told that failed."""
+        return self.what or f"{Path(self.argv[0]).name} failed"
+
+    def behind(self, *words: str | Path) -> Command:
+        """The same command started by another program, to which it is what it was."""
+        return replace(self, argv=(*words, *self.argv), what=self.purpose)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +108,17 @@ def network_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float, *, what: str, error: type[BackportError], hint: str) -> Iterator[None]:
+def time_limit(seconds: float, *, what: str, hint: str) -> Iterator[None]:
     """End work of our own on foreign text after so many seconds, within a regular expression, too.
 
-    Only the main thread can be ended so; in another one nothing happens. Raises ``error``.
+    Only the main thread can be ended so; in another one nothing happens. Raises DeadlineError.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(_number: int, _frame: object) -> None:
-        raise error(f"{what}: not done after {seconds:g} seconds", hint=hint)
+        raise DeadlineError(f"{what}: not done after {seconds:g} seconds", hint=hint)
 
     started = time.monotonic()
     handler = signal.signal(signal.SIGALRM, end)
@@ -93,66 +132,40 @@ def time_limit(seconds: float, *, what: str, error: type[BackportError], hint: s
             signal.setitimer(signal.ITIMER_REAL, max(remaining - (time.monotonic() - started), 0.001))
 
 
-def run(
-    argv: Sequence[str | Path],
-    *,
-    timeout: float,
-    error: type[BackportError],
-    timeout_error: type[BackportError] | None = None,
-    accept: Collection[int] | None = (0,),
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    stdin: bytes | None = None,
-    log: Path | None = None,
-    what: str | None = None,
-    hint: str | None = None,
-    pass_fds: Collection[int] = (),
-) -> Completed:
+def run(command: Command) -> Completed:
     """Run a program to its end and return what it left behind.
 
-    ``timeout`` is in seconds. With ``log`` both of its streams are appended to that file behind the
-    echoed command; without, standard output is captured (at most ``CAPTURE_LIMIT`` bytes are kept)
-    and standard error is quoted in the error. ``accept`` lists the exit codes that are no failure
-    (None: any). ``what`` names the action in people's words for the error message, ``hint`` what to do
-    where what it printed suggests nothing better.
-
-    Raises ``error`` when the program fails, ``timeout_error`` (default: ``error``) when it runs past
-    its deadline, HostError when it is not installed.
+    Raises ToolError when the program fails, DeadlineError when it runs past its deadline, HostError when it
+    is not installed.
     """
-    command = tuple(str(word) for word in argv)
-    purpose = what or f"{Path(command[0]).name} failed"
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        stdout, stderr = _streams(stack, command, log)
+        stdout, stderr = _streams(stack, command)
         log_start = stdout.tell()
-        stdin_file = _as_file(stack, stdin)
-        process = _start(
-            command, streams=(stdin_file, stdout, stderr), env=env, cwd=cwd, pass_fds=tuple(pass_fds)
-        )
+        process = _start(command, _as_file(stack, command.stdin), stdout, stderr)
         try:
-            exit_code = _wait(process, timeout)
+            exit_code = _wait(process, command.timeout)
         except subprocess.TimeoutExpired:
             _end(process)
-            raise (timeout_error or error)(
-                f"{purpose}: ended after {timeout:.0f} s, its deadline", hint=hint, command=command, log=log,
-                evidence=causes_of(log, start=log_start).evidence,
+            raise DeadlineError(
+                f"{command.purpose}: ended after {command.timeout:.0f} s, its deadline", hint=command.hint,
+                command=command.words, log=command.log,
+                evidence=causes_of(command.log, start=log_start).evidence,
             ) from None  # fmt: skip
         except BaseException:
             _end(process)
             raise
-        output = b"" if log else _read_back(stdout)
-        if accept is not None and exit_code not in accept:
-            said = "" if log else _read_back(stderr).decode("utf-8", "replace")
-            causes = causes_of(log, start=log_start) if log else causes_in(said)
-            raise error(
-                f"{purpose}: {describe_exit(exit_code)}" + (f": {causes.summary}" if causes.summary else ""),
-                hint=causes.hint or hint,
-                command=command,
-                log=log,
-                evidence=causes.evidence,
-            )
+        output = b"" if command.log else _read_back(stdout)
+        if command.accept is not None and exit_code not in command.accept:
+            said = "" if command.log else _read_back(stderr).decode("utf-8", "replace")
+            causes = causes_of(command.log, start=log_start) if command.log else causes_in(said)
+            summary = f": {causes.summary}" if causes.summary else ""
+            raise ToolError(
+                f"{command.purpose}: {describe_exit(exit_code)}{summary}", hint=causes.hint or command.hint,
+                command=command.words, log=command.log, evidence=causes.evidence,
+            )  # fmt: skip
     return Completed(
-        argv=command, exit_code=exit_code, output=output, seconds=time.monotonic() - started,
+        argv=command.words, exit_code=exit_code, output=output, seconds=time.monotonic() - started,
         log_start=log_start,
     )  # fmt: skip
 
@@ -163,23 +176,14 @@ def find_program(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def running(
-    argv: Sequence[str | Path],
-    *,
-    log: Path,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    pass_fds: Collection[int] = (),
-) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Command) -> Iterator[subprocess.Popen[bytes]]:
     """A program that runs while the block lasts and is ended, with its session, when it is left.
 
-    What it prints is appended to ``log``. Raises HostError when it is not installed.
+    Raises HostError when it is not installed.
     """
-    command = tuple(str(word) for word in argv)
     with contextlib.ExitStack() as stack:
-        stdout, stderr = _streams(stack, command, log)
-        streams = (_as_file(stack, None), stdout, stderr)
-        process = _start(command, streams=streams, env=env, cwd=cwd, pass_fds=tuple(pass_fds))
+        stdout, stderr = _streams(stack, command)
+        process = _start(command, _as_file(stack, command.stdin), stdout, stderr)
         try:
             yield process
         finally:
@@ -192,7 +196,7 @@ def talk(argv: Sequence[str | Path]) -> int:
     The program gets a terminal of its own, so that it cannot put words into the caller's (TIOCSTI), and every
     key goes to it. Standard input and output must be a terminal. Raises HostError when it is not installed.
     """
-    command = ("setsid", "--ctty", "--wait", *(str(word) for word in argv))
+    command = Command(("setsid", "--ctty", "--wait", *argv), timeout=math.inf)
     keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
     with contextlib.ExitStack() as stack:
         ours, its = os.openpty()
@@ -200,10 +204,7 @@ def talk(argv: Sequence[str | Path]) -> int:
         try:
             fcntl.ioctl(its, termios.TIOCSWINSZ, fcntl.ioctl(screen, termios.TIOCGWINSZ, bytes(8)))
             terminal = stack.enter_context(os.fdopen(os.dup(its), "r+b", buffering=0))
-            process = _start(
-                command, streams=(terminal, terminal, terminal), env=None, cwd=None, pass_fds=(),
-                new_session=False,
-            )  # fmt: skip
+            process = _start(command, terminal, terminal, terminal, new_session=False)
             terminal.close()
         finally:
             os.close(its)
@@ -244,31 +245,19 @@ def describe_exit(exit_code: int) -> str:
 
 
 def _start(
-    command: tuple[str, ...],
-    *,
-    streams: tuple[BinaryIO, BinaryIO, BinaryIO],
-    env: Mapping[str, str] | None,
-    cwd: Path | None,
-    pass_fds: tuple[int, ...],
-    new_session: bool = True,
+    command: Command, stdin: BinaryIO, stdout: BinaryIO, stderr: BinaryIO, *, new_session: bool = True
 ) -> subprocess.Popen[bytes]:
-    stdin, stdout, stderr = streams
+    words = command.words
     try:
         return subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env={**BASE_ENVIRONMENT, **(env or {})},
-            cwd=cwd,
-            pass_fds=pass_fds,
-            start_new_session=new_session,
-        )
+            words, stdin=stdin, stdout=stdout, stderr=stderr, env={**BASE_ENVIRONMENT, **command.env},
+            cwd=command.cwd, pass_fds=tuple(command.pass_fds), start_new_session=new_session,
+        )  # fmt: skip
     except FileNotFoundError as missing:
         raise HostError(
-            f"{command[0]} is not installed on this host" if missing.filename == command[0] else str(missing),
+            f"{words[0]} is not installed on this host" if missing.filename == words[0] else str(missing),
             hint="`backport doctor` names the package that brings it",
-            command=command,
+            command=words,
         ) from missing
 
 
@@ -287,14 +276,12 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> int:
     return process.wait(0)
 
 
-def _streams(
-    stack: contextlib.ExitStack, command: tuple[str, ...], log: Path | None
-) -> tuple[BinaryIO, BinaryIO]:
-    if log is None:
+def _streams(stack: contextlib.ExitStack, command: Command) -> tuple[BinaryIO, BinaryIO]:
+    if command.log is None:
         return _as_file(stack, b""), _as_file(stack, b"")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    stream = stack.enter_context(log.open("ab"))
-    stream.write(f"$ {shlex.join(command)}\n".encode())
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    stream = stack.enter_context(command.log.open("ab"))
+    stream.write(f"$ {shlex.join(command.words)}\n".encode())
     stream.flush()
     return stream, stream
 

@@ -59,7 +59,7 @@ def open_sealer(file: Path) -> Sealer:
     try:
         return Sealer(key=_read_key(file) or _make_key(file))
     except OSError as problem:
-        raise from_os(problem, HostError) from problem
+        raise from_os(problem).of(HostError) from problem
 
 
 def require_own(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, StringConstraints, ValidationError
 
-from backport.errors import UsageError
+from backport.errors import UsageError, as_kind
 from backport.files import opened_regular
 from backport.run import time_limit
 
@@ -116,13 +116,14 @@ class Key(Settings):
     fingerprint is what vouches for the key."""
 
 
+@as_kind(UsageError)
 def load(path: Path, model: type[Model], *, what: str) -> Model:
     """Read ``path`` as TOML into ``model``; relative paths in it are left as they stand.
 
     Raises UsageError that names the file, the line where known, and the key.
     """
     text = _read(path, what)
-    with time_limit(_DEADLINE, what=str(path), error=UsageError, hint=f"this is not {what}"):
+    with time_limit(_DEADLINE, what=str(path), hint=f"this is not {what}"):
         data = _parse(path, text)
         _refuse_controls(path, text, data)
         try:

@@ -21,7 +21,7 @@ import rpm
 from backport import files
 from backport.artifacts import PatchedSrpm, SourceRpm
 from backport.diffs import MAX_PATCH_BYTES, check_patch, readable, unified_diff
-from backport.errors import PatchError, UsageError
+from backport.errors import PatchError, UsageError, as_kind
 from backport.recipe import Package, is_inside
 from backport.recipe import Patch as RecipePatch
 from backport.run import time_limit
@@ -72,6 +72,7 @@ def unpack(path: Path, folder: Path) -> Path:
     return folder / spec
 
 
+@as_kind(PatchError)
 def patch(
     source: SourceRpm,
     package: Package,
@@ -110,7 +111,7 @@ def patch(
         bump=package.bump,
         changelog=_changelog(source, package, target, packager),
     )
-    with time_limit(_DIFF_DEADLINE, what=f"the diff of {unpacked.name}", error=PatchError, hint=_TOO_LONG):
+    with time_limit(_DIFF_DEADLINE, what=f"the diff of {unpacked.name}", hint=_TOO_LONG):
         diff = unified_diff(before, after, name=unpacked.name)
     _add(source, sources, added)
     unpacked.unlink()

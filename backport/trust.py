@@ -14,17 +14,17 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import rpm
 
 from backport.artifacts import Nevra
-from backport.errors import BackportError
+from backport.errors import ToolError
 from backport.files import scratch_folder, write_atomically
 from backport.openpgp import issuers
-from backport.run import run
+from backport.run import Command, run
 from backport.settings import Key
 
 VERIFY_TIMEOUT = 600.0
@@ -45,8 +45,8 @@ SHA1_POLICY_VARIABLE = "RPM_SEQUOIA_CRYPTO_POLICY"
 """Names the file that holds `SHA1_POLICY` to the programs that use such a key."""
 
 
-def read_header(path: Path, *, error: type[BackportError]) -> Any:
-    """The package's header, unverified. Raises ``error`` where there is none to read."""
+def read_header(path: Path) -> Any:
+    """The package's header, unverified. Raises ToolError where there is none to read."""
     rpm.setVerbosity(rpm.RPMLOG_CRIT)
     transaction = rpm.TransactionSet()
     transaction.setVSFlags(rpm.RPMVSF_MASK_NODIGESTS | rpm.RPMVSF_MASK_NOSIGNATURES)
@@ -54,7 +54,9 @@ def read_header(path: Path, *, error: type[BackportError]) -> Any:
         with path.open("rb") as stream:
             return transaction.hdrFromFdno(stream.fileno())
     except (rpm.error, OSError) as problem:
-        raise error(f"{path.name}: not a package that rpm can read ({problem})", hint=_CHANGED_HINT) from None
+        raise ToolError(
+            f"{path.name}: not a package that rpm can read ({problem})", hint=_CHANGED_HINT
+        ) from None
 
 
 def signers_of(header: Any) -> tuple[str, ...] | None:
@@ -120,7 +122,6 @@ class Keyring:
     """Pinned public keys, each in an rpm database of its own."""
 
     folder: Path
-    error: type[BackportError]
     owners: Mapping[str, str]
     """The primary key's fingerprint for every fingerprint and key id, of subkeys too."""
     excepted: frozenset[str]
@@ -129,13 +130,13 @@ class Keyring:
     def verify(self, path: Path) -> str:
         """Fingerprint of the pinned key that signed the whole, unchanged package.
 
-        Raises the keyring's error, which tells apart: not a package, not signed, signed by another
+        Raises ToolError, which tells apart: not a package, not signed, signed by another
         key, header changed, payload changed or cut short, signature void.
         """
         claimed = self._claimed_key(path)
         if self._accepts(path, fingerprint=claimed):
             return claimed
-        raise self.error(f"{path.name}: {self._why_not(path, claimed)}", hint=_CHANGED_HINT)
+        raise ToolError(f"{path.name}: {self._why_not(path, claimed)}", hint=_CHANGED_HINT)
 
     def verify_all(self, paths: Sequence[Path]) -> Verified:
         """Which packages are whole and signed by a pinned key, and by which; many at a time, by all cores."""
@@ -160,7 +161,7 @@ class Keyring:
         for path in paths:
             try:
                 signers[path] = self._claimed_key(path)
-            except self.error as problem:
+            except ToolError as problem:
                 wrong[path] = problem.message
         for key in set(signers.values()):
             claimed = [path for path, found in signers.items() if found == key]
@@ -181,14 +182,14 @@ class Keyring:
             }
         try:
             self.verify(paths[0])
-        except self.error as problem:
+        except ToolError as problem:
             return {paths[0]: problem.message}
         return {}
 
     def _claimed_key(self, path: Path) -> str:
-        named = signers_of(read_header(path, error=self.error))
+        named = signers_of(read_header(path))
         if named is None:
-            raise self.error(
+            raise ToolError(
                 f"{path.name}: not signed",
                 hint="only packages that a pinned key signed are used; see `keys` in the recipe and the site",
             )
@@ -197,7 +198,7 @@ class Keyring:
                 return self.owners[name]
         pinned = ", ".join(sorted(set(self.owners.values())))
         signer = named[0] if named else "of an unknown kind"
-        raise self.error(
+        raise ToolError(
             f"{path.name}: signed by the key {signer}, not by a pinned one ({pinned})",
             hint="pin that key by its fingerprint only if you know whose it is",
         )
@@ -213,100 +214,93 @@ class Keyring:
     def _accepts(self, *paths: Path, fingerprint: str, level: str = "all", ignored: int = 0) -> bool:
         """Whether rpmkeys accepts the packages: at level ``all`` digests and a signature must be there
         and good, at ``none`` just what is there; ``ignored`` are rpm's RPMVSF_NO… flags."""
-        completed = run(
-            [
-                "rpmkeys", *_define("_dbpath", self.folder / fingerprint),
-                *_define("_pkgverify_level", level), *_define("_pkgverify_flags", hex(ignored)),
-                "--checksig", *(path.absolute() for path in paths),
-            ],
-            timeout=VERIFY_TIMEOUT, error=self.error, accept=None, env=self._environment(fingerprint),
-            what=f"verifying {paths[0].name}",
+        words: tuple[str | Path, ...] = (
+            *_define("_pkgverify_level", level), *_define("_pkgverify_flags", hex(ignored)),
+            "--checksig", *(path.absolute() for path in paths),
         )  # fmt: skip
-        return completed.exit_code == 0
-
-    def _environment(self, fingerprint: str) -> dict[str, str]:
-        if fingerprint not in self.excepted:
-            return {}
-        return {SHA1_POLICY_VARIABLE: str(self.folder / "sha1-self-signature.toml")}
+        command = self._rpmkeys(
+            fingerprint, *words, timeout=VERIFY_TIMEOUT, what=f"verifying {paths[0].name}"
+        )
+        return run(replace(command, accept=None)).exit_code == 0
 
     def _import(self, fingerprint: str, file: Path) -> None:
-        run(
-            ["rpmkeys", *_define("_dbpath", self.folder / fingerprint), "--import", file],
-            timeout=_KEY_TIMEOUT, error=self.error, env=self._environment(fingerprint),
-            what=f"rpm cannot use the key {fingerprint}",
+        what = f"rpm cannot use the key {fingerprint}"
+        run(self._rpmkeys(fingerprint, "--import", file, timeout=_KEY_TIMEOUT, what=what))
+
+    def _rpmkeys(self, fingerprint: str, *words: str | Path, timeout: float, what: str) -> Command:
+        policy = {SHA1_POLICY_VARIABLE: str(self.folder / "sha1-self-signature.toml")}
+        return Command(
+            ["rpmkeys", *_define("_dbpath", self.folder / fingerprint), *words],
+            timeout=timeout, what=what, env=policy if fingerprint in self.excepted else {},
         )  # fmt: skip
 
 
-def pinned_keyring(keys: Sequence[Key], folder: Path, *, error: type[BackportError]) -> Keyring:
-    """A keyring below ``folder`` that holds just these keys. Raises ``error`` as `checked_key` does."""
+def pinned_keyring(keys: Sequence[Key], folder: Path) -> Keyring:
+    """A keyring below ``folder`` that holds just these keys. Raises ToolError as `checked_key` does."""
     owners: dict[str, str] = {}
     for key in keys:
-        listing = _checked_listing(key, error=error)
+        listing = _checked_listing(key)
         for name in (*listing.primary, *listing.subkeys):
             owners |= {name: key.fingerprint, name[-16:]: key.fingerprint}
-    keyring = Keyring(
-        folder=folder,
-        error=error,
-        owners=owners,
-        excepted=frozenset(key.fingerprint for key in keys if key.sha1_self_signature),
-    )
+    excepted = frozenset(key.fingerprint for key in keys if key.sha1_self_signature)
+    keyring = Keyring(folder=folder, owners=owners, excepted=excepted)
     write_atomically(folder / "sha1-self-signature.toml", SHA1_POLICY)
     for key in keys:
-        keyring._import(key.fingerprint, _export(key, folder, error=error))  # noqa: SLF001  # this module's own
+        keyring._import(key.fingerprint, _export(key, folder))  # noqa: SLF001  # this module's own
     return keyring
 
 
-def verify_rpm(path: Path, keys: Sequence[Key], workspace: Path, error: type[BackportError]) -> str:
+def verify_rpm(path: Path, keys: Sequence[Key], workspace: Path) -> str:
     """Fingerprint of the one of ``keys`` that signed the whole, unchanged package at ``path``.
 
-    For many packages make one `pinned_keyring`. Raises ``error`` as `Keyring.verify` does.
+    For many packages make one `pinned_keyring`. Raises ToolError as `Keyring.verify` does.
     """
     with scratch_folder(workspace, "keys-") as folder:
-        return pinned_keyring(keys, folder, error=error).verify(path)
+        return pinned_keyring(keys, folder).verify(path)
 
 
-def fingerprints_in(file: Path, *, error: type[BackportError]) -> tuple[str, ...]:
-    """The fingerprints of the public keys that a file holds. Raises ``error`` for a file of no such key."""
+def fingerprints_in(file: Path) -> tuple[str, ...]:
+    """The fingerprints of the public keys that a file holds. Raises ToolError for a file of no such key."""
     with _gnupg_home() as home:
-        listing = _parse_listing(_gpg(home, "--with-colons", "--show-keys", file, error=error).decode())
+        listing = _parse_listing(_gpg(home, "--with-colons", "--show-keys", file).decode())
     if listing.secret or not listing.primary:
-        raise error(f"{file}: holds no public OpenPGP key" + " but a secret one" * listing.secret)
+        raise ToolError(f"{file}: holds no public OpenPGP key" + " but a secret one" * listing.secret)
     return tuple(listing.primary)
 
 
-def checked_key(key: Key, folder: Path, *, error: type[BackportError]) -> Path:
+def checked_key(key: Key, folder: Path) -> Path:
     """An armored copy in ``folder`` of the pinned key and nothing else, named by its fingerprint.
 
-    Raises ``error`` when the file cannot be read, holds other keys or a secret one, or when the key
+    Raises ToolError when the file cannot be read, holds other keys or a secret one, or when the key
     is revoked or bound to its name by SHA-1 without the settings' exception.
     """
-    _checked_listing(key, error=error)
-    return _export(key, folder, error=error)
+    _checked_listing(key)
+    return _export(key, folder)
 
 
-def _export(key: Key, folder: Path, *, error: type[BackportError]) -> Path:
+def _export(key: Key, folder: Path) -> Path:
     with _gnupg_home() as home:
-        _gpg(home, "--import-options", "self-sigs-only", "--import", key.file, error=error)
-        armored = _gpg(home, "--armor", "--export", key.fingerprint, error=error)
+        _gpg(home, "--import-options", "self-sigs-only", "--import", key.file)
+        armored = _gpg(home, "--armor", "--export", key.fingerprint)
     copy = folder / f"{key.fingerprint}.asc"
     write_atomically(copy, armored)
     return copy
 
 
-def _checked_listing(key: Key, *, error: type[BackportError]) -> _Listing:
+def _checked_listing(key: Key) -> _Listing:
     if not key.file.is_file():
-        raise error(
+        raise ToolError(
             f"the key {key.fingerprint} is not at {key.file}",
             hint="Fedora's keys come with the package distribution-gpg-keys; correct `file` of the key",
         )
     with _gnupg_home() as home:
         listing = _parse_listing(
-            _gpg(home, "--with-colons", "--with-sig-list", "--show-keys", key.file, error=error).decode()
+            _gpg(home, "--with-colons", "--with-sig-list", "--show-keys", key.file).decode()
         )
     if fault := _fault(key, listing):
-        raise error(f"{key.file}: {fault}", hint="correct `fingerprint` or `file` of the key")
+        raise ToolError(f"{key.file}: {fault}", hint="correct `fingerprint` or `file` of the key")
     if listing.sha1_only and not key.sha1_self_signature:
-        raise error(
+        raise ToolError(
             f"{key.file}: the key {key.fingerprint} is bound to its name by SHA-1 alone",
             hint="if the fingerprint is the right one, set `sha1_self_signature = true` for this key",
         )
@@ -355,13 +349,14 @@ def _gnupg_home() -> contextlib.AbstractContextManager[Path]:
     return scratch_folder(Path(tempfile.gettempdir()), "backport-gnupg-")
 
 
-def _gpg(home: Path, *arguments: str | Path, error: type[BackportError]) -> bytes:
+def _gpg(home: Path, *arguments: str | Path) -> bytes:
     home.chmod(0o700)
-    return run(
+    command = Command(
         ["gpg", "--homedir", home, "--batch", "--quiet", "--no-autostart", *arguments],
-        timeout=_KEY_TIMEOUT, error=error, what=f"gpg cannot read {arguments[-1]}",
+        timeout=_KEY_TIMEOUT, what=f"gpg cannot read {arguments[-1]}",
         hint="the file must hold one public OpenPGP key, armored or binary",
-    ).output  # fmt: skip
+    )  # fmt: skip
+    return run(command).output
 
 
 def _define(macro: str, value: object) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 
 import tenacity
 
-from backport.errors import BackportError
+from backport.errors import ToolError
 from backport.printable import printable
 
 if TYPE_CHECKING:
@@ -69,14 +69,13 @@ def get(
     url: str,
     *,
     limits: Limits,
-    error: type[BackportError],
     hint: str,
     environment: bool = True,
 ) -> bytes:
     """A small file as a whole; its content is for the caller to verify.
 
     ``environment`` says whether proxies and certificates of the caller's environment are used. Raises
-    ``error``: no such file, a server that cannot be reached, refuses, stalls or sends more than it may.
+    ToolError: no such file, a server that cannot be reached, refuses, stalls or sends more than it may.
     """
     deadline = time.monotonic() + limits.total_timeout
 
@@ -90,7 +89,7 @@ def get(
     try:
         return repeated(attempt, limits)
     except WebError as problem:
-        raise error(f"{url}: {problem}", hint=hint) from None
+        raise ToolError(f"{url}: {problem}", hint=hint) from None
 
 
 def repeated(attempt: Callable[[], T], limits: Limits) -> T:

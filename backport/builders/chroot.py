@@ -30,13 +30,13 @@ from backport.builders.common import (
     take_packages,
 )
 from backport.causes import causes_of
-from backport.errors import BuildError, BuildRootError, BuildTimeout
+from backport.errors import BuildError, BuildRootError, BuildTimeout, ToolError, as_kind
 from backport.files import remove_tree, scratch_folder
 from backport.progress import Progress, Silent
 from backport.roots.limits import Bounds
 from backport.roots.root import BUILDER_UID, Aftermath, Bind, ExtraRepository, Root, clean_root
 from backport.roots.scratch import require_room
-from backport.run import Completed, describe_exit
+from backport.run import Command, Completed, describe_exit
 from backport.target import Target
 from backport.trust import nevra_of, read_header
 
@@ -66,6 +66,7 @@ class ChrootBuilder:
         """See `backport.builders.Builder`."""
         return self.name
 
+    @as_kind(BuildRootError)
     def build(
         self,
         patched: PatchedSrpm,
@@ -200,7 +201,8 @@ class _Build:
             packed = [path for path in take_packages(self.results, folder) if path.name.endswith(suffix)]
             if len(packed) != 1:
                 raise BuildError(f"{self._name}: packing gave {len(packed)} packages", log=self.log)
-            return read_header(packed[0], error=BuildError)
+            with as_kind(BuildError):
+                return read_header(packed[0])
 
     def _install(self, requires: Sequence[str]) -> bool:
         """Install build dependencies; whether that changed anything."""
@@ -208,9 +210,9 @@ class _Build:
         try:
             if requires:
                 self.root.install(requires, extra=self.extra)
-        except BuildRootError as problem:
+        except ToolError as problem:
             plain = [name for name in requires if not name.startswith("(")]
-            missing = self.root.dnf.without_provider(plain, extra=self.extra, error=BuildRootError)
+            missing = self.root.dnf.without_provider(plain, extra=self.extra)
             if not missing:
                 raise
             raise BuildRootError(
@@ -237,16 +239,17 @@ class _Build:
         # A login shell, as mock uses one: packages may bring settings in /etc/profile.d.
         shell = ["bash", "--login", "-c", 'umask 022; exec "$@"', "bash"]
         options = self.patched.options
-        return self.root.run(
+        command = Command(
             [
                 *shell, "rpmbuild", *words, "--nodeps", "--target", self.root.target.arch,
                 *options.arguments(), f"{_TOP}/SPECS/{self.patched.spec.name}",
             ],
-            timeout=timeout, error=BuildError, timeout_error=BuildTimeout, accept=None, log=self.log, env=env,
-            limits=Bounds.of(options), folder="/builddir",
-            binds=[Bind(host=self.results, inside=_RESULTS, writable=True)],
-            what=f"{self._name}: rpmbuild", hint="raise `build.timeout` of the package in the recipe",
+            timeout=timeout, what=f"{self._name}: rpmbuild", accept=None, env=env, cwd="/builddir",
+            log=self.log, hint="raise `build.timeout` of the package in the recipe",
         )  # fmt: skip
+        binds = [Bind(host=self.results, inside=_RESULTS, writable=True)]
+        with as_kind(BuildError, late=BuildTimeout):
+            return self.root.run(command, limits=Bounds.of(options), binds=binds)
 
     def _judge(self, completed: Completed, what: str) -> None:
         if completed.exit_code == 0:

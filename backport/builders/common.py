@@ -16,7 +16,7 @@ from pathlib import Path
 import rpm
 
 from backport.artifacts import BuiltRpms, Nevra, PatchedSrpm, Rpm
-from backport.errors import BuildError
+from backport.errors import BuildError, as_kind
 from backport.files import digest_of, named
 from backport.roots.dnf import ExtraRepository
 from backport.target import Target
@@ -78,6 +78,7 @@ def lay_out(patched: PatchedSrpm, *, spec_folder: Path, source_folder: Path) -> 
     return spec_folder / patched.spec.name
 
 
+@as_kind(BuildError)
 def collect(
     folder: Path,
     destination: Path,
@@ -95,7 +96,7 @@ def collect(
     rpms = []
     sources = {}
     for path in take_packages(folder, destination):
-        header = read_header(path, error=BuildError)
+        header = read_header(path)
         nevra = nevra_of(header)
         if path.name != nevra.filename:
             raise BuildError(f"{path.name}: the build gave this name to the package {nevra}")

@@ -53,12 +53,13 @@ from backport.errors import (
     Ending,
     HostError,
     Interrupted,
+    as_kind,
 )
 from backport.progress import Progress, Silent
 from backport.roots.dnf import ExtraRepository
 from backport.roots.limits import Bounds
 from backport.roots.scratch import is_live, live_folder, require_room
-from backport.run import Completed, describe_exit, network_environment, run
+from backport.run import Command, Completed, describe_exit, network_environment, run
 from backport.site import Mock
 from backport.target import Target
 from backport.trust import nevra_of, read_header
@@ -111,6 +112,7 @@ class MockBuilder:
         """See `backport.builders.Builder`."""
         return f"{self.name} ({self.settings.deviations})" if self.settings.deviations else self.name
 
+    @as_kind(BuildRootError)
     def build(
         self,
         patched: PatchedSrpm,
@@ -255,7 +257,9 @@ class _Mock:
         found = take_packages(self.packed, self.folder)
         if len(found) != 1:
             raise BuildError(f"{self._name}: packing gave {len(found)} packages instead of one")
-        check_packed(nevra_of(read_header(found[0], error=BuildError)), self.patched, self.roots.target)
+        with as_kind(BuildError):
+            header = read_header(found[0])
+        check_packed(nevra_of(header), self.patched, self.roots.target)
         completed = self._build(["--no-clean", *self._rebuilding(found[0])], self.results)
         if completed.exit_code != 0:
             if completed.exit_code in _UNCLEAR and self._is_made and not self._installs(found[0]):
@@ -407,11 +411,12 @@ class _Mock:
 
     def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
         with ended_together(self.caller, Bounds.of(self.patched.options)) as fence:
-            completed = run(
-                [*fence.words, program(), *words],
-                timeout=timeout, error=BuildRootError, timeout_error=BuildTimeout, accept=None, log=log,
-                env={**network_environment(), **sudo_environment(self.caller)}, what="mock",
+            command = Command(
+                [*fence.words, program(), *words], timeout=timeout, what="mock", accept=None, log=log,
+                env={**network_environment(), **sudo_environment(self.caller)},
             )  # fmt: skip
+            with as_kind(BuildRootError, late=BuildTimeout):
+                completed = run(command)
             return replace(completed, reached=fence.reached() if completed.exit_code else "")
 
 

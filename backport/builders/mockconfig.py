@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backport.builders.common import build_macros
 from backport.builders.mockhost import UNREGISTERED, container_limits
-from backport.errors import BuildRootError
+from backport.errors import BuildRootError, as_kind
 from backport.files import write_atomically
 from backport.roots.dnf import ExtraRepository, Repository, render
 from backport.roots.limits import Bounds
@@ -54,6 +54,7 @@ propagate: 0
 """What mock needs to write its logs as it does by default, and its own account to standard error."""
 
 
+@as_kind(BuildRootError)
 def write_configuration(
     target: Target, folder: Path, *, settings: Mock, extra: Sequence[ExtraRepository], bounds: Bounds
 ) -> tuple[str | Path, ...]:
@@ -72,9 +73,7 @@ def write_configuration(
         environment[SHA1_POLICY_VARIABLE] = str(policy)
     text = render_config(
         target,
-        keys={
-            name: checked_key(target.keys[name], keys, error=BuildRootError) for name in _used_keys(target)
-        },
+        keys={name: checked_key(target.keys[name], keys) for name in _used_keys(target)},
         extra=[_with_checked_keys(repository, keys) for repository in extra],
         settings=settings,
         environment=environment,
@@ -139,10 +138,7 @@ def cached_metadata(target: Target) -> Path:
 
 def _with_checked_keys(repository: ExtraRepository, folder: Path) -> ExtraRepository:
     """The same repository with keys that mock's user can read, and nothing but keys in their files."""
-    keys = tuple(
-        key.model_copy(update={"file": checked_key(key, folder, error=BuildRootError)})
-        for key in repository.keys
-    )
+    keys = tuple(key.model_copy(update={"file": checked_key(key, folder)}) for key in repository.keys)
     return replace(repository, keys=keys)
 
 

@@ -24,10 +24,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from backport.errors import HostError
+from backport.errors import HostError, as_kind
 from backport.files import scratch_folder
 from backport.roots.limits import Bounds, Fence, fenced
-from backport.run import find_program, run
+from backport.run import Command, find_program, run
 
 GROUP = "mock"
 ENDING = 10.0
@@ -151,12 +151,14 @@ def require_way(caller: pwd.struct_passwd, folder: Path) -> None:
             )
 
 
+@as_kind(HostError)
 def has_builddep() -> bool:
     """Whether the host's dnf has the command by which mock installs what a build needs."""
     dnf = find_program("dnf-3") or "dnf"
-    return run([dnf, "builddep", "--help"], timeout=_ASKING, error=HostError, accept=None).exit_code == 0
+    return run(Command([dnf, "builddep", "--help"], timeout=_ASKING, accept=None)).exit_code == 0
 
 
+@as_kind(HostError)
 def start_container() -> None:
     """Start a container of nothing but the host's own programs, as mock starts those of its roots.
 
@@ -168,13 +170,9 @@ def start_container() -> None:
         for name in ("bin", "lib", "lib64"):
             (tree / name).symlink_to(f"usr/{name}")
         (tree / "etc/os-release").touch()
-        run(
-            [
-                *_together(), "systemd-nspawn", "-q", "-D", tree, *UNREGISTERED, "--bind-ro=/usr",
-                "/usr/bin/true",
-            ],
-            timeout=_ASKING, error=HostError, what="systemd-nspawn cannot start a container",
-        )  # fmt: skip
+        words = ("systemd-nspawn", "-q", "-D", tree, *UNREGISTERED, "--bind-ro=/usr", "/usr/bin/true")
+        what = "systemd-nspawn cannot start a container"
+        run(Command([*_together(), *words], timeout=_ASKING, what=what))
 
 
 def holders(place: Path) -> Mapping[int, str]:

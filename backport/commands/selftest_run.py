@@ -17,7 +17,7 @@ from backport.artifacts import Nevra
 from backport.commands.documents import SelfTestDocument
 from backport.commands.probe_view import advice_lines
 from backport.commands.terminal import checks_table
-from backport.errors import FetchError, UsageError
+from backport.errors import FetchError, UsageError, as_kind
 from backport.files import locked, remove_tree, write_atomically
 from backport.progress import Progress
 from backport.repodata import metadata_files, nevra_of, read_packages
@@ -62,6 +62,7 @@ class Examined:
         return f"{self.recipe} for {self.target}: {tally(self.examination.checks)}{bad}"
 
 
+@as_kind(FetchError)
 def run(job: Job, *, url: str | None, progress: Progress) -> Examined:
     """Examine what is published at ``url``, the folder of the target; default: the site's own.
 
@@ -70,7 +71,7 @@ def run(job: Job, *, url: str | None, progress: Progress) -> Examined:
     started, begin = datetime.now(UTC), time.monotonic()
     folder = job.site.paths.cache / "selftest"
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", timeout=0, error=FetchError, what="another self-test is running"):
+    with locked(folder / ".lock", timeout=0, what="another self-test is running"):
         workspace = folder / f"{job.name}-{job.target.name}"
         remove_tree(workspace)
         workspace.mkdir()
@@ -171,18 +172,18 @@ def _packages(baseurl: str, folder: Path) -> tuple[Nevra, ...]:
     base = baseurl.rstrip("/")
     (folder / "repodata").mkdir(parents=True)
     write_atomically(folder / "repodata" / "repomd.xml", _get(f"{base}/repodata/repomd.xml"))
-    for name in metadata_files(folder, error=FetchError):
+    for name in metadata_files(folder):
         path = folder / "repodata" / Path(name).name
         if Path(name) != path.relative_to(folder):
             raise FetchError(f"{base}: its metadata names a file outside of repodata: {name!r}")
         write_atomically(path, _get(f"{base}/{name}"))
-    return tuple(sorted(newest(map(nevra_of, read_packages(folder, error=FetchError).values()))))
+    return tuple(sorted(newest(map(nevra_of, read_packages(folder).values()))))
 
 
 def _key(number: int, url: str, workspace: Path) -> Key:
     file = workspace / f"key-{number}.asc"
     write_atomically(file, _get(url))
-    found = fingerprints_in(file, error=FetchError)
+    found = fingerprints_in(file)
     if len(found) != 1:
         raise FetchError(f"{url} holds {len(found)} keys, where a .repo file names one")
     return Key(fingerprint=found[0], file=file)
@@ -195,7 +196,7 @@ def _get(url: str) -> bytes:
             with folder.open("rb") as stream:
                 content = stream.read(_LIMIT + 1)
         else:
-            content = get(url, limits=_LIMITS, error=FetchError, hint=_NOT_PUBLISHED)
+            content = get(url, limits=_LIMITS, hint=_NOT_PUBLISHED)
     except OSError as problem:
         raise FetchError(f"{url}: {problem.strerror}", hint=_NOT_PUBLISHED) from None
     if len(content) > _LIMIT:

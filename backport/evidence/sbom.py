@@ -35,12 +35,13 @@ from packageurl import PackageURL
 
 from backport import __version__
 from backport.artifacts import BuiltRpms, Nevra, Rpm, TestedRpms
-from backport.errors import PublishError
+from backport.errors import PublishError, as_kind
 from backport.evidence.provenance import PublishedFile, purl, source_purl
 from backport.printable import xml_text
 from backport.trust import read_header
 
 
+@as_kind(PublishError)
 def bill_of_materials(
     tested: TestedRpms, files: Sequence[PublishedFile], *, vendor: str, time: datetime
 ) -> str:
@@ -51,7 +52,7 @@ def bill_of_materials(
     Raises PublishError when a header cannot be read.
     """
     packages = _packages(tested)
-    headers = {file.nevra: read_header(packages[file.nevra][0].path, error=PublishError) for file in files}
+    headers = {file.nevra: read_header(packages[file.nevra][0].path) for file in files}
     components = {
         file.nevra: _component(*packages[file.nevra], headers[file.nevra], file=file, vendor=vendor)
         for file in files

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backport.artifacts import Check, TestedRpms, Verdict
-from backport.errors import PublishError
+from backport.errors import PublishError, ToolError, as_kind
 from backport.evidence.intoto import (
     MAX_BYTES,
     ProvenanceStatement,
@@ -180,6 +180,7 @@ def test_results(generation: Path) -> Iterator[tuple[str, TestStatement]]:
             yield name, read_test_result(_text(path), name=f"{FOLDER}/{path.name}")
 
 
+@as_kind(PublishError)
 def verify_provenance(folder: Path, public_keys: Sequence[Path]) -> tuple[Check, ...]:
     """Check the evidence of a generation without a network: every signature, statement and package.
 
@@ -196,7 +197,7 @@ def verify_provenance(folder: Path, public_keys: Sequence[Path]) -> tuple[Check,
     keys = [
         Key(fingerprint=fingerprint, file=file)
         for file in public_keys
-        for fingerprint in fingerprints_in(file, error=PublishError)
+        for fingerprint in fingerprints_in(file)
     ]
     return (_check_signatures(generation, keys), *_check_statements(generation))
 
@@ -225,8 +226,8 @@ def _not_signed(path: Path, keys: Sequence[Key]) -> str:
     problem = "no key to check it by"
     for key in keys:
         try:
-            verify_file(path, public_key=key.file, fingerprint=key.fingerprint, error=PublishError)
-        except PublishError as failure:
+            verify_file(path, public_key=key.file, fingerprint=key.fingerprint)
+        except ToolError as failure:
             problem = failure.message
         else:
             return ""
@@ -297,7 +298,7 @@ def _is_on_loan(generation: Path, name: str) -> bool:
         return False
     try:
         return location not in {one.location_href for one in read_primary(generation / folder)}
-    except PublishError:
+    except ToolError:
         return False
 
 

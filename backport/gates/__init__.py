@@ -45,7 +45,7 @@ _GATES: tuple[tuple[str, str, Examination], ...] = (
 def newest_stock(
     target: Target, names: Collection[str], *, cache: Path, progress: Progress
 ) -> dict[str, Nevra]:
-    """The newest EVR that the target has of these source packages. Raises PublishError, HostError."""
+    """The newest EVR that the target has of these source packages. Raises ToolError, HostError."""
     metadata = stock_of(target, cache=cache, progress=progress).metadata()
     return newest_of_sources(target, metadata, names)
 

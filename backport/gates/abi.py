@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from backport.artifacts import Check, Rpm, Verdict
-from backport.errors import HostError, PublishError
+from backport.errors import HostError
 from backport.files import scratch_folder
 from backport.gates.subject import Subject, judge
 from backport.gates.universe import Solvable, is_published, provides
 from backport.roots.dnf import host_programs
 from backport.roots.sandbox import Bind, Sandbox
-from backport.run import find_program
+from backport.run import Command, find_program
 
 TIMEOUT = 1800.0
 """Deadline in seconds of one comparison."""
@@ -128,15 +128,14 @@ class _Comparison:
         return "symbols and, with debugging information, types" if self.debug else "symbols alone"
 
     def run(self, *options: str) -> int:
-        """Its exit code; what it says goes to the log. Raises PublishError past the deadline."""
+        """Its exit code; what it says goes to the log. Raises ToolError past the deadline."""
         identity = str(_NOBODY)
         as_nobody = ["setpriv", "--reuid", identity, "--regid", identity, "--clear-groups", "--no-new-privs"]
         with scratch_folder(self.workspace, "abi-") as scratch:
             os.chown(scratch, _NOBODY, _NOBODY)
-            return self._sandbox(scratch).run(
-                [*as_nobody, "--", PROGRAM, "--dso-only", *options, *self._arguments()],
-                timeout=TIMEOUT, error=PublishError, accept=None, log=self.log, what="comparing libraries",
-            ).exit_code  # fmt: skip
+            words = [*as_nobody, "--", PROGRAM, "--dso-only", *options, *self._arguments()]
+            command = Command(words, timeout=TIMEOUT, what="comparing libraries", accept=None, log=self.log)
+            return self._sandbox(scratch).run(command).exit_code
 
     def report(self) -> list[str]:
         """What abipkgdiff says of all that differs."""

@@ -14,7 +14,6 @@ from typing import Any
 import rpm as rpm_bindings
 
 from backport.artifacts import Check, Verdict, is_for_debugging
-from backport.errors import PublishError
 from backport.gates.subject import Subject, judge
 from backport.gates.universe import Solvable, ids
 from backport.trust import read_header
@@ -161,4 +160,4 @@ def _models(subject: Subject) -> list[Solvable]:
 
 
 def _files_of(subject: Subject, one: Solvable) -> tuple[File, ...]:
-    return tuple(rpm_bindings.files(read_header(subject.stock_file(one), error=PublishError)))
+    return tuple(rpm_bindings.files(read_header(subject.stock_file(one))))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from backport.artifacts import Check, Verdict
 from backport.causes import causes_of
-from backport.errors import BackportError, HostError, PublishError
+from backport.errors import ToolError
 from backport.gates.subject import Subject, judge
 from backport.roots.root import Root, clean_root
+from backport.run import Command
 
 START_TIMEOUT = 120.0
 """Deadline in seconds of a consumer's program."""
@@ -44,7 +45,7 @@ def examine_roots(subject: Subject) -> Iterator[Check]:
         log = subject.workspace / "fresh" / "install.log"
         yield _transaction(
             FRESH, root, wanted, log,
-            lambda: root.install(sorted(wanted), extra=subject.after, log=log, error=PublishError),
+            lambda: root.install(sorted(wanted), extra=subject.after, log=log),
         )  # fmt: skip
 
 
@@ -64,20 +65,17 @@ def _there_and_back(subject: Subject) -> Iterator[Check]:
     with _root(subject, "update", *subject.install) as root:
         folder, extra = subject.workspace / "update", subject.before
         if extra:
-            root.update(extra=extra, log=folder / "stock.log", error=PublishError)
+            root.update(extra=extra, log=folder / "stock.log")
         there = {str(nevra): nevra.name for nevra in root.installed()}
         missing = [short for short, nevra in stock.items() if nevra not in there]
         missing += [name for name in consumers if name not in there.values()]
         if missing:
-            root.install(missing, extra=extra, log=folder / "stock.log", error=PublishError)
+            root.install(missing, extra=extra, log=folder / "stock.log")
             there = {str(nevra): nevra.name for nevra in root.installed()}
         before = {name: _starts(root, program) for name, program in consumers.items()}
         wanted = {str(one.nevra) for one in subject.packages if one.nevra.name in there.values()}
         log = folder / "update.log"
-        check = _transaction(
-            UPDATE, root, wanted, log,
-            lambda: root.update(extra=subject.after, log=log, error=PublishError),
-        )  # fmt: skip
+        check = _transaction(UPDATE, root, wanted, log, lambda: root.update(extra=subject.after, log=log))
         yield check
         if check.stops:
             yield from _skip(f"{UPDATE}: {check.found}", *map(start_id, consumers), DOWNGRADE)
@@ -94,7 +92,7 @@ def _downgrade(subject: Subject, root: Root, stock: dict[str, str], there: set[s
     log = subject.workspace / "update" / "downgrade.log"
     return _transaction(
         DOWNGRADE, root, set(back.values()) & there, log,
-        lambda: root.downgrade(sorted(back), extra=subject.before, log=log, error=PublishError),
+        lambda: root.downgrade(sorted(back), extra=subject.before, log=log),
     )  # fmt: skip
 
 
@@ -106,9 +104,7 @@ def _transaction(
     evidence: Sequence[str] = sorted(wanted)
     try:
         transact()
-    except HostError:
-        raise
-    except BackportError as problem:
+    except ToolError as problem:
         problems.append(problem.message)
         evidence = problem.evidence
     else:
@@ -129,10 +125,8 @@ def _starts(root: Root, program: Sequence[str]) -> str | None:
     later.
     """
     try:
-        root.run(program, timeout=START_TIMEOUT, error=PublishError, user="root", env={"LD_BIND_NOW": "1"})
-    except HostError:
-        raise
-    except BackportError as problem:
+        root.run(Command(program, timeout=START_TIMEOUT, env={"LD_BIND_NOW": "1"}), user="root")
+    except ToolError as problem:
         return problem.message
     return None
 
@@ -155,9 +149,7 @@ def _consumer(name: str, program: Sequence[str], before: str | None, after: str 
 
 def _root(subject: Subject, name: str, *packages: str) -> AbstractContextManager[Root]:
     workspace = subject.workspace / name
-    return clean_root(
-        subject.target, packages=packages, cache=subject.cache, workspace=workspace, error=PublishError
-    )
+    return clean_root(subject.target, packages=packages, cache=subject.cache, workspace=workspace)
 
 
 def _skip(reason: str, *ids: str) -> Iterator[Check]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backport.artifacts import Check, Rpm
-from backport.errors import BackportError, HostError, PublishError
+from backport.errors import SignError, ToolError
 from backport.files import digest_of
 from backport.gates.subject import Subject, judge
 from backport.repodata import FOLDER, REPOMD, check_repodata
@@ -36,16 +36,15 @@ def examine_signatures(subject: Subject) -> Iterator[Check]:
 
 
 def _read(path: Path) -> Rpm:
-    return Rpm(nevra=nevra_of(read_header(path, error=PublishError)), path=path, sha256=digest_of(path))
+    return Rpm(nevra=nevra_of(read_header(path)), path=path, sha256=digest_of(path))
 
 
 def _metadata_signature(subject: Subject) -> Iterator[str]:
+    signed = subject.signed
+    repomd = subject.candidate / FOLDER / REPOMD
     try:
-        verify_file(
-            subject.candidate / FOLDER / REPOMD, public_key=subject.signed.public_key,
-            fingerprint=subject.signed.fingerprint, error=PublishError,
-        )  # fmt: skip
-    except PublishError as problem:
+        verify_file(repomd, public_key=signed.public_key, fingerprint=signed.fingerprint)
+    except ToolError as problem:
         yield problem.message
 
 
@@ -65,7 +64,5 @@ def _signatures(subject: Subject, rpms: Sequence[Rpm]) -> Iterator[str]:
         for one in rpms:
             try:
                 verify_in_root(root, [one], subject.signed.public_key)
-            except HostError:
-                raise
-            except BackportError as problem:
+            except SignError as problem:
                 yield problem.message

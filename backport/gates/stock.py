@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backport import trust
-from backport.errors import FetchError, PublishError
+from backport.errors import FetchError, ToolError
 from backport.files import digest_of, scratch_folder
 from backport.progress import Progress
 from backport.repodata import FOLDER, REPOMD, bindings
@@ -53,17 +53,17 @@ class Stock:
     progress: Progress
 
     def metadata(self) -> dict[str, Metadata]:
-        """The metadata of every repository, by its id. Raises PublishError, HostError
+        """The metadata of every repository, by its id. Raises ToolError, HostError
         when others can write to the cache."""
         require_own(self.cache)
         return {repository.id: self._metadata_of(repository) for repository in self.target.repositories}
 
     def package(self, repository_id: str, location: str, checksum: tuple[str, str]) -> Path:
-        """One package, verified by digest (kind and hex) and signature. Raises PublishError."""
+        """One package, verified by digest (kind and hex) and signature. Raises ToolError."""
         repository = next(one for one in self.target.repositories if one.id == repository_id)
         path = self._file(repository, location, checksum, limit=PACKAGE_LIMIT)
         keys = tuple(self.target.keys[name] for name in repository.keys)
-        trust.verify_rpm(path, keys, self.cache, PublishError)
+        trust.verify_rpm(path, keys, self.cache)
         return path
 
     def _metadata_of(self, repository: Repository) -> Metadata:
@@ -98,9 +98,9 @@ class Stock:
         try:
             found = digest_of(path, kind)
         except OSError as problem:
-            raise PublishError(f"{path}: cannot be read: {problem.strerror}", hint=_HINT) from None
+            raise ToolError(f"{path}: cannot be read: {problem.strerror}", hint=_HINT) from None
         if found != digest:
-            raise PublishError(
+            raise ToolError(
                 f"{url}: is not what the metadata of {repository.id} names",
                 hint="the repository is damaged or being changed; try another mirror",
             )
@@ -108,7 +108,7 @@ class Stock:
 
     def _url(self, repository: Repository, location: str) -> str:
         if location.startswith("/") or "://" in location or ".." in Path(location).parts:
-            raise PublishError(
+            raise ToolError(
                 f"repository {repository.id}: names a file outside of itself: {location}",
                 hint="the repository is damaged; try another mirror",
             )
@@ -119,32 +119,32 @@ class Stock:
         try:
             download(url, path, limits=limits, progress=self.progress)
         except FetchError as problem:
-            raise PublishError(problem.message, hint=_HINT) from None
+            raise ToolError(problem.message, hint=_HINT) from None
 
 
 def verified_file(
     folder: Path, location: str, checksum: tuple[str, str], *, keys: Sequence[Key], workspace: Path
 ) -> Path:
-    """A package of a repository of our own, by digest (kind and hex) and signature. Raises PublishError."""
+    """A package of a repository of our own, by digest (kind and hex) and signature. Raises ToolError."""
     kind, digest = checksum
     path = folder / location
     if Path(location).name != location or path.is_symlink() or not path.is_file():
-        raise PublishError(f"{path}: is missing", hint="`backport repo verify` tells what is lost")
+        raise ToolError(f"{path}: is missing", hint="`backport repo verify` tells what is lost")
     if digest_of(path, kind) != digest:
-        raise PublishError(
+        raise ToolError(
             f"{path}: is not what the metadata names", hint="`backport repo verify` tells what is lost"
         )
-    trust.verify_rpm(path, keys, workspace, PublishError)
+    trust.verify_rpm(path, keys, workspace)
     return path
 
 
 def metadata_of_folder(folder: Path) -> Metadata:
-    """The metadata of a repository of our own. Raises PublishError."""
+    """The metadata of a repository of our own. Raises ToolError."""
     records = _records(folder / FOLDER / REPOMD, str(folder))
     files = {kind: folder / record.location_href for kind, record in records.items()}
     for path in files.values():
         if not path.is_file():
-            raise PublishError(f"{path}: is missing, though {REPOMD} names it")
+            raise ToolError(f"{path}: is missing, though {REPOMD} names it")
     return Metadata(**files)
 
 
@@ -154,6 +154,6 @@ def _records(repomd: Path, what: str) -> dict[str, Any]:
         records = {record.type: record for record in createrepo_c.Repomd(str(repomd)).records}
         return {kind: records[kind] for kind in ("primary", "filelists")}
     except KeyError as missing:
-        raise PublishError(f"{what}: its metadata has no {missing}", hint=_HINT) from None
+        raise ToolError(f"{what}: its metadata has no {missing}", hint=_HINT) from None
     except (createrepo_c.CreaterepoCError, OSError) as problem:
-        raise PublishError(f"{what}: its metadata cannot be read: {problem}", hint=_HINT) from None
+        raise ToolError(f"{what}: its metadata cannot be read: {problem}", hint=_HINT) from None

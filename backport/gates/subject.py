@@ -11,7 +11,6 @@ from typing import Any
 import rpm as rpm_bindings
 
 from backport.artifacts import Check, Nevra, Rpm, SignedRpms, Verdict, is_for_debugging
-from backport.errors import PublishError
 from backport.gates.stock import Stock, metadata_of_folder, verified_file
 from backport.gates.universe import (
     PUBLISHED,
@@ -64,7 +63,7 @@ class Subject:
     @functools.cached_property
     def headers(self) -> dict[Nevra, Any]:
         """The headers of `packages`."""
-        return {one.nevra: read_header(one.path, error=PublishError) for one in self.packages}
+        return {one.nevra: read_header(one.path) for one in self.packages}
 
     @functools.cached_property
     def files(self) -> dict[Nevra, tuple[Any, ...]]:
@@ -73,7 +72,7 @@ class Subject:
 
     @functools.cached_property
     def universe(self) -> Universe:
-        """The target's packages, the published ones and the candidate's. Raises PublishError."""
+        """The target's packages, the published ones and the candidate's. Raises ToolError."""
         paths = {file.name for files in self.files.values() for file in files}
         stock = self._stock.metadata()
         if self.published:
@@ -93,7 +92,7 @@ class Subject:
         return tuple(one for one in self.universe.replaced if not is_for_debugging(one.name))
 
     def stock_file(self, one: Solvable) -> Path:
-        """A package of the target or a published one as a file, verified. Raises PublishError."""
+        """A package of the target or a published one as a file, verified. Raises ToolError."""
         location, checksum = location_of(one)
         if self.published is None or not is_published(one):
             return self._stock.package(one.repo.name, location, checksum)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import rpm as rpm_bindings
 
 from backport.artifacts import Nevra, Rpm, TestedRpms
-from backport.errors import PublishError
+from backport.errors import PublishError, as_kind
 from backport.files import scratch_folder, write_atomically
 from backport.printable import xml_text
 from backport.recipe import Advisory as Wishes
@@ -81,6 +81,7 @@ class Advisory:
         return tuple(reference.id for reference in self.references if reference.kind == "cve")
 
 
+@as_kind(PublishError)
 def make_advisory(
     wishes: Wishes,
     rpms: Sequence[Rpm],
@@ -96,7 +97,7 @@ def make_advisory(
     package by name. Without a wish the update is of kind ``security`` when a CVE is settled, else an
     enhancement. Raises PublishError when a header cannot be read.
     """
-    headers = [(rpm, read_header(rpm.path, error=PublishError)) for rpm in rpms]
+    headers = [(rpm, read_header(rpm.path)) for rpm in rpms]
     binaries = [(rpm, header) for rpm, header in headers if not header.isSource()]
     cves = sorted(
         {cve for rpm, header in binaries for cve in fixed_cves(header, stock.get(rpm.nevra.name))},

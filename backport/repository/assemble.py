@@ -381,7 +381,7 @@ def _read_back(publication: Publication, scratch: Path) -> None:
 
 def _verify(publication: Publication, path: Path) -> None:
     key, fingerprint = publication.public_key, publication.record.fingerprint
-    verify_file(path, public_key=key, fingerprint=fingerprint, error=PublishError)
+    verify_file(path, public_key=key, fingerprint=fingerprint)
 
 
 def _problem(publication: Publication, scratch: Path, name: str) -> repodata.Discrepancy | None:

@@ -356,7 +356,7 @@ def _require_usable(folder: TargetFolder, wanted: Generation) -> None:
                 f"{path / name}: has no signed metadata", hint="`backport repo verify` tells what is lost"
             )
     keys = [folder.public_key, *folder.path.glob(f"{folder.public_key.name}-*")]
-    known = {key for file in keys if file.is_file() for key in fingerprints_in(file, error=PublishError)}
+    known = {key for file in keys if file.is_file() for key in fingerprints_in(file)}
     if wanted.fingerprint not in known:
         raise PublishError(
             f"{wanted.id}: is signed by {wanted.fingerprint}, which clients are not told any more",

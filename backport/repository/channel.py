@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backport import repodata
 from backport.artifacts import Nevra, is_for_debugging
-from backport.errors import PublishError
+from backport.errors import PublishError, as_kind
 from backport.files import digest_of, write_atomically
 from backport.repository.contents import published, repositories_of
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
@@ -76,6 +76,7 @@ class Channel:
         return self.repository(excluded=() if new else held)
 
 
+@as_kind(PublishError)
 def load_channel(
     repository: Path, target: Target, channel: str = STABLE, *, signing: Signing, keys: Path | None
 ) -> Channel | None:
@@ -131,7 +132,7 @@ def _verified_keys(
             f"{path}: is signed by {record.fingerprint}, which is no key of {signing.gnupghome}",
             hint=f"if it was this site's, put it there: gpg --homedir {signing.gnupghome} --import FILE",
         )
-    verify_file(path, public_key=own.file, fingerprint=record.fingerprint, error=PublishError)
+    verify_file(path, public_key=own.file, fingerprint=record.fingerprint)
     keys = [own]
     for fingerprint in sorted(set(record.signers) - {record.fingerprint}):
         text = public_key(signing, fingerprint)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.errors import PublishError, SignError
+from backport.errors import PublishError, SignError, as_kind
 from backport.files import read_regular, write_atomically
 from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.repository.readers import write_mirrorlists
@@ -37,9 +37,10 @@ _HINTS = {
 
 @contextmanager
 def reported(folder: TargetFolder) -> Iterator[None]:
-    """Any failure of the file system, and of the key that is to sign, as a PublishError."""
+    """Any failure of a tool, of the file system, and of the key that is to sign, as a PublishError."""
     try:
-        yield
+        with as_kind(PublishError):
+            yield
     except SignError as problem:
         raise PublishError(
             f"the metadata cannot be signed: {problem.message}", hint=problem.hint, command=problem.command,
@@ -198,6 +199,7 @@ def keys_named(text: str) -> list[str]:
     return parser[parser.sections()[0]]["gpgkey"].split()
 
 
+@as_kind(PublishError)
 def key_of(path: Path) -> str:
     """The fingerprint of the one key in a file. Raises PublishError when it is no plain file, or holds none,
     or more."""
@@ -205,7 +207,7 @@ def key_of(path: Path) -> str:
         read_regular(path, limit=MAX_BYTES)
     except OSError as problem:
         raise PublishError(f"{path}: is no plain file: {problem.strerror}") from None
-    found = fingerprints_in(path, error=PublishError)
+    found = fingerprints_in(path)
     if len(found) != 1:
         raise PublishError(
             f"{path}: holds {len(found)} keys, not one", hint="give each key a file of its own"

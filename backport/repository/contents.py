@@ -14,7 +14,7 @@ import rpm as rpm_bindings
 
 from backport import repodata
 from backport.artifacts import Nevra, Rpm, is_for_debugging
-from backport.errors import PublishError
+from backport.errors import PublishError, as_kind
 from backport.files import digest_of
 from backport.repository.generations import Generation, TargetFolder
 from backport.roots.dnf import expand_url
@@ -83,9 +83,10 @@ def path_of(package: Rpm, target: Target) -> str:
     return f"{debug if is_for_debugging(nevra.name) else packages}/{nevra.filename}"
 
 
+@as_kind(PublishError)
 def content_of(path: Path) -> Content:
     """What the header of a package file says. Raises PublishError when it cannot be read."""
-    header = read_header(path, error=PublishError)
+    header = read_header(path)
     digest = header[rpm_bindings.RPMTAG_SHA256HEADER]
     if not digest:
         raise PublishError(
@@ -115,6 +116,7 @@ def packages_of(folder: TargetFolder, record: Generation) -> dict[str, Published
     return found
 
 
+@as_kind(PublishError)
 def described(generation: Path, name: str) -> Mapping[str, PublishedRpm]:
     """The packages of one repository by their path in the generation. Raises PublishError."""
     packages = repodata.read_primary(generation / name)

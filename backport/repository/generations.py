@@ -27,7 +27,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from backport.errors import BackportError, PublishError
+from backport.errors import BackportError, PublishError, as_kind
 from backport.files import locked, read_regular, remove_tree, sync
 from backport.repository import history
 from backport.repository.history import SWITCHES, Action, Event, History
@@ -178,7 +178,7 @@ class TargetFolder:
     def locked(self, *, timeout: float) -> Iterator[None]:
         """Hold the right to change this folder. Raises PublishError after ``timeout`` seconds."""
         what = f"{self.path} is being published to"
-        with locked(self.path / ".lock", timeout=timeout, error=PublishError, what=what):
+        with as_kind(PublishError), locked(self.path / ".lock", timeout=timeout, what=what):
             yield
 
     def current_id(self) -> str | None:

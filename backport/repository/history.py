@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from backport.errors import PublishError
+from backport.errors import PublishError, as_kind
 from backport.files import read_regular, write_atomically
 from backport.settings import Key
 from backport.signing.detached import dearmored, signer_of
@@ -82,13 +82,14 @@ class History:
         """The digest over the whole file."""
         return _digest(self.content)
 
+    @as_kind(PublishError)
     def check_signature(self, keys: Sequence[Key]) -> str:
         """Why no key of these made the last signature, which vouches for the whole; empty when one did."""
         if not self.content:
             return ""
         if not self.signature:
             return "is not signed: an earlier version wrote it; the next change of what readers see signs it"
-        if signer_of(self.signed, self.signature, keys, error=PublishError):
+        if signer_of(self.signed, self.signature, keys):
             return ""
         return f"its last line is not signed by a key of this repository: {self.events[-1].key} is named"
 

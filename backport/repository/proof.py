@@ -15,7 +15,7 @@ from typing import Any
 import rpm as rpm_bindings
 
 from backport.artifacts import Check, PublishedRepo, Rpm, Verdict, is_for_debugging
-from backport.errors import PublishError
+from backport.errors import PublishError, ToolError, as_kind
 from backport.progress import Progress, Silent
 from backport.repository.contents import basearch, path_of
 from backport.repository.page import PROOF
@@ -69,6 +69,7 @@ class Exhibit:
     """Capabilities that something must provide, in the generation or in the target's repositories."""
 
 
+@as_kind(PublishError)
 def examine(
     exhibit: Exhibit, *, target: Target, cache: Path, workspace: Path, progress: Progress | None = None
 ) -> tuple[Check, ...]:
@@ -158,12 +159,7 @@ class _Client:
         expected = "both signature checks are on, the key is the signing key, `current` leads to the packages"
         try:
             self.repository = self._fetch_settings()
-        except (
-            configparser.Error,
-            PublishError,
-            LookupError,
-            ValueError,
-        ) as problem:
+        except (configparser.Error, ToolError, LookupError, ValueError) as problem:
             return Check(
                 id="publish.client-files", title=title, verdict=Verdict.FAIL, expected=expected,
                 found=str(problem), advice="look at the .repo file and the key in the repository's folder",
@@ -182,8 +178,8 @@ class _Client:
         names = [f"{rpm.nevra.name}-{rpm.nevra.evr}.{rpm.nevra.arch}" for rpm in packages]
         try:
             change = root.install if names else root.update
-            change(names, extra=(self.repository,), log=log, error=PublishError)
-        except PublishError as problem:
+            change(names, extra=(self.repository,), log=log)
+        except ToolError as problem:
             return Check(
                 id="publish.install", title=title, verdict=Verdict.FAIL, expected=f"{len(names)} packages",
                 found=problem.message, evidence="\n".join((*problem.evidence, f"log: {log}")),
@@ -217,7 +213,7 @@ class _Client:
         """Ask dnf for what nothing provides."""
         assert self.repository is not None  # noqa: S101  # check_files passed
         wanted = self.exhibit.unless_provided
-        missing = root.dnf.without_provider(wanted, extra=(self.repository,), error=PublishError)
+        missing = root.dnf.without_provider(wanted, extra=(self.repository,))
         return Check(
             id="publish.provided", title="What other packages require is still there",
             verdict=Verdict.FAIL if missing else Verdict.PASS, expected=", ".join(wanted),
@@ -258,7 +254,7 @@ class _Client:
     def _fetch_key(self, number: int, url: str) -> Key:
         file = self.folder / f"published-key-{number}.asc"
         file.write_text(self._get(self._here(url)), encoding="ascii")
-        (fingerprint,) = fingerprints_in(file, error=PublishError)
+        (fingerprint,) = fingerprints_in(file)
         return Key(fingerprint=fingerprint, file=file)
 
     def _here(self, url: str) -> str:
@@ -271,11 +267,11 @@ class _Client:
     @staticmethod
     def _get(url: str) -> str:
         hint = "is the folder of the repository whole?"
-        return get(url, limits=_LIMITS, error=PublishError, hint=hint, environment=False).decode()
+        return get(url, limits=_LIMITS, hint=hint, environment=False).decode()
 
 
 def _identity(path: Path) -> tuple[str, str, bytes]:
-    return _identity_of(read_header(path, error=PublishError))
+    return _identity_of(read_header(path))
 
 
 def _identity_of(header: Any) -> tuple[str, str, bytes]:

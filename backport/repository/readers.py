@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backport import repodata
-from backport.errors import PublishError
+from backport.errors import PublishError, ToolError, as_kind
 from backport.files import link_or_copy, sync, write_atomically
 from backport.repository.contents import repositories_of
 from backport.repository.generations import TargetFolder
@@ -58,6 +58,7 @@ def recent(folder: TargetFolder, now: datetime | None = None) -> tuple[str, ...]
     return tuple(dict.fromkeys(one for one in (*seen, folder.current_id()) if one in there and one))
 
 
+@as_kind(PublishError)
 def own_files(generation: Path, name: str) -> dict[str, str]:
     """What the metadata of a repository names, by path in it, with the SHA-256 digest that it tells.
 
@@ -76,7 +77,7 @@ def lend(folder: TargetFolder, generation: str, target: Target) -> None:
     """
     for other in recent(folder):
         for name in repositories_of(target) if other != generation else ():
-            with suppress(PublishError):
+            with suppress(ToolError):
                 _lend(folder, folder.folder_of(other) / name, folder.folder_of(generation) / name)
 
 

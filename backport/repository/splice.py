@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backport import repodata
-from backport.errors import PublishError
+from backport.errors import PublishError, as_kind
 from backport.files import scratch_folder
 from backport.gzipped import PackageList, plain_list, read_list
 
@@ -36,6 +36,7 @@ class Base:
     """Where the packages lie, relative to the repository's folder."""
 
 
+@as_kind(PublishError)
 def read_base(folder: Path, compression: repodata.Compression = "gz") -> Base:
     """The metadata of a repository, of which every file is the one that ``repomd.xml`` names.
 

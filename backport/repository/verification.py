@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from backport import repodata
-from backport.errors import PublishError
+from backport.errors import PublishError, ToolError, as_kind
 from backport.evidence import store as evidence
 from backport.files import digests_of, scratch_folder
 from backport.repository.assemble import content_digest
@@ -53,6 +53,7 @@ class Verified:
     """Whose keys were taken for good."""
 
 
+@as_kind(PublishError)
 def verify(
     folder: TargetFolder,
     target: Target,
@@ -186,7 +187,7 @@ class _Reading:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             detached = pool.map(lambda item: (item[0], _not_signed(*item)), list(self.signed.values()))
             packages = list(self.packages.values()) if self.thorough else []
-            keyring = pinned_keyring(tuple(self.keys.values()), scratch, error=PublishError)
+            keyring = pinned_keyring(tuple(self.keys.values()), scratch)
             found = keyring.verify_all(packages)
             for path, reason in detached:
                 if reason:
@@ -225,7 +226,7 @@ class _Reading:
             named |= {f"{name}/{one}" for one in files}
             for found in repodata.check_metadata_files(folder):
                 self.fault(folder / found.path, found.detail)
-        except PublishError as problem:
+        except ToolError as problem:
             self.fault(place / repomd, problem.message)
         return named
 
@@ -233,7 +234,7 @@ class _Reading:
         """The digests of a repository's packages by path, as createrepo_c reads all of its metadata."""
         try:
             packages = repodata.read_packages(place / name)
-        except PublishError as problem:
+        except ToolError as problem:
             self.fault(place / name / repodata.FOLDER / repodata.REPOMD, problem.message)
             return {}
         return {f"{name}/{one}": str(package.pkgId) for one, package in packages.items()}
@@ -329,8 +330,8 @@ def _not_signed(path: Path, keys: Iterable[Key]) -> str:
     reason = "there is no key to check its signature by"
     for key in keys:
         try:
-            verify_file(path, public_key=key.file, fingerprint=key.fingerprint, error=PublishError)
-        except PublishError as problem:
+            verify_file(path, public_key=key.file, fingerprint=key.fingerprint)
+        except ToolError as problem:
             reason = problem.message.removeprefix(f"{path}: ")
         else:
             return ""

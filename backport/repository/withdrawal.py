@@ -13,7 +13,7 @@ from typing import Any
 
 from backport import repodata
 from backport.artifacts import Nevra, Rpm
-from backport.errors import PublishError
+from backport.errors import PublishError, as_kind
 from backport.evidence.store import statements
 from backport.repository.contents import basearch, repositories_of
 from backport.repository.generations import Generation, TargetFolder
@@ -59,6 +59,7 @@ class Plan:
     """Those who require something that what goes provides."""
 
 
+@as_kind(PublishError)
 def pieces(generation: Path, target: Target) -> dict[str, Piece]:
     """The packages of a generation by their path. Raises PublishError when its metadata is damaged."""
     found = {}

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -27,11 +27,11 @@ from urllib.parse import unquote, urlsplit
 import jinja2
 
 from backport.causes import is_unexplained
-from backport.errors import BackportError
+from backport.errors import ToolError
 from backport.files import digest_of, locked, remove_tree, write_atomically
 from backport.roots.sandbox import Sandbox
 from backport.roots.scratch import remove
-from backport.run import Completed, network_environment, run
+from backport.run import Command, Completed, network_environment, run
 from backport.seals import digest_of_tree, open_sealer
 from backport.settings import Key
 from backport.target import Target
@@ -136,20 +136,20 @@ class Dnf:
         *,
         extra: Sequence[ExtraRepository] = (),
         log: Path,
-        error: type[BackportError],
         what: str,
         hint: str | None = None,
     ) -> None:
         """Install, upgrade or downgrade packages and what they need.
 
-        Packages are names, NEVRAs, files or capabilities. Raises ``error``; then the root is to be
+        Packages are names, NEVRAs, files or capabilities. Raises ToolError; then the root is to be
         used no more.
         """
-        repositories = self._configure(extra, error)
-        names = [_checked(package, error) for package in packages]
-        dnf = functools.partial(self._run, repositories, error=error, log=log, what=what, hint=hint)
+        repositories = self._configure(extra)
+        names = [_checked(package) for package in packages]
+        base = Command((), timeout=TIMEOUT, log=log, what=what, hint=hint)
+        dnf = functools.partial(self._run, base, repositories)
         is_here = all(repository.folder for repository in repositories)
-        with self._locked(error):
+        with self._locked():
             self._forget_unsealed(log)
             try:
                 if not is_here:
@@ -158,51 +158,45 @@ class Dnf:
                     dnf(_REFRESH, "makecache")
             finally:
                 write_atomically(self._seal, open_sealer(KEY).seal(_KIND, str(self.cache), self._state()))
-                self._copy_downloads(error)
+                self._copy_downloads()
         words = (_REFRESH if is_here else "--cacheonly", action, *names)
         try:
             dnf(*words, own=True)
-        except error as problem:
+        except ToolError as problem:
             if is_unexplained(problem.message):
                 # Where rpm is to debug, its shell tells every command of a scriptlet (rpm's rpmscript.c).
                 dnf("--setopt=rpmverbosity=debug", *words, own=True)
             raise
 
     def without_provider(
-        self, capabilities: Sequence[str], *, extra: Sequence[ExtraRepository], error: type[BackportError]
+        self, capabilities: Sequence[str], *, extra: Sequence[ExtraRepository]
     ) -> tuple[str, ...]:
-        """Those capabilities that no package of the repositories provides. Raises ``error``.
+        """Those capabilities that no package of the repositories provides. Raises ToolError.
 
         Meant for telling why a transaction failed: it uses the metadata of that transaction, and takes
         a run of dnf for each capability.
         """
-        repositories = self._configure(extra, error)
+        repositories = self._configure(extra)
         if not self._copy.is_dir():
             # What was wished for could not even be asked for.
-            with self._locked(error):
-                self._copy_downloads(error)
+            with self._locked():
+                self._copy_downloads()
         query = ("--cacheonly", "--quiet", "repoquery", "--whatprovides")
-        ask = functools.partial(
-            self._run, repositories, *query, error=error, what="asking dnf for providers", own=True
-        )
+        base = Command((), timeout=TIMEOUT, what="asking dnf for providers")
+        ask = functools.partial(self._run, base, repositories, *query, own=True)
         return tuple(capability for capability in capabilities if not ask(capability).output.strip())
 
     def _run(
         self,
+        base: Command,
         repositories: Sequence[Repository],
         *arguments: str,
-        error: type[BackportError],
-        what: str,
-        log: Path | None = None,
-        hint: str | None = None,
         network: bool = False,
         own: bool = False,
     ) -> Completed:
         """Run dnf in a sandbox, with the shared downloads or, ``own``, with this root's copy of them."""
         sandbox = self._sandbox(repositories, network=network, own=own)
-        return sandbox.run(
-            self._command(*arguments), timeout=TIMEOUT, error=error, log=log, what=what, hint=hint
-        )
+        return sandbox.run(replace(base, argv=self._command(*arguments)))
 
     @property
     def _copy(self) -> Path:
@@ -245,19 +239,17 @@ class Dnf:
             with log.open("a", encoding="utf-8") as stream:
                 stream.write(f"{self.cache}: is not as it was sealed; it is downloaded anew\n")
 
-    def _copy_downloads(self, error: type[BackportError]) -> None:
+    def _copy_downloads(self) -> None:
         remove(self._copy)
         self._copy.mkdir()
         names = [path.relative_to(self.cache) for path in self._metadata()]
         if names:
-            run(
-                ["cp", "-a", "--reflink=auto", "--parents", "-t", self._copy, "--", *names],
-                timeout=TIMEOUT, error=error, cwd=self.cache, what="copying dnf's metadata",
-            )  # fmt: skip
+            copy = ("cp", "-a", "--reflink=auto", "--parents", "-t", self._copy, "--")
+            run(Command([*copy, *names], timeout=TIMEOUT, what="copying dnf's metadata", cwd=self.cache))
 
-    def _locked(self, error: type[BackportError]) -> AbstractContextManager[None]:
+    def _locked(self) -> AbstractContextManager[None]:
         # dnf's own locks go by process ids, which mean nothing across pid namespaces.
-        return locked(self.cache / _LOCK, timeout=LOCK_TIMEOUT, error=error, what="dnf's downloads")
+        return locked(self.cache / _LOCK, timeout=LOCK_TIMEOUT, what="dnf's downloads")
 
     def _command(self, *arguments: str) -> list[str]:
         return [
@@ -265,7 +257,7 @@ class Dnf:
             f"--releasever={self.target.releasever}", *arguments,
         ]  # fmt: skip
 
-    def _configure(self, extra: Sequence[ExtraRepository], error: type[BackportError]) -> list[Repository]:
+    def _configure(self, extra: Sequence[ExtraRepository]) -> list[Repository]:
         own = [
             ExtraRepository(
                 id=repository.id,
@@ -274,7 +266,7 @@ class Dnf:
             )
             for repository in self.target.repositories
         ]
-        repositories = [self._as_seen_inside(repository, error) for repository in (*own, *extra)]
+        repositories = [self._as_seen_inside(repository) for repository in (*own, *extra)]
         write_atomically(self.control / "dnf.conf", render_dnf_conf(self.target, repositories))
         # Where a release keeps its rpm database; the host's rpm may have another place. And the sandbox
         # does already what rpm's plugin unshare (rpm 4.20) would need CAP_SYS_ADMIN for.
@@ -285,8 +277,8 @@ class Dnf:
             write_atomically(self.control / _POLICY, SHA1_POLICY)
         return repositories
 
-    def _as_seen_inside(self, repository: ExtraRepository, error: type[BackportError]) -> Repository:
-        keys = tuple(self._key(key, error) for key in repository.keys)
+    def _as_seen_inside(self, repository: ExtraRepository) -> Repository:
+        keys = tuple(self._key(key) for key in repository.keys)
         folder = folder_of(expand_url(repository.baseurl, self.target))
         return Repository(
             id=repository.id,
@@ -299,12 +291,12 @@ class Dnf:
             excluded=repository.excluded,
         )
 
-    def _key(self, key: Key, error: type[BackportError]) -> str:
+    def _key(self, key: Key) -> str:
         keys = self.control / "keys"
         copy = keys / f"{key.fingerprint}.asc"
         if not copy.exists():
             keys.mkdir(exist_ok=True)
-            copy = checked_key(key, keys, error=error)
+            copy = checked_key(key, keys)
         return f"file://{_CONTROL}/keys/{copy.name}"
 
     def _sandbox(self, repositories: Sequence[Repository], *, network: bool, own: bool) -> Sandbox:
@@ -399,9 +391,11 @@ def host_programs() -> tuple[str, ...]:
     return tuple(words)
 
 
-def _checked(package: str, error: type[BackportError]) -> str:
+def _checked(package: str) -> str:
     """The package's name, refused where dnf would take it for an option, a URL or a file to install."""
     is_other = package.startswith("-") or package.endswith(".rpm") or "://" in package
     if is_other or not package.isprintable():
-        raise error(f"{package!r} cannot be installed: it is not the name of a package, file or capability")
+        raise ToolError(
+            f"{package!r} cannot be installed: it is not the name of a package, file or capability"
+        )
     return package

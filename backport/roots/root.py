@@ -17,9 +17,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
@@ -27,13 +28,13 @@ from typing import Any, Literal, TypeAlias
 import rpm
 
 from backport.artifacts import Nevra
-from backport.errors import BackportError, BuildRootError, HostError
+from backport.errors import BackportError, BuildRootError, HostError, ToolError, as_kind
 from backport.files import digest_of, locked, write_atomically
 from backport.roots.dnf import KEY, Action, Dnf, ExtraRepository, expand_url, folder_of
-from backport.roots.limits import Bounds
+from backport.roots.limits import NO_WISHES, Bounds
 from backport.roots.sandbox import Bind, Daemon, Sandbox
 from backport.roots.scratch import live_folder, remove, require_room
-from backport.run import Completed, network_environment, run
+from backport.run import Command, Completed, network_environment, run
 from backport.seals import digest_of_tree, open_sealer, require_own
 from backport.target import Target
 from backport.trust import nevra_of
@@ -90,10 +91,9 @@ class Root:
         *,
         extra: Sequence[ExtraRepository] = (),
         log: Path | None = None,
-        error: type[BackportError] = BuildRootError,
     ) -> None:
-        """Install packages, given as names, NEVRAs, files or capabilities. Raises ``error``."""
-        self._transact("install", packages, extra=extra, log=log, error=error)
+        """Install packages, given as names, NEVRAs, files or capabilities. Raises ToolError."""
+        self._transact("install", packages, extra=extra, log=log)
 
     def update(
         self,
@@ -101,10 +101,9 @@ class Root:
         *,
         extra: Sequence[ExtraRepository] = (),
         log: Path | None = None,
-        error: type[BackportError] = BuildRootError,
     ) -> None:
-        """Update packages (default: all) to the newest that the repositories hold. Raises ``error``."""
-        self._transact("upgrade", packages, extra=extra, log=log, error=error)
+        """Update packages (default: all) to the newest that the repositories hold. Raises ToolError."""
+        self._transact("upgrade", packages, extra=extra, log=log)
 
     def downgrade(
         self,
@@ -112,30 +111,19 @@ class Root:
         *,
         extra: Sequence[ExtraRepository] = (),
         log: Path | None = None,
-        error: type[BackportError] = BuildRootError,
     ) -> None:
-        """Put older versions in the place of packages. Raises ``error``."""
-        self._transact("downgrade", packages, extra=extra, log=log, error=error)
+        """Put older versions in the place of packages. Raises ToolError."""
+        self._transact("downgrade", packages, extra=extra, log=log)
 
     def run(
         self,
-        argv: Sequence[str | Path],
+        command: Command,
         *,
-        timeout: float,
-        error: type[BackportError],
         user: User = "builder",
         network: bool = False,
         beside: Daemon | None = None,
         binds: Sequence[Bind] = (),
-        env: Mapping[str, str] | None = None,
-        folder: str = "/",
-        timeout_error: type[BackportError] | None = None,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        log: Path | None = None,
-        what: str | None = None,
-        hint: str | None = None,
-        limits: Bounds | None = None,
+        limits: Bounds = NO_WISHES,
     ) -> Completed:
         """Run a program inside the root to its end.
 
@@ -143,38 +131,33 @@ class Root:
         Its network is a loopback of its own, the host's (``network``) or that of a running daemon
         (``beside``). All processes that it leaves behind are ended. See `Sandbox.run` for the rest.
         """
-        sandbox = self._sandbox(user, network=network, beside=beside, binds=binds, env=env, folder=folder)
-        sandbox = replace(sandbox, limits=limits or sandbox.limits)
-        return sandbox.run(
-            _as_user(user, argv), timeout=timeout, error=error, timeout_error=timeout_error, accept=accept,
-            stdin=stdin, log=log, what=what or f"{PurePosixPath(argv[0]).name} failed", hint=hint,
-        )  # fmt: skip
+        sandbox = self._sandbox(user, network=network, beside=beside).with_binds(binds)
+        return replace(sandbox, limits=limits).run(_as_user(user, command))
 
     def start(
         self,
-        argv: Sequence[str | Path],
+        command: Command,
         *,
-        log: Path,
-        error: type[BackportError],
         user: User = "root",
         beside: Daemon | None = None,
         binds: Sequence[Bind] = (),
-        env: Mapping[str, str] | None = None,
     ) -> contextlib.AbstractContextManager[Daemon]:
         """A program that runs inside the root while the block lasts, with a loopback of its own or that
         of a running daemon (``beside``).
 
-        It must stay in the foreground. Raises ``error`` when it ends at once.
+        It must stay in the foreground. Raises ToolError when it ends at once.
         """
-        sandbox = self._sandbox(user, beside=beside, binds=binds, env=env)
-        return sandbox.start(_as_user(user, argv), log=log, error=error)
+        return self._sandbox(user, beside=beside).with_binds(binds).start(_as_user(user, command))
 
     def entrance(self) -> tuple[str, ...]:
         """The command that opens a shell in the root, as the builder and as a build sees it."""
-        sandbox = self._sandbox("builder", folder=HOME, env={"TERM": os.environ.get("TERM", "dumb")})
-        environment = (f"{name}={value}" for name, value in sandbox.environment.items())
-        shell = _as_user("builder", ("bash", "--login"))
-        return ("env", "--ignore-environment", *environment, *sandbox.command(shell))
+        sandbox = self._sandbox("builder")
+        environment = {**sandbox.environment, "TERM": os.environ.get("TERM", "dumb")}
+        shell = _as_user("builder", Command(("bash", "--login"), timeout=math.inf))
+        return (
+            "env", "--ignore-environment", *(f"{name}={value}" for name, value in environment.items()),
+            *sandbox.command(shell.argv, folder=HOME),
+        )  # fmt: skip
 
     def keep(self, place: Path) -> Root:
         """Move the root to ``place``, where it stays; what was there is removed. Raises OSError."""
@@ -238,14 +221,13 @@ class Root:
         *,
         extra: Sequence[ExtraRepository],
         log: Path | None,
-        error: type[BackportError],
     ) -> None:
         what = f"{action} of {', '.join(packages[:_NAMED_PACKAGES]) or 'all packages'}"
         if len(packages) > _NAMED_PACKAGES:
             what += f" and {len(packages) - _NAMED_PACKAGES} more"
+        what += f" in a root of {self.target.name}"
         self.dnf.transact(
-            action, packages, extra=extra, log=log or self.log, error=error,
-            what=f"{what} in a root of {self.target.name}",
+            action, packages, extra=extra, log=log or self.log, what=what,
             hint="do the target's repositories, or its mirrors in the site file, have what this needs?",
         )  # fmt: skip
 
@@ -260,26 +242,15 @@ class Root:
         finally:
             rpm.delMacro("_dbpath")
 
-    def _sandbox(
-        self,
-        user: User,
-        *,
-        network: bool = False,
-        beside: Daemon | None = None,
-        binds: Sequence[Bind] = (),
-        env: Mapping[str, str] | None = None,
-        folder: str = "/",
-    ) -> Sandbox:
+    def _sandbox(self, user: User, *, network: bool = False, beside: Daemon | None = None) -> Sandbox:
         resolver = ("--ro-bind", os.path.realpath("/etc/resolv.conf"), "/etc/resolv.conf") if network else ()
-        sandbox = Sandbox(
+        return Sandbox(
             mounts=("--bind", str(self.path), "/", "--dev", "/dev", "--proc", "/proc", *resolver),
             capabilities=("SETUID", "SETGID") if user == "builder" else _ROOT_CAPABILITIES,
-            environment={**_ENVIRONMENT, **(network_environment() if network else {}), **(env or {})},
-            folder=folder,
+            environment={**_ENVIRONMENT, **(network_environment() if network else {})},
             network=network,
             beside=beside,
         )
-        return sandbox.with_binds(binds)
 
 
 Aftermath: TypeAlias = Callable[[Root], None]
@@ -293,7 +264,6 @@ def clean_root(
     packages: Sequence[str] = (),
     cache: Path,
     workspace: Path,
-    error: type[BackportError] = BuildRootError,
     on_failure: Aftermath | None = None,
 ) -> Iterator[Root]:
     """A new root with the target's base packages and ``packages``, gone when the block is left.
@@ -301,8 +271,8 @@ def clean_root(
     Where the block fails, ``on_failure`` gets the root before it goes; an interruption is no failure.
     ``cache`` is the folder for long-lived things; the root itself lies there too, so that one that a
     killed process left behind is found and removed. ``workspace/root.log`` tells what dnf did.
-    Raises ``error`` when the root cannot be made, HostError when this host cannot make such roots or others
-    can write to the cache.
+    Raises BuildRootError when the root cannot be made, HostError when this host cannot make such roots or
+    others can write to the cache.
     """
     _check_host(target)
     log = workspace / "root.log"
@@ -314,9 +284,10 @@ def clean_root(
         _spread(roots)
     roots.chmod(0o700)
     with contextlib.ExitStack() as stack:
-        with locked(roots / ".lock", timeout=LOCK_TIMEOUT, error=error, what="the roots are in use"):
+        in_use = locked(roots / ".lock", timeout=LOCK_TIMEOUT, what="the roots are in use")
+        with as_kind(BuildRootError), in_use:
             more = frozenset(packages) - frozenset(target.buildroot)
-            base = _base_root(target, more, cache, log, error)
+            base = _base_root(target, more, cache, log)
             root = _new_root(target, stack.enter_context(live_folder(roots)), cache, log)
             # There in any case, also where dnf has nothing to do: the log is a part of what was built.
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -324,7 +295,7 @@ def clean_root(
                 stream.write(
                     f"a copy of {base.name}, made of {' '.join(sorted({*target.buildroot, *more}))}\n"
                 )
-            _copy(base / "root", root.path, error)
+            _copy(base / "root", root.path)
         try:
             yield root
         except BackportError:
@@ -338,6 +309,7 @@ def place_to_keep(cache: Path, recipe: str, target: str) -> Path:
     return cache / "roots" / f"{_KEPT}{recipe}-{target}"
 
 
+@as_kind(BuildRootError)
 def remove_kept(cache: Path, target: str) -> tuple[str, ...]:
     """Remove all roots of the target that were kept; their paths. Raises BuildRootError."""
     found = sorted((cache / "roots").glob(f"{_KEPT}*-{target}"))
@@ -346,23 +318,21 @@ def remove_kept(cache: Path, target: str) -> tuple[str, ...]:
     return tuple(map(str, found))
 
 
-def _base_root(
-    target: Target, more: frozenset[str], cache: Path, log: Path, error: type[BackportError]
-) -> Path:
+def _base_root(target: Target, more: frozenset[str], cache: Path, log: Path) -> Path:
     """The folder of the base root with the packages ``more`` besides the target's own, made where there is
     no whole one."""
     roots = cache / "roots"
-    base = roots / f"base-{_base_key(target, (*target.buildroot, *more), error)}"
+    base = roots / f"base-{_base_key(target, (*target.buildroot, *more))}"
     if not _is_intact(base):
         if base.exists():
             _tell(log, f"{base}: is not as it was sealed; it is made anew")
         remove(base)
-        below = _base_root(target, frozenset(), cache, log, error) if more else None
+        below = _base_root(target, frozenset(), cache, log) if more else None
         with live_folder(roots) as folder:
             new = _new_root(target, folder, cache, log)
             if below:
-                _copy(below / "root", new.path, error)
-            new.install(sorted(more) or target.buildroot, error=error)
+                _copy(below / "root", new.path)
+            new.install(sorted(more) or target.buildroot)
             _add_builder(new.path)
             write_atomically(folder / "seal", _seal(new.path, base))
             folder.rename(base)
@@ -384,7 +354,7 @@ def _spread(roots: Path) -> None:
     minute after its file is gone. Beside a root that was removed, every new file takes a long search.
     """
     with contextlib.suppress(HostError):
-        run(["chattr", "+T", roots], timeout=_COPY_TIMEOUT, error=BuildRootError, accept=None)
+        run(Command(["chattr", "+T", roots], timeout=_COPY_TIMEOUT, accept=None))
 
 
 def _new_root(target: Target, folder: Path, cache: Path, log: Path) -> Root:
@@ -399,16 +369,14 @@ def _new_root(target: Target, folder: Path, cache: Path, log: Path) -> Root:
     return Root(target=target, path=path, log=log, dnf=dnf)
 
 
-def _copy(base: Path, path: Path, error: type[BackportError]) -> None:
+def _copy(base: Path, path: Path) -> None:
     """Copy a base root whole: no root shares an inode with another, so that what is written into one in
     place, as a scriptlet may, is in no other."""
     entries = [entry for entry in base.iterdir() if entry.name not in ("dev", "proc")]
     try:
-        run(
-            ["cp", "-a", "--reflink=auto", "-t", path, *entries],
-            timeout=_COPY_TIMEOUT, error=error, what="copying a root",
-        )  # fmt: skip
-    except error as problem:
+        copy = ("cp", "-a", "--reflink=auto", "-t", path)
+        run(Command([*copy, *entries], timeout=_COPY_TIMEOUT, what="copying a root"))
+    except ToolError as problem:
         require_room("copying a root", [path], log=problem.log)
         raise
 
@@ -446,28 +414,28 @@ def _add_builder(path: Path) -> None:
         (path / name).chmod(0o1777)
 
 
-def _as_user(user: User, argv: Sequence[str | Path]) -> list[str | Path]:
+def _as_user(user: User, command: Command) -> Command:
     if user == "root":
-        return list(argv)
+        return command
     identity = str(BUILDER_UID)
-    return [
-        "setpriv", "--reuid", identity, "--regid", identity, "--clear-groups", "--no-new-privs", "--", *argv
-    ]  # fmt: skip
+    return command.behind(
+        "setpriv", "--reuid", identity, "--regid", identity, "--clear-groups", "--no-new-privs", "--"
+    )
 
 
-def _base_key(target: Target, packages: Sequence[str], error: type[BackportError]) -> str:
+def _base_key(target: Target, packages: Sequence[str]) -> str:
     """What a base root depends on, as a file name: a root is not used past a restart of the host,
     since a crash may have kept parts of it from the disk."""
     parts = [
         target.name, target.releasever, target.arch, rpm.__version__, platform.freedesktop_os_release()["ID"],
         Path("/proc/sys/kernel/random/boot_id").read_text().strip(), BUILDER_NAME, BUILDER_GROUP,
         *sorted(packages), *(key.fingerprint for key in target.keys.values()),
-        *(_repomd_digest(expand_url(each.baseurl, target), error) for each in target.repositories),
+        *(_repomd_digest(expand_url(each.baseurl, target)) for each in target.repositories),
     ]  # fmt: skip
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _repomd_digest(url: str, error: type[BackportError]) -> str:
+def _repomd_digest(url: str) -> str:
     """Digest of the repository's repomd.xml, which names all of its metadata by digest."""
     place = f"{url.rstrip('/')}/repodata/repomd.xml"
     hint = "is the repository's URL in the target, or the site's mirror of it, right?"
@@ -475,8 +443,8 @@ def _repomd_digest(url: str, error: type[BackportError]) -> str:
         try:
             return digest_of(folder / "repodata" / "repomd.xml")
         except OSError as problem:
-            raise error(f"{place}: {problem.strerror}", hint=hint) from None
-    return hashlib.sha256(get(place, limits=REPOMD_LIMITS, error=error, hint=hint)).hexdigest()
+            raise ToolError(f"{place}: {problem.strerror}", hint=hint) from None
+    return hashlib.sha256(get(place, limits=REPOMD_LIMITS, hint=hint)).hexdigest()
 
 
 def check_architecture(target: Target) -> None:

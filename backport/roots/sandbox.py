@@ -16,17 +16,16 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backport.errors import BackportError, HostError
-from backport.roots.limits import NO_WISHES, Bounds, fenced
+from backport.errors import DeadlineError, HostError, ToolError
+from backport.roots.limits import NO_WISHES, Bounds, Fence, fenced
 from backport.roots.seccomp import without_user_namespaces
-from backport.run import Completed, describe_exit, run, running
+from backport.run import Command, Completed, describe_exit, run, running
 
-_START_DEADLINE = 10.0
 _END_DEADLINE = 10.0
 _STATUS_LIMIT = 64 * 1024
 
@@ -62,10 +61,6 @@ class Daemon:
         return self.process.poll()
 
 
-class _Deadline(BackportError):
-    """The program ran past its deadline."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sandbox:
     """What the programs in it see and may do."""
@@ -74,8 +69,7 @@ class Sandbox:
     """The file system in bubblewrap's words, in the order in which the mounts are made."""
     capabilities: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    folder: str = "/"
-    """Where programs start."""
+    """What every program's environment has besides `backport.run.BASE_ENVIRONMENT`."""
     network: bool = False
     """Whether the host's network is shared."""
     beside: Daemon | None = None
@@ -87,62 +81,60 @@ class Sandbox:
         """The same sandbox that sees more of the host."""
         return replace(self, mounts=(*self.mounts, *(word for bind in binds for word in bind.words)))
 
-    def run(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        timeout: float,
-        error: type[BackportError],
-        timeout_error: type[BackportError] | None = None,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        log: Path | None = None,
-        what: str | None = None,
-        hint: str | None = None,
-    ) -> Completed:
-        """Run a program in the sandbox to its end, with the arguments of `backport.run.run`.
+    def run(self, command: Command) -> Completed:
+        """Run a program in the sandbox to its end.
 
         No process of the sandbox is left when this returns or raises. An exit code above 128 is 128
-        plus the signal that ended the program. Raises HostError when the sandbox cannot be made.
+        plus the signal that ended the program. Raises as `backport.run.run` does, and HostError when the
+        sandbox cannot be made.
         """
         with _opened_status() as status, fenced(self.limits) as fence, _filter() as seccomp:
             try:
-                completed = run(
-                    [*fence.words, *self.command(argv, status=status.descriptor, seccomp=seccomp)],
-                    timeout=timeout, error=error, timeout_error=_Deadline, accept=accept, stdin=stdin,
-                    log=log, what=what or f"{Path(argv[0]).name} failed", hint=hint, env=self.environment,
-                    pass_fds=(status.descriptor, seccomp),
-                )  # fmt: skip
-            except HostError:
+                completed = run(self._around(command, fence, status, seccomp))
+            except ToolError as problem:
+                if not (status.program_ran or isinstance(problem, DeadlineError)):
+                    raise _no_sandbox(problem.message, command.log) from None
+                problem.command, problem.sandboxed = command.words, True
                 raise
-            except _Deadline as problem:
-                raise _restated(problem, timeout_error or error, argv) from None
-            except BackportError as problem:
-                if status.program_ran:
-                    raise _restated(problem, error, argv) from None
-                raise _no_sandbox(problem.message, log) from None
             finally:
                 status.wait_until_gone()
             if completed.exit_code > 0 and not status.program_ran:
-                raise _no_sandbox(describe_exit(completed.exit_code), log)
+                raise _no_sandbox(describe_exit(completed.exit_code), command.log)
             reached = fence.reached() if completed.exit_code else ""
-            return replace(completed, argv=tuple(str(word) for word in argv), reached=reached)
+            return replace(completed, argv=command.words, reached=reached)
 
     @contextlib.contextmanager
-    def start(self, argv: Sequence[str | Path], *, log: Path, error: type[BackportError]) -> Iterator[Daemon]:
+    def start(self, command: Command) -> Iterator[Daemon]:
         """A program that runs in the sandbox while the block lasts; it and all its children are ended
-        when the block is left. Raises ``error`` when it ends at once, HostError without a sandbox."""
+        when the block is left. It must have a log.
+
+        Raises ToolError when it ends at once or does not start in time, HostError without a sandbox.
+        """
         with _opened_status() as status, fenced(self.limits) as fence, _filter() as seccomp:
-            command = [*fence.words, *self.command(argv, status=status.descriptor, seccomp=seccomp)]
-            passed = (status.descriptor, seccomp)
+            assert command.log is not None  # noqa: S101  # as the docstring says
             try:
-                with running(command, env=self.environment, log=log, pass_fds=passed) as process:
-                    yield Daemon(pid=_program(process, status, argv, log, error), log=log, process=process)
+                with running(self._around(command, fence, status, seccomp)) as process:
+                    yield Daemon(pid=_program(process, status, command), log=command.log, process=process)
             finally:
                 status.wait_until_gone()
 
+    def _around(self, command: Command, fence: Fence, status: _Status, seccomp: int) -> Command:
+        """What runs the command in the sandbox."""
+        inside = self.command(
+            command.argv, folder=command.cwd or "/", status=status.descriptor, seccomp=seccomp
+        )
+        return replace(
+            command, argv=(*fence.words, *inside), what=command.purpose, cwd=None,
+            env={**self.environment, **command.env}, pass_fds=(status.descriptor, seccomp),
+        )  # fmt: skip
+
     def command(
-        self, argv: Sequence[str | Path], *, status: int | None = None, seccomp: int | None = None
+        self,
+        argv: Sequence[str | Path],
+        *,
+        folder: Path | str = "/",
+        status: int | None = None,
+        seccomp: int | None = None,
     ) -> list[str]:
         """What starts the program in the sandbox; its environment is that of bubblewrap, which tells the
         descriptor ``status`` what becomes of it, and reads a filter of system calls from ``seccomp``."""
@@ -151,7 +143,7 @@ class Sandbox:
         return [
             *joined, "bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
             "--unshare-cgroup-try", *([] if shares_network else ["--unshare-net"]), "--hostname", "localhost",
-            *self.mounts, "--chdir", self.folder, "--cap-drop", "ALL",
+            *self.mounts, "--chdir", str(folder), "--cap-drop", "ALL",
             *(word for name in self.capabilities for word in ("--cap-add", f"CAP_{name}")),
             *([] if seccomp is None else ["--seccomp", str(seccomp)]),
             *([] if status is None else ["--json-status-fd", str(status)]),
@@ -210,39 +202,19 @@ def _filter() -> Iterator[int]:
         os.close(descriptor)
 
 
-def _program(
-    process: subprocess.Popen[bytes],
-    status: _Status,
-    argv: Sequence[str | Path],
-    log: Path,
-    error: type[BackportError],
-) -> int:
+def _program(process: subprocess.Popen[bytes], status: _Status, command: Command) -> int:
     """The host's process id of the program: the child of the namespace's first process."""
-    deadline = time.monotonic() + _START_DEADLINE
+    deadline = time.monotonic() + command.timeout
     while process.poll() is None and time.monotonic() < deadline:
         if first := status.get("child-pid"):
             with contextlib.suppress(OSError, IndexError):
                 return int(Path(f"/proc/{first}/task/{first}/children").read_text().split()[0])
         time.sleep(0.01)
     if process.returncode is not None and not status.program_ran:
-        raise _no_sandbox(describe_exit(process.returncode), log)
-    raise error(
-        f"{Path(argv[0]).name} did not start",
-        command=tuple(str(word) for word in argv),
-        sandboxed=True,
-        log=log,
+        raise _no_sandbox(describe_exit(process.returncode), command.log)
+    raise ToolError(
+        f"{Path(command.argv[0]).name} did not start", command=command.words, sandboxed=True, log=command.log
     )
-
-
-def _restated(
-    problem: BackportError, error: type[BackportError], argv: Sequence[str | Path]
-) -> BackportError:
-    """The problem as ``error``, its command the program's own, without the sandbox around it."""
-    command = tuple(str(word) for word in argv)
-    return error(
-        problem.message, hint=problem.hint, command=command, sandboxed=True, log=problem.log,
-        evidence=problem.evidence,
-    )  # fmt: skip
 
 
 def _no_sandbox(reason: str, log: Path | None) -> HostError:

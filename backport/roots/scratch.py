@@ -11,7 +11,7 @@ from pathlib import Path
 
 from backport.errors import BuildRootError
 from backport.files import locked
-from backport.run import run
+from backport.run import Command, run
 
 _PREFIX = "live-"
 _TIMEOUT = 600.0
@@ -24,11 +24,11 @@ def live_folder(parent: Path) -> Iterator[Path]:
     """A new folder below ``parent``, gone when the block is left.
 
     Folders of processes that have ended before they could remove them are removed first.
-    Raises BuildRootError when something cannot be removed.
+    Raises ToolError when something cannot be removed.
     """
     parent.mkdir(parents=True, exist_ok=True)
     what = "folders are being removed"
-    with locked(parent / ".sweep", timeout=_TIMEOUT, error=BuildRootError, what=what):
+    with locked(parent / ".sweep", timeout=_TIMEOUT, what=what):
         _sweep(parent)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -69,11 +69,12 @@ def _sweep(parent: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder and all in it, though it be deeper than paths or Python's stack are long."""
-    run(
-        ["rm", "-rf", "--one-file-system", "--", folder],
-        timeout=_TIMEOUT, error=BuildRootError, what=f"{folder} cannot be removed",
-    )  # fmt: skip
+    """Remove a folder and all in it, though it be deeper than paths or Python's stack are long.
+
+    Raises ToolError.
+    """
+    what = f"{folder} cannot be removed"
+    run(Command(["rm", "-rf", "--one-file-system", "--", folder], timeout=_TIMEOUT, what=what))
 
 
 def require_room(name: str, folders: Sequence[Path], *, log: Path | None) -> None:

@@ -26,6 +26,7 @@ from backport.errors import (
     PublishError,
     SelfTestError,
     SignError,
+    ToolError,
     from_os,
 )
 from backport.files import Hold, remove_tree, write_atomically
@@ -51,7 +52,7 @@ KEPT_RUNS = 100
 TRACEBACK = "traceback.log"
 """Where in a run's folder it is told how a failure came about."""
 _KEPT_NAMES = ("report.json", "junit.xml", "transcript.txt")
-_REFUSED: Mapping[Stage, type[BackportError]] = {
+_KINDS: Mapping[Stage, type[BackportError]] = {
     Stage.RESOLVE: HostError,
     Stage.FETCH: FetchError,
     Stage.PATCH: PatchError,
@@ -61,7 +62,7 @@ _REFUSED: Mapping[Stage, type[BackportError]] = {
     Stage.GATES: PublishError,
     Stage.PUBLISH: PublishError,
 }
-"""What it is to a stage when the system refuses something, such as room on a disk."""
+"""What it is to a stage when a tool fails, or the system refuses something, such as room on a disk."""
 
 
 class Recorder:
@@ -96,13 +97,13 @@ class Recorder:
             making.chmod(0o755)
             self._hold = Hold(making, self.folder)
         except OSError as problem:
-            raise from_os(problem, HostError) from problem
+            raise from_os(problem).of(HostError) from problem
 
     @contextlib.contextmanager
     def stage(self, stage: Stage) -> Iterator[dict[str, Any]]:
         """Time a stage; what is put into the given mapping becomes its details in the report.
 
-        What the system refuses meanwhile is raised as the stage's own failure.
+        What a tool fails at meanwhile, or the system refuses, is raised as the stage's own failure.
         """
         self._current = stage
         details: dict[str, Any] = {}
@@ -112,7 +113,9 @@ class Recorder:
             yield details
             status = "done"
         except OSError as problem:
-            raise from_os(problem, _REFUSED[stage]) from problem
+            raise from_os(problem).of(_KINDS[stage]) from problem
+        except ToolError as problem:
+            raise problem.of(_KINDS[stage]) from problem
         finally:
             self._stages.append(
                 StageReport(
@@ -183,7 +186,7 @@ class Recorder:
             with contextlib.closing(self._hold):
                 self._write(report, problem)
         except OSError as refused:
-            unwritten = report.failure or self._failure(from_os(refused, HostError))
+            unwritten = report.failure or self._failure(from_os(refused).of(HostError))
             return replace(report, failure=unwritten)
         return report
 
@@ -199,7 +202,7 @@ class Recorder:
         if isinstance(problem, Ending):
             return problem
         if isinstance(problem, OSError):
-            return from_os(problem, HostError)
+            return from_os(problem).of(HostError)
         what = f"unexpected {type(problem).__name__}: {problem}"
         if not isinstance(problem, Exception):
             return Interrupted(what)

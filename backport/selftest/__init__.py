@@ -113,7 +113,6 @@ def examine_candidate(
             packages=self_test.install,
             cache=cache,
             workspace=workspace,
-            error=SelfTestError,
             on_failure=on_failure,
         ) as root,
     ):

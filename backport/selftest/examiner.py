@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from backport import probe
+from backport import probe, run
 from backport.artifacts import Nevra, is_for_debugging
-from backport.errors import SelfTestError
 from backport.probe.errors import WireError
 from backport.probe.ledger import Ledger
 from backport.probe.revocation import load_crls
@@ -96,12 +95,12 @@ class Examiner:
         ):
             self.stock += [nevra for nevra in self.root.installed() if nevra.name in names]
             log = self.workspace / "update.log"
-            self.root.update(extra=extra, log=log, error=SelfTestError)
+            self.root.update(extra=extra, log=log)
             if not wanted and names.isdisjoint(nevra.name for nevra in self.root.installed()):
                 # The target never had any of them: they are not updated but installed.
                 wanted = tuple(sorted(name for name in names if not is_for_debugging(name)))
             if wanted:
-                self.root.install(wanted, extra=extra, log=log, error=SelfTestError)
+                self.root.install(wanted, extra=extra, log=log)
             inside.judge_update(self.ledger, self.root.installed(), candidates, wanted)
         return not self.ledger.has_error("update.installed")
 
@@ -277,11 +276,9 @@ class Examiner:
 
     def _run(self, argv: Sequence[str], *, beside: Daemon | None = None) -> ProgramResult:
         """A program's exit code and all that it prints on both streams, in its own order."""
-        completed = self.root.run(
-            ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh", *argv],
-            timeout=COMMAND_TIMEOUT, error=SelfTestError, user="root", beside=beside, binds=self.files.binds,
-            accept=None, what=f"{argv[0]} failed",
-        )  # fmt: skip
+        words = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh", *argv]
+        command = run.Command(words, timeout=COMMAND_TIMEOUT, what=f"{argv[0]} failed", accept=None)
+        completed = self.root.run(command, user="root", beside=beside, binds=self.files.binds)
         return ProgramResult(exit_code=completed.exit_code, output=completed.text)
 
     def _installed(self, name: str) -> Nevra | None:

@@ -21,7 +21,7 @@ from backport.files import write_atomically
 from backport.printable import printable
 from backport.probe.errors import Deadline
 from backport.roots.root import Bind, Daemon, Root
-from backport.run import describe_exit
+from backport.run import Command, describe_exit
 from backport.selftest.authority import Authority
 from backport.selftest.configuration import ALL_POLICIES, Policy, Server, Trial, render_configuration
 from backport.selftest.network import NetworkNamespace
@@ -214,12 +214,10 @@ def running_exim(root: Root, files: ServerFiles, *, log: Path, beside: Exim | No
     It has a loopback of its own, or that of another one (``beside``), on a port of its own.
     Raises SelfTestError when it does not start; then ``log`` also holds Exim's own logs.
     """
-    command = [PROGRAM, "-C", CONFIGURATION, "-bdf"]
+    command = Command([PROGRAM, "-C", CONFIGURATION, "-bdf"], timeout=START_TIMEOUT, log=log)
     neighbour = beside.daemon if beside else None
     with (
-        root.start(
-            command, log=log, error=SelfTestError, user="root", beside=neighbour, binds=files.binds
-        ) as daemon,
+        root.start(command, beside=neighbour, binds=files.binds) as daemon,
         NetworkNamespace(daemon.pid) as network,
     ):
         exim = Exim(root=root, files=files, daemon=daemon, network=network)

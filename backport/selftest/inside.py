@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from backport.artifacts import Nevra
-from backport.errors import SelfTestError
 from backport.probe.ledger import Ledger, tail
 from backport.recipe import Command, Handshake
 from backport.run import time_limit
@@ -130,10 +129,10 @@ def judge_update(
 def judge_command(ledger: Ledger, command: Command, result: ProgramResult) -> None:
     """A recipe's command: its exit code and what its output must contain.
 
-    Raises SelfTestError where the search for that takes too long: then the output says nothing.
+    Raises ToolError where the search for that takes too long: then the output says nothing.
     """
     what = f"the search in the output of {command_id(command)}"
-    with time_limit(MATCHING, what=what, error=SelfTestError, hint=_SIMPLER):
+    with time_limit(MATCHING, what=what, hint=_SIMPLER):
         says = re.search(command.output, result.output) is not None
     expected = f"exit code {command.exit}" + (f", output matching {command.output}" if command.output else "")
     found = f"exit code {result.exit_code}" + ("" if says else ", output without a match")

@@ -14,9 +14,9 @@ import select
 from collections.abc import Iterator
 from pathlib import Path
 
-from backport.errors import SignError
+from backport.errors import SignError, as_kind
 from backport.files import opened_regular
-from backport.run import run
+from backport.run import Command, Completed, run
 
 LOCK = ".backport-agent"
 """In the GNUPGHOME: what users of the agent lock, with the process id of an agent that was started here."""
@@ -79,10 +79,7 @@ def _end(home: Path, lock: int) -> bool:
     except ProcessLookupError:
         return False
     try:
-        run(
-            ["gpgconf", "--kill", "all"],
-            timeout=_TIMEOUT, error=SignError, env={"GNUPGHOME": str(home)}, accept=None,
-        )  # fmt: skip
+        _run(home, "gpgconf", "--kill", "all")
         select.select([descriptor], [], [], _END_DEADLINE)
     finally:
         os.close(descriptor)
@@ -91,12 +88,15 @@ def _end(home: Path, lock: int) -> bool:
 
 def _pid_of_agent(home: Path, *, start: bool) -> int | None:
     """The process id of the agent that answers, as gpg's protocol gives it (Assuan: ``D`` and data)."""
-    asked = run(
-        ["gpg-connect-agent", *(() if start else ("--no-autostart",)), "GETINFO pid", "/bye"],
-        timeout=_TIMEOUT, error=SignError, env={"GNUPGHOME": str(home)}, accept=None,
-    )  # fmt: skip
+    options = () if start else ("--no-autostart",)
+    asked = _run(home, "gpg-connect-agent", *options, "GETINFO pid", "/bye")
     for line in asked.text.splitlines():
         match line.split():
             case ["D", pid] if pid.isdecimal():
                 return int(pid)
     return None
+
+
+@as_kind(SignError)
+def _run(home: Path, *argv: str) -> Completed:
+    return run(Command(argv, timeout=_TIMEOUT, env={"GNUPGHOME": str(home)}, accept=None))

@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from backport.errors import BackportError, SignError
+from backport.errors import ToolError
 from backport.files import read_regular, scratch_folder
-from backport.run import run
+from backport.run import Command, run
 from backport.settings import Key
 
 _GPG_TIMEOUT = 60.0
@@ -23,12 +23,10 @@ _CONTENT_LIMIT = 256 * 1024 * 1024
 """Bytes of the largest file with a detached signature, which is one of evidence."""
 
 
-def verify_file(
-    path: Path, *, public_key: Path, fingerprint: str, error: type[BackportError] = SignError
-) -> None:
+def verify_file(path: Path, *, public_key: Path, fingerprint: str) -> None:
     """Check ``<path>.asc`` against the file: made by this very key, and good.
 
-    Raises ``error`` when signature or key is missing or no plain file, the key is revoked or expired, or the
+    Raises ToolError when signature or key is missing or no plain file, the key is revoked or expired, or the
     signature is by another key or not over this content.
     """
     beside = path.with_name(f"{path.name}.asc")
@@ -37,24 +35,22 @@ def verify_file(
         content = read_regular(path, limit=_CONTENT_LIMIT)
     except FileNotFoundError as problem:
         if problem.filename != str(beside):
-            raise error(f"{path}: is missing") from None
-        raise error(f"{path}: is not signed", hint=f"{beside.name} must lie beside it") from None
+            raise ToolError(f"{path}: is missing") from None
+        raise ToolError(f"{path}: is not signed", hint=f"{beside.name} must lie beside it") from None
     except OSError as problem:
-        raise error(f"{problem.filename}: cannot be read: {problem.strerror}") from None
+        raise ToolError(f"{problem.filename}: cannot be read: {problem.strerror}") from None
     except ValueError:
-        raise error(f"{beside}: is no armored signature") from None
+        raise ToolError(f"{beside}: is no armored signature") from None
     key = Key(fingerprint=fingerprint, file=public_key)
-    if signer_of(content, signature, [key], error=error) != fingerprint:
-        raise error(f"{path}: its signature is not a good one by the key {fingerprint}")
+    if signer_of(content, signature, [key]) != fingerprint:
+        raise ToolError(f"{path}: its signature is not a good one by the key {fingerprint}")
 
 
-def signer_of(
-    content: bytes, signature: bytes, keys: Sequence[Key], *, error: type[BackportError] = SignError
-) -> str:
+def signer_of(content: bytes, signature: bytes, keys: Sequence[Key]) -> str:
     """The fingerprint of that one of ``keys`` by which a detached signature (without armor) over ``content``
     was made; empty when none made it, it is not good, or that key is revoked or expired.
 
-    Raises ``error`` when a key cannot be read.
+    Raises ToolError when a key cannot be read.
     """
     with scratch_folder(Path(tempfile.gettempdir()), "backport-keyring-") as scratch:
         rings: list[str | Path] = []
@@ -63,9 +59,9 @@ def signer_of(
             try:
                 ring.write_bytes(dearmored(read_regular(key.file, limit=_ARMOR_LIMIT)))
             except (OSError, ValueError) as problem:
-                raise error(f"{key.file}: cannot be read as an armored key: {problem}") from None
+                raise ToolError(f"{key.file}: cannot be read as an armored key: {problem}") from None
             rings += ["--keyring", ring]
-        found = good_signer(content, signature, scratch, scratch, *rings, error=error)
+        found = good_signer(content, signature, scratch, scratch, *rings)
     return found if found in {key.fingerprint for key in keys} else ""
 
 
@@ -75,20 +71,20 @@ def good_signer(
     home: Path,
     scratch: Path,
     *keyrings: str | Path,
-    error: type[BackportError],
 ) -> str:
     """Whose a signature is, by gpg's status lines: GOODSIG is there for no key that is revoked or expired."""
     file = scratch / "signature"
     file.write_bytes(signature)
-    completed = run(
+    command = Command(
         [
             "gpg", "--batch", "--quiet", "--no-autostart", "--status-fd", "1",
             *(("--no-default-keyring", *keyrings) if keyrings else ()),
             "--trust-model", "always", "--verify", file, "-",
         ],
-        timeout=_GPG_TIMEOUT, error=error, env={"GNUPGHOME": str(home)}, accept=None, stdin=content,
-        what="verifying a signature",
+        timeout=_GPG_TIMEOUT, what="verifying a signature", accept=None, stdin=content,
+        env={"GNUPGHOME": str(home)},
     )  # fmt: skip
+    completed = run(command)
     said = [line.split() for line in completed.text.splitlines()]
     good = [line for line in said if line[1:2] == ["GOODSIG"]]
     valid = [line[-1] for line in said if line[1:2] == ["VALIDSIG"]]

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backport.errors import SignError
+from backport.errors import SignError, as_kind
 from backport.files import scratch_folder, write_atomically
-from backport.run import Completed, run
+from backport.run import Command, Completed, run
 from backport.settings import Fingerprint
 from backport.signing.agent import shared_agent
 from backport.signing.detached import good_signer
@@ -115,8 +115,9 @@ class Signer:
     def has_signed(self, content: bytes, signature: bytes) -> bool:
         """Whether a detached signature (without armor) is a good one by any key of the GNUPGHOME, where those
         that signed before the present one stay."""
-        with scratch_folder(Path(tempfile.gettempdir()), "backport-keyring-") as scratch:
-            return bool(good_signer(content, signature, self.signing.gnupghome, scratch, error=SignError))
+        place = Path(tempfile.gettempdir())
+        with as_kind(SignError), scratch_folder(place, "backport-keyring-") as scratch:
+            return bool(good_signer(content, signature, self.signing.gnupghome, scratch))
 
     def arguments(self) -> tuple[str, ...]:
         """The arguments that gpg gets for every signature by this key."""
@@ -389,11 +390,12 @@ def _gpg(
     what: str | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> Completed:
-    return run(
-        ["gpg", "--batch", "--no-tty", "--quiet", *arguments],
-        timeout=timeout, error=SignError, accept=accept, stdin=stdin, what=what, pass_fds=pass_fds,
-        env={"GNUPGHOME": str(signing.gnupghome)},
+    command = Command(
+        ["gpg", "--batch", "--no-tty", "--quiet", *arguments], timeout=timeout, accept=accept, stdin=stdin,
+        what=what, pass_fds=pass_fds, env={"GNUPGHOME": str(signing.gnupghome)},
     )  # fmt: skip
+    with as_kind(SignError):
+        return run(command)
 
 
 def _why_not(status: str) -> tuple[str, str | None]:

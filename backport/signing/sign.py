@@ -10,10 +10,10 @@ from pathlib import Path
 
 from backport import trust
 from backport.artifacts import BuiltRpms, Rpm, SignedRpms
-from backport.errors import SignError
+from backport.errors import SignError, as_kind
 from backport.files import digest_of, scratch_folder, write_atomically
 from backport.roots.root import Bind, Root
-from backport.run import run
+from backport.run import Command, run
 from backport.settings import Key
 from backport.signing.detached import verify_file
 from backport.signing.key import KeyInfo, Signer, init_key, open_key, show_key, sign_file
@@ -28,6 +28,7 @@ _TIMEOUT = 3600.0
 _ROOT_FOLDER = "/tmp"  # noqa: S108  # inside a root that is this run's alone
 
 
+@as_kind(SignError)
 def sign(built: Sequence[BuiltRpms], *, signing: Signing, target: Target, workspace: Path) -> SignedRpms:
     """Signed copies of all packages below ``workspace/signed``, each verified with this key alone.
 
@@ -54,6 +55,7 @@ def sign(built: Sequence[BuiltRpms], *, signing: Signing, target: Target, worksp
     )
 
 
+@as_kind(SignError)
 def verify_in_root(root: Root, rpms: Sequence[Rpm], public_key: Path) -> None:
     """Let the target's own ``rpmkeys`` verify packages, with a database that holds this key alone.
 
@@ -62,19 +64,25 @@ def verify_in_root(root: Root, rpms: Sequence[Rpm], public_key: Path) -> None:
     keyring = ("--define", f"_dbpath {_ROOT_FOLDER}/keyring-{digest_of(public_key)[:16]}")
     binds = [Bind(host=public_key, inside=f"{_ROOT_FOLDER}/signing-key.asc")]
     binds += [Bind(host=rpm.path, inside=f"{_ROOT_FOLDER}/{rpm.path.name}") for rpm in rpms]
-    check = functools.partial(root.run, timeout=_TIMEOUT, error=SignError, binds=binds)
-    check(
-        ["rpmkeys", *keyring, "--import", f"{_ROOT_FOLDER}/signing-key.asc"],
-        what=f"the rpm of {root.target.name} cannot use the signing key",
-        hint="make an RSA key with `backport keys init` in a new GNUPGHOME",
-    )
+    check = functools.partial(Command, timeout=_TIMEOUT)
+    commands = [
+        check(
+            ["rpmkeys", *keyring, "--import", f"{_ROOT_FOLDER}/signing-key.asc"],
+            what=f"the rpm of {root.target.name} cannot use the signing key",
+            hint="make an RSA key with `backport keys init` in a new GNUPGHOME",
+        )
+    ]
     level = ("--define", "_pkgverify_level all")
-    for rpm in rpms:
+    commands += [
         check(
             ["rpmkeys", *keyring, *level, "--checksig", f"{_ROOT_FOLDER}/{rpm.path.name}"],
             what=f"{rpm.path.name}: the rpm of {root.target.name} does not accept its signature",
             hint="compare `signature_digest` of the target with what that rpm can verify",
         )
+        for rpm in rpms
+    ]
+    for command in commands:
+        root.run(command, binds=binds)
 
 
 def _copy(rpm: Rpm, folder: Path) -> Rpm:
@@ -93,11 +101,11 @@ def _digested(rpm: Rpm) -> Rpm:
 
 def _rpmsign(paths: Sequence[Path], signer: Signer, *, log: Path) -> None:
     for start in range(0, len(paths), BATCH):
-        run(
+        command = Command(
             ["rpmsign", *_macros(signer), "--addsign", "--rpmv3", *paths[start : start + BATCH]],
-            timeout=_TIMEOUT, error=SignError, log=log, what="rpmsign failed",
-            env={"GNUPGHOME": str(signer.signing.gnupghome)},
+            timeout=_TIMEOUT, env={"GNUPGHOME": str(signer.signing.gnupghome)}, log=log,
         )  # fmt: skip
+        run(command)
 
 
 def _macros(signer: Signer) -> tuple[str, ...]:
@@ -118,6 +126,6 @@ def _macros(signer: Signer) -> tuple[str, ...]:
 def _verify_all(rpms: Sequence[Rpm], fingerprint: str, public_key: Path, workspace: Path) -> None:
     key = Key(fingerprint=fingerprint, file=public_key)
     with scratch_folder(workspace, "keyring-") as folder:
-        keyring = trust.pinned_keyring((key,), folder, error=SignError)
+        keyring = trust.pinned_keyring((key,), folder)
         for reason in keyring.verify_all([rpm.path for rpm in rpms]).wrong.values():
             raise SignError(reason)

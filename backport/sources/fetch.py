@@ -20,7 +20,7 @@ from typing import Any
 import rpm
 
 from backport.artifacts import Rpm, SourceRpm
-from backport.errors import FetchError
+from backport.errors import FetchError, as_kind
 from backport.files import digest_of, locked, scratch_folder, write_atomically
 from backport.progress import Progress
 from backport.seals import require_own
@@ -33,6 +33,7 @@ LOCK_TIMEOUT = 3600.0
 _CACHE_HINT = "make room, or set `cache` under [paths] to a folder that can be written"
 
 
+@as_kind(FetchError)
 def fetch(offer: Offer, *, cache: Path, keys: Sequence[Key], progress: Progress) -> SourceRpm:
     """The source package, verified, in the cache.
 
@@ -49,13 +50,14 @@ def fetch(offer: Offer, *, cache: Path, keys: Sequence[Key], progress: Progress)
         raise FetchError(f"{offer.nevra.filename}: cannot be kept: {reason}", hint=_CACHE_HINT) from None
 
 
+@as_kind(FetchError)
 def find_cached(offer: Offer, *, cache: Path, keys: Sequence[Key]) -> SourceRpm | None:
     """The source package where the cache has it, verified as `fetch` does; None where it has not.
 
     Nothing is downloaded. Raises FetchError, also where none of the pinned ``keys`` has signed it.
     """
     with scratch_folder(cache, "keys-") as folder:
-        keyring = pinned_keyring(keys, folder, error=FetchError)
+        keyring = pinned_keyring(keys, folder)
         copy = _signed_copy(offer, keyring)
         path = _Store(folder=cache / "sources", offer=offer).cached(copy)
         return None if path is None else _verified(path, offer, copy, keyring)
@@ -64,7 +66,7 @@ def find_cached(offer: Offer, *, cache: Path, keys: Sequence[Key]) -> SourceRpm 
 def _fetch(offer: Offer, store: _Store, keys: Sequence[Key], progress: Progress) -> SourceRpm:
     name = offer.nevra.filename
     with store.held(), scratch_folder(store.folder, "keys-") as folder:
-        keyring = pinned_keyring(keys, folder, error=FetchError)
+        keyring = pinned_keyring(keys, folder)
         copy = _signed_copy(offer, keyring)
         if copy.sha256 is None:
             progress.note(
@@ -90,7 +92,7 @@ class _Store:
         """Keep other processes from fetching the same package meanwhile."""
         name = self.offer.nevra.filename
         lock = self.folder / "locks" / f"{name}.lock"
-        with locked(lock, timeout=LOCK_TIMEOUT, error=FetchError, what=f"cannot fetch {name}"):
+        with locked(lock, timeout=LOCK_TIMEOUT, what=f"cannot fetch {name}"):
             yield
 
     def cached(self, copy: Copy) -> Path | None:
@@ -148,7 +150,7 @@ def _verified(path: Path, offer: Offer, copy: Copy, keyring: Keyring) -> SourceR
     sha256 = check_digest(
         path, copy.sha256, name=offer.nevra.filename, size=offer.size, told_by=offer.told_by
     )
-    header = read_header(path, error=FetchError)
+    header = read_header(path)
     _check_header(header, offer)
     signing_key = keyring.verify(path)
     return SourceRpm(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backport.errors import PatchError
+from backport.errors import PatchError, as_kind
 from backport.run import time_limit
 from backport.spec.anchors import SpecEdit, apply_edits
 from backport.spec.changelog import ChangelogEntry, add_entry
@@ -32,6 +32,7 @@ class SpecPatch:
     strip: int = 1
 
 
+@as_kind(PatchError)
 def edit_spec(
     text: bytes,
     *,
@@ -56,7 +57,7 @@ def edit_spec(
     guess.
     """
     hint = "No honest spec takes so long to edit: look at where it came from."
-    with time_limit(DEADLINE, what=name, error=PatchError, hint=hint):
+    with time_limit(DEADLINE, what=name, hint=hint):
         edited = apply_edits(text.decode("latin-1"), name=name, edits=edits)
         spec = parse(name, edited)
         if not spec.lines:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backport.errors import SelfTestError
 from backport.probe.addresses import Place
 from backport.roots.sandbox import Bind, Sandbox
+from backport.run import Command
 from tests.lab.gnutls_exim import UID
 
 HOST = "mail.selftest.example"
@@ -82,7 +82,7 @@ def running(tree: Path, folder: Path, state: State, *, direct_tls: bool = False)
     )  # fmt: skip
     command = ["/usr/sbin/exim4", "-C", f"{FILES}/exim.conf", "-bdf"]
     log = folder / "exim.log"
-    with sandbox.start(command, log=log, error=SelfTestError) as daemon:
+    with sandbox.start(Command(command, log=log, timeout=10)) as daemon:
         deadline = time.monotonic() + 20
         while not _listens(place.port):
             assert daemon.exit_code is None, log.read_text()

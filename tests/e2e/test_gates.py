@@ -25,6 +25,7 @@ from backport.recipe import Gates, Recipe, load_recipe
 from backport.repository.channel import Channel, load_channel
 from backport.repository.publish import publish
 from backport.roots.root import clean_root
+from backport.run import Command
 from backport.signing import sign
 from backport.site import Signing
 from backport.target import Target
@@ -102,7 +103,7 @@ def compiled(f28: Target, root_cache: Path, tmp_path_factory: pytest.TempPathFac
 
         def compile_c(name: str, text: str, *options: str) -> None:
             argv = ["gcc", "-o", f"/builddir/{name}", "-xc", "-", *options]
-            root.run(argv, timeout=60, error=PublishError, stdin=text.encode(), folder="/builddir")
+            root.run(Command(argv, timeout=60, stdin=text.encode(), cwd="/builddir"))
 
         for name, (number, text) in sources.items():
             compile_c(name, text, "-shared", "-fPIC", f"-Wl,-soname,libwave.so.{number}")

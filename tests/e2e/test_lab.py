@@ -13,6 +13,7 @@ import rpm
 
 from backport.files import locked
 from backport.roots.root import Root, clean_root
+from backport.run import Command
 from backport.target import Target
 from tests.lab import build
 from tests.lab.debs import running_release
@@ -60,7 +61,7 @@ def test_base_packages_install_and_verify_clean(f28: Target, root_cache: Path, t
         for name in BASE_PACKAGES:
             _sh("rpm", "--root", root.path, "--dbpath", "/var/lib/rpm", "-q", "--whatprovides", name)
         changed = _sh("rpm", "--root", root.path, "--dbpath", "/var/lib/rpm", "-Va")
-        dist = root.run(["rpm", "--eval", "%dist %_libdir"], timeout=60, error=LabError).text
+        dist = root.run(Command(["rpm", "--eval", "%dist %_libdir"], timeout=60)).text
     assert changed == ""
     assert dist == ".fc28 /usr/lib64\n"
 
@@ -70,11 +71,11 @@ def test_stock_exim_speaks_tls_1_2_at_best(f28: Target, root_cache: Path, tmp_pa
         _make_certificate(root)
         (root.path / "etc/exim/lab.conf").write_text(EXIM_CONF)
         command = ["/usr/sbin/exim", "-C", "/etc/exim/lab.conf", "-bdf"]
-        with root.start(command, log=tmp_path / "exim.log", error=LabError) as daemon:
+        with root.start(Command(command, log=tmp_path / "exim.log", timeout=10)) as daemon:
             entered = ["nsenter", f"--net=/proc/{daemon.pid}/ns/net", sys.executable, "-c", HANDSHAKE]
             spoken, offered = _sh(*entered).split()
             maps = Path(f"/proc/{daemon.pid}/maps").read_text()
-        version = root.run(["openssl", "version"], timeout=60, error=LabError).text
+        version = root.run(Command(["openssl", "version"], timeout=60)).text
     assert (spoken, offered) == ("TLSv1.2", "MAXIMUM_SUPPORTED")
     assert "/usr/lib64/libssl.so.1.1.0i" in maps
     assert "without TLS 1.3, as 1.1.0i" in version
@@ -82,10 +83,27 @@ def test_stock_exim_speaks_tls_1_2_at_best(f28: Target, root_cache: Path, tmp_pa
 
 def _make_certificate(root: Root) -> None:
     root.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=mail.example", "-keyout", "/etc/exim/lab.key", "-out", "/etc/exim/lab.crt"],
-        user="root", timeout=60, error=LabError,
-    )  # fmt: skip
+        Command(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=mail.example",
+                "-keyout",
+                "/etc/exim/lab.key",
+                "-out",
+                "/etc/exim/lab.crt",
+            ],
+            timeout=60,
+        ),
+        user="root",
+    )
     (root.path / "etc/exim/lab.key").chmod(0o644)
 
 
@@ -161,7 +179,7 @@ def test_two_builders_of_a_lab_wait_for_each_other(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(build, "LOCK_TIMEOUT", 0.2)
     lock = build.cache_folder() / f"{build.lab_key(running_release())}.lock"
     with (
-        locked(lock, timeout=1, error=LabError, what="the test"),
+        locked(lock, timeout=1, what="the test"),
         pytest.raises(LabError, match="another process"),
     ):
         build.ensure(print)

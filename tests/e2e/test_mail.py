@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from backport.artifacts import Verdict
-from backport.errors import SelfTestError
 from backport.roots.root import Bind, Root
+from backport.run import Command
 from backport.selftest import mail
 from backport.selftest.configuration import ALL_POLICIES, Policy
 from backport.selftest.exim import CONFIGURATION, PROGRAM, Exim
@@ -183,7 +183,7 @@ def test_with_the_stock_crypto_policies_the_patched_defaults_are_proven_by_behav
     command = ["rpm", "-U", "--oldpackage", "--nodeps", "--nosignature", "/stock.rpm"]
     binds = (Bind(host=package, inside="/stock.rpm"),)
     with updated_root(parts, tmp_path) as root:
-        root.run(command, timeout=60, error=SelfTestError, user="root", binds=binds)
+        root.run(Command(command, timeout=60), user="root", binds=binds)
         examiner = parts.examiner(root, tmp_path / "stock")
         examiner.after(parts.tls)
     found = examiner.ledger.checks()
@@ -204,9 +204,7 @@ def test_exim_takes_the_configuration_that_is_printed(
     settings.write_text(printed.stdout)
     settings.chmod(0o644)
     updated.run(
-        [PROGRAM, "-C", CONFIGURATION, "-bV"],
-        timeout=60,
-        error=SelfTestError,
+        Command([PROGRAM, "-C", CONFIGURATION, "-bV"], timeout=60),
         user="root",
         binds=(Bind(host=settings, inside=CONFIGURATION),),
     )

@@ -37,6 +37,7 @@ from backport.errors import (
     HostError,
 )
 from backport.roots.limits import NO_WISHES, Bounds
+from backport.run import Command
 from backport.site import Mock
 from backport.target import Target
 from tests.e2e import hello, tiny
@@ -240,7 +241,7 @@ def test_the_files_of_mocks_user_are_hidden_from_it(tmp_path: Path) -> None:
     file = tmp_path / ".config/mock.cfg"
     file.write_text("config_opts['macros']['%vendor'] = 'elsewhere'")
     with mockhost.ended_together(home, NO_WISHES) as fence:
-        shown = run.run([*fence.words, "cat", file], timeout=60, error=BackportError)
+        shown = run.run(Command([*fence.words, "cat", file], timeout=60))
     assert shown.output == b""
     assert "elsewhere" in file.read_text()
 
@@ -255,9 +256,7 @@ def test_a_build_is_held_to_its_limits(stand_in: StandIn) -> None:
         # As mock's user: where this host makes no control groups, root is bounded by nothing.
         forks = "ulimit -n; for n in $(seq 100); do sleep 5 & done; wait"
         user = ("setpriv", f"--reuid={caller.pw_uid}", f"--regid={caller.pw_gid}", "--clear-groups")
-        done = run.run(
-            [*fence.words, *user, "bash", "-c", forks], timeout=60, error=BackportError, accept=None
-        )
+        done = run.run(Command([*fence.words, *user, "bash", "-c", forks], timeout=60, accept=None))
         assert done.text.split() == ["1000"]
         assert done.exit_code
         assert not fence.groups or "20 processes" in fence.reached()

@@ -13,9 +13,9 @@ import pytest
 
 from backport.artifacts import BuildOptions, BuiltRpms, Nevra, PatchedSrpm, Rpm, SourceRpm
 from backport.builders import ChrootBuilder
-from backport.errors import BackportError
 from backport.repodata import write_repodata
 from backport.roots.root import ExtraRepository, Root, clean_root
+from backport.run import Command
 from backport.target import Target
 from tests.e2e import hello
 from tests.lab import python
@@ -73,7 +73,7 @@ def root(
 
 
 def run(root: Root, *argv: str) -> str:
-    return root.run(argv, timeout=120, error=BackportError, user="builder").text
+    return root.run(Command(argv, timeout=120), user="builder").text
 
 
 def test_the_command_runs_as_anybody_without_what_building_needs(root: Root) -> None:

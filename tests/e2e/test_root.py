@@ -14,13 +14,15 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from backport.errors import BuildError, BuildRootError
+from backport.errors import BuildRootError, DeadlineError, ToolError
 from backport.repodata import write_repodata
 from backport.roots.limits import Bounds
 from backport.roots.root import BUILDER_UID, ExtraRepository, Root, clean_root
+from backport.run import Command
 from backport.target import Target
 from tests.e2e import tiny
 
@@ -45,19 +47,16 @@ def is_running(pattern: str) -> bool:
     return subprocess.run(["pgrep", "-f", pattern], check=False, capture_output=True).returncode == 0
 
 
-def inside(root: Root, script: str, **options: object) -> str:
+def inside(root: Root, script: str, user: Literal["builder", "root"] = "builder") -> str:
     """What a shell script prints inside the root."""
-    run = root.run(["sh", "-euc", script], timeout=TIMEOUT, error=BuildError, **options)  # type: ignore[arg-type]  # the tests' own
-    return run.text.strip()
+    return root.run(Command(["sh", "-euc", script], timeout=TIMEOUT), user=user).text.strip()
 
 
 def test_a_root_holds_what_the_target_says_and_verifies(shared: Root) -> None:
     names = {nevra.name for nevra in shared.installed()}
     assert {"bash", "gcc", "rpm-build", "redhat-rpm-config"} <= names
     assert "gpg-pubkey" not in names
-    verified = shared.run(
-        ["rpm", "-Va", "--nomtime"], timeout=TIMEOUT, error=BuildError, user="root", accept=None
-    )
+    verified = shared.run(Command(["rpm", "-Va", "--nomtime"], timeout=TIMEOUT, accept=None), user="root")
     assert verified.text == ""
 
 
@@ -86,14 +85,14 @@ def test_the_builder_has_no_privileges_and_no_network(
     assert inside(shared, "uname -n") == "localhost"
     assert inside(shared, "grep -c : /proc/net/dev") == "1"
     assert inside(shared, f"test ! -e {tmp_path} && echo hidden") == "hidden"
-    with pytest.raises(BuildError):
+    with pytest.raises(ToolError):
         inside(shared, "touch /etc/evil")
 
 
 def test_root_inside_cannot_get_out(shared: Root) -> None:
     assert inside(shared, "id -u", user="root") == "0"
     for attempt in ("mount -t tmpfs none /mnt", "mknod /tmp/disk b 8 0", "echo 1 > /proc/sys/kernel/sysrq"):
-        with pytest.raises(BuildError):
+        with pytest.raises(ToolError):
             inside(shared, attempt, user="root")
 
 
@@ -105,7 +104,7 @@ def test_no_user_namespace_can_be_made_inside(shared: Root) -> None:
         "clone": f"syscall(56, {new_user} | 17, 0, 0, 0, 0)",
     }
     for user in ("builder", "root"):
-        with pytest.raises(BuildError):
+        with pytest.raises(ToolError):
             inside(shared, "unshare --user true", user=user)
         for call in tries.values():
             assert inside(shared, f"perl -e '$r = {call}; print \"$r $!\"'", user=user).startswith("-1 ")
@@ -118,15 +117,16 @@ def test_processes_memory_and_files_are_limited(shared: Root) -> None:
     limits = Bounds(processes=64, memory=128, files=300)
     for user in ("builder", "root"):
         bombed = shared.run(
-            ["perl", "-e", forking], timeout=TIMEOUT, error=BuildError, limits=limits, user=user, accept=None
+            Command(["perl", "-e", forking], timeout=TIMEOUT, accept=None), limits=limits, user=user
         )
         assert bombed.exit_code != 0
         assert bombed.reached == "its limit of 64 processes (`processes`)"
         hungry = ["perl", "-e", "$x = 'x' x (1 << 29); print length $x"]
-        ended = shared.run(hungry, timeout=TIMEOUT, error=BuildError, limits=limits, user=user, accept=None)
+        ended = shared.run(Command(hungry, timeout=TIMEOUT, accept=None), limits=limits, user=user)
         assert ended.exit_code != 0
         assert ended.reached == "its limit of 128 MiB of memory (`memory`)"
-        assert inside(shared, "ulimit -Sn; ulimit -Hn", limits=limits, user=user) == "300\n300"
+        asking = Command(["sh", "-c", "ulimit -Sn; ulimit -Hn"], timeout=TIMEOUT)
+        assert shared.run(asking, limits=limits, user=user).text == "300\n300\n"
     assert not list(Path("/sys/fs/cgroup").rglob(f"backport-{os.getpid()}-*"))
 
 
@@ -136,8 +136,8 @@ def test_what_a_program_leaves_behind_is_ended(shared: Root, marker: str) -> Non
 
 
 def test_a_program_past_its_deadline_is_ended(shared: Root, marker: str) -> None:
-    with pytest.raises(BuildError, match="its deadline"):
-        shared.run(["sh", "-c", f"sleep {marker}; true"], timeout=1, error=BuildError)
+    with pytest.raises(DeadlineError, match="its deadline"):
+        shared.run(Command(["sh", "-c", f"sleep {marker}; true"], timeout=1))
     assert not is_running(marker)
 
 
@@ -157,11 +157,11 @@ def test_a_daemon_can_be_met_in_its_own_network(shared: Root, tmp_path: Path) ->
         print scalar <$client>;
     """)
     log = tmp_path / "daemon.log"
-    with shared.start(["perl", "-e", serving], log=log, error=BuildError) as daemon:
+    with shared.start(Command(["perl", "-e", serving], log=log, timeout=10)) as daemon:
         deadline = time.monotonic() + TIMEOUT
         while "ready" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.05)
-        answer = shared.run(["perl", "-e", asking], timeout=TIMEOUT, error=BuildError, beside=daemon)
+        answer = shared.run(Command(["perl", "-e", asking], timeout=TIMEOUT), beside=daemon)
         assert answer.text == "220 hello\n"
         assert "perl" in Path(f"/proc/{daemon.pid}/maps").read_text()
         assert daemon.exit_code is None
@@ -172,7 +172,7 @@ def test_a_daemon_can_be_met_in_its_own_network(shared: Root, tmp_path: Path) ->
 
 def test_a_daemon_that_ends_is_seen(shared: Root, tmp_path: Path) -> None:
     log = tmp_path / "daemon.log"
-    with shared.start(["sh", "-c", "sleep 1; exit 3"], log=log, error=BuildError) as daemon:
+    with shared.start(Command(["sh", "-c", "sleep 1; exit 3"], log=log, timeout=10)) as daemon:
         deadline = time.monotonic() + TIMEOUT
         while daemon.exit_code is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -253,9 +253,7 @@ def test_packages_are_installed_updated_and_put_back(f28: Target, root_cache: Pa
         assert installed() == ["2"]
         root.downgrade(["tiny"], extra=[old])
         assert installed() == ["1"]
-        assert root.dnf.without_provider(["tiny = 1", "tiny > 8"], extra=repositories, error=BuildError) == (
-            "tiny > 8",
-        )
+        assert root.dnf.without_provider(["tiny = 1", "tiny > 8"], extra=repositories) == ("tiny > 8",)
 
 
 def test_a_repository_that_has_just_changed_is_read_again(
@@ -284,12 +282,12 @@ def test_unsigned_packages_are_refused_where_keys_are_named(
     write_repodata(folder, compression="gz")
     repository = ExtraRepository.of_folder("tiny", folder, keys=tuple(f28.keys.values())[:1])
     with clean_root(f28, cache=root_cache, workspace=tmp_path) as root:
-        with pytest.raises(BuildRootError) as caught:
+        with pytest.raises(ToolError) as caught:
             root.install(["tiny"], extra=[repository])
         assert "not signed" in (tmp_path / "root.log").read_text()
         assert caught.value.log == tmp_path / "root.log"
     repository = replace(repository, keys=(), repo_gpgcheck=True)
-    with clean_root(f28, cache=root_cache, workspace=tmp_path) as root, pytest.raises(BuildRootError):
+    with clean_root(f28, cache=root_cache, workspace=tmp_path) as root, pytest.raises(ToolError):
         root.install(["tiny"], extra=[repository])
 
 
@@ -385,12 +383,12 @@ def test_a_killed_process_leaves_no_process_no_mount_and_no_half_root(
     script = textwrap.dedent(f"""\
         import sys
         from pathlib import Path
-        from backport.errors import BuildError
         from backport.roots.root import clean_root
+        from backport.run import Command
         from backport.target import Target
         target = Target.model_validate_json(sys.stdin.read())
         with clean_root(target, cache=Path({str(cache)!r}), workspace=Path({str(tmp_path)!r})) as root:
-            root.run(["sh", "-c", "sleep {marker}; true"], timeout=1000, error=BuildError)
+            root.run(Command(["sh", "-c", "sleep {marker}; true"], timeout=1000))
     """)
 
     def wait_for(pattern: str, *, gone: bool = False) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from backport import run as run_module
-from backport.errors import BuildError, BuildTimeout, FetchError, HostError
-from backport.run import describe_exit, network_environment, run, running
+from backport.errors import DeadlineError, HostError, ToolError
+from backport.run import Command, describe_exit, network_environment, run, running
 
 PYTHON = sys.executable
 
@@ -24,7 +24,7 @@ def python(code: str) -> list[str]:
 
 
 def test_returns_what_the_program_left_behind() -> None:
-    done = run(python("print('ä'); raise SystemExit(3)"), timeout=60, error=BuildError, accept=(0, 3))
+    done = run(Command(python("print('ä'); raise SystemExit(3)"), timeout=60, accept=(0, 3)))
     assert (done.exit_code, done.text) == (3, "ä\n")
     assert done.argv[0] == PYTHON
     assert done.seconds > 0
@@ -33,7 +33,7 @@ def test_returns_what_the_program_left_behind() -> None:
 def test_the_environment_is_made_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_PASSPHRASE", "hunter2")
     monkeypatch.setenv("LD_PRELOAD_X", "x")
-    done = run(["env"], timeout=60, error=BuildError, env={"EXTRA": "1", "HOME": "/builddir"})
+    done = run(Command(["env"], timeout=60, env={"EXTRA": "1", "HOME": "/builddir"}))
     found = dict(line.split("=", 1) for line in done.text.splitlines())
     assert found == {**run_module.BASE_ENVIRONMENT, "EXTRA": "1", "HOME": "/builddir"}
 
@@ -48,27 +48,26 @@ def test_network_settings_are_passed_on_only_when_asked(monkeypatch: pytest.Monk
 
 def test_words_are_passed_as_they_are(tmp_path: Path) -> None:
     words = ["$(touch x)", "a b", "'", "*", ""]
-    done = run(
-        [*python("import sys; print(sys.argv[1:])"), *words], timeout=60, error=BuildError, cwd=tmp_path
-    )
+    done = run(Command([*python("import sys; print(sys.argv[1:])"), *words], timeout=60, cwd=tmp_path))
     assert done.text == f"{words}\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_standard_input_is_empty_unless_given() -> None:
     read = python("import sys; print(len(sys.stdin.read()))")
-    assert run(read, timeout=60, error=BuildError).text == "0\n"
-    assert run(read, timeout=60, error=BuildError, stdin=b"x" * 1_000_000).text == "1000000\n"
+    assert run(Command(read, timeout=60)).text == "0\n"
+    assert run(Command(read, timeout=60, stdin=b"x" * 1_000_000)).text == "1000000\n"
 
 
 def test_a_failure_says_what_failed_how_and_with_what_words() -> None:
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(ToolError) as caught:
         run(
-            python("import sys; print('no such tag', file=sys.stderr); sys.exit(4)"),
-            timeout=60,
-            error=FetchError,
-            what="the hub was not asked",
-            hint="try later",
+            Command(
+                python("import sys; print('no such tag', file=sys.stderr); sys.exit(4)"),
+                timeout=60,
+                what="the hub was not asked",
+                hint="try later",
+            )
         )
     assert caught.value.message == "the hub was not asked: exit code 4: no such tag"
     assert caught.value.hint == "try later"
@@ -77,8 +76,8 @@ def test_a_failure_says_what_failed_how_and_with_what_words() -> None:
 
 
 def test_a_program_that_was_killed_is_told_by_the_signals_name() -> None:
-    with pytest.raises(BuildError, match="killed by SIGKILL"):
-        run(python("import os; os.kill(os.getpid(), 9)"), timeout=60, error=BuildError)
+    with pytest.raises(ToolError, match="killed by SIGKILL"):
+        run(Command(python("import os; os.kill(os.getpid(), 9)"), timeout=60))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def test_what_a_program_leaves_behind_is_gone_when_its_block_is_left(tmp_path: P
     )
     log = tmp_path / "log"
     deadline = time.monotonic() + 60
-    with running(python(code), log=log):
+    with running(Command(python(code), timeout=60, log=log)):
         while len(words := log.read_text().split("\n", 1)[1].split()) < 2:
             assert time.monotonic() < deadline, words
             time.sleep(0.01)
@@ -115,18 +114,18 @@ def test_what_a_program_leaves_behind_is_gone_when_its_block_is_left(tmp_path: P
 
 
 def test_any_exit_code_may_be_accepted() -> None:
-    assert run(python("raise SystemExit(9)"), timeout=60, error=BuildError, accept=None).exit_code == 9
+    assert run(Command(python("raise SystemExit(9)"), timeout=60, accept=None)).exit_code == 9
 
 
 def test_a_missing_program_is_the_hosts_fault() -> None:
     with pytest.raises(HostError, match="backport-no-such-program is not installed") as caught:
-        run(["backport-no-such-program"], timeout=60, error=BuildError)
+        run(Command(["backport-no-such-program"], timeout=60))
     assert "doctor" in (caught.value.hint or "")
 
 
 def test_a_missing_folder_is_not_taken_for_a_missing_program(tmp_path: Path) -> None:
     with pytest.raises(HostError) as caught:
-        run(["true"], timeout=60, error=BuildError, cwd=tmp_path / "none")
+        run(Command(["true"], timeout=60, cwd=tmp_path / "none"))
     assert "is not installed" not in caught.value.message
     assert str(tmp_path / "none") in caught.value.message
 
@@ -135,20 +134,20 @@ def test_a_log_holds_the_command_and_both_streams(tmp_path: Path) -> None:
     log = tmp_path / "logs/x.log"
     code = "import sys; print('out', flush=True); print('err', file=sys.stderr)"
     for _ in range(2):
-        done = run(python(code), timeout=60, error=BuildError, log=log)
+        done = run(Command(python(code), timeout=60, log=log))
         assert done.output == b""
     lines = log.read_text().splitlines()
     assert len(lines) == 6
     assert lines[0].startswith(f"$ {PYTHON} -c ")
     assert lines[1:3] == ["out", "err"]
-    with pytest.raises(BuildError) as caught:
-        run(python("raise SystemExit(1)"), timeout=60, error=BuildError, log=log)
+    with pytest.raises(ToolError) as caught:
+        run(Command(python("raise SystemExit(1)"), timeout=60, log=log))
     assert caught.value.log == log
 
 
 def test_a_flood_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "CAPTURE_LIMIT", 1000)
-    done = run(python("print('x' * 5_000_000)"), timeout=60, error=BuildError)
+    done = run(Command(python("print('x' * 5_000_000)"), timeout=60))
     assert done.output == b"x" * 1000
 
 
@@ -178,22 +177,16 @@ TELLS_CHILD = (
 
 
 def test_past_its_deadline_a_program_is_ended_with_its_children(tmp_path: Path) -> None:
-    with pytest.raises(BuildTimeout, match="ended after 2 s, its deadline"):
-        run(
-            [*python(TELLS_CHILD), tmp_path / "pid"],
-            timeout=2,
-            error=BuildError,
-            timeout_error=BuildTimeout,
-            what="the build",
-        )
+    with pytest.raises(DeadlineError, match="ended after 2 s, its deadline"):
+        run(Command([*python(TELLS_CHILD), tmp_path / "pid"], timeout=2, what="the build"))
     assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_program_that_ignores_the_polite_signal_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "TERMINATION_GRACE", 0.2)
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
-    with pytest.raises(BuildError, match="its deadline"):
-        run(python(code), timeout=1, error=BuildError)
+    with pytest.raises(DeadlineError, match="its deadline"):
+        run(Command(python(code), timeout=1))
 
 
 def test_an_interruption_ends_the_program_too(tmp_path: Path) -> None:
@@ -215,7 +208,7 @@ def test_an_interruption_ends_the_program_too(tmp_path: Path) -> None:
     poker.start()
     try:
         with pytest.raises(Interrupted):
-            run([*python(TELLS_CHILD), pid_file], timeout=60, error=BuildError)
+            run(Command([*python(TELLS_CHILD), pid_file], timeout=60))
     finally:
         poker.join()
         signal.signal(signal.SIGUSR1, before)
@@ -224,7 +217,7 @@ def test_an_interruption_ends_the_program_too(tmp_path: Path) -> None:
 
 def test_a_running_program_ends_with_its_block(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
-    with running(["sleep", "600"], log=log) as process:
+    with running(Command(["sleep", "600"], timeout=60, log=log)) as process:
         assert process.poll() is None
     assert process.poll() == -signal.SIGTERM
     assert log.read_text() == "$ sleep 600\n"
@@ -234,7 +227,7 @@ def test_a_running_program_ends_when_its_block_fails(tmp_path: Path) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def work() -> None:
-        with running(["sleep", "600"], log=tmp_path / "x.log") as process:
+        with running(Command(["sleep", "600"], timeout=60, log=tmp_path / "x.log")) as process:
             started.append(process)
             raise RuntimeError
 
@@ -248,8 +241,8 @@ def test_only_named_descriptors_are_inherited() -> None:
     try:
         os.set_inheritable(inner, True)
         code = "import os; print([n for n in range(3, 256) if os.path.exists(f'/proc/self/fd/{n}')])"
-        assert run(python(code), timeout=60, error=BuildError).text == "[]\n"
-        done = run(python(code), timeout=60, error=BuildError, pass_fds=(outer,))
+        assert run(Command(python(code), timeout=60)).text == "[]\n"
+        done = run(Command(python(code), timeout=60, pass_fds=(outer,)))
         assert done.text == f"[{outer}]\n"
     finally:
         os.close(inner)

@@ -14,6 +14,7 @@ import pytest
 from backport.errors import SelfTestError
 from backport.probe.errors import Deadline, Unreachable
 from backport.roots.sandbox import Daemon, Sandbox
+from backport.run import Command
 from backport.selftest.network import NetworkNamespace
 
 PORT = 25
@@ -33,7 +34,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         mounts=("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"), capabilities=("NET_BIND_SERVICE",)
     )
     python = os.path.realpath(sys.executable)
-    with sandbox.start([python, "-I", "-c", SERVER], log=tmp_path / "log", error=SelfTestError) as running:
+    with sandbox.start(Command([python, "-I", "-c", SERVER], log=tmp_path / "log", timeout=10)) as running:
         yield running
 
 

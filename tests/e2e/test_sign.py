@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backport.artifacts import BuiltRpms
-from backport.errors import SignError
+from backport.errors import SignError, ToolError
 from backport.signing import key as signing_key
 from backport.signing import sign
 from backport.signing.agent import end_unused_agent
@@ -218,25 +218,25 @@ def test_a_detached_signature_fits_its_file_and_key_alone(signing: Signing, tmp_
     public_key.write_text(key.public_key)
     file = tmp_path / "repomd.xml"
     file.write_text("<repomd/>")
-    with pytest.raises(SignError, match="is not signed"):
+    with pytest.raises(ToolError, match="is not signed"):
         sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)
     signature = sign.sign_file(file, signing)
     assert signature.name == "repomd.xml.asc"
     sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)
-    with pytest.raises(SignError, match="not a good one"):
+    with pytest.raises(ToolError, match="not a good one"):
         sign.verify_file(file, public_key=public_key, fingerprint="0" * 40)
     broken = tmp_path / "broken.asc"
     broken.write_text("no key")
-    with pytest.raises(SignError, match="cannot be read as an armored key"):
+    with pytest.raises(ToolError, match="cannot be read as an armored key"):
         sign.verify_file(file, public_key=broken, fingerprint=key.fingerprint)
     file.write_text("<repomd />")
-    with pytest.raises(SignError, match="not a good one"):
+    with pytest.raises(ToolError, match="not a good one"):
         sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)
 
     other = Signing(gnupghome=tmp_path / "other")
     small_key(other)
     sign.sign_file(file, other)
-    with pytest.raises(SignError, match="not a good one"):
+    with pytest.raises(ToolError, match="not a good one"):
         sign.verify_file(file, public_key=public_key, fingerprint=key.fingerprint)
 
 

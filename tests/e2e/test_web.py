@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backport.errors import BuildRootError, FetchError
+from backport.errors import FetchError, ToolError
 from backport.progress import Silent
 from backport.roots.root import _repomd_digest
 from backport.site import Koji
@@ -84,7 +84,7 @@ def trickle_body(_path: str, send: Send) -> None:
 
 def take(url: str, *, size: int = 1024 * 1024, timeout: float = 1.0, retries: int = 0) -> bytes:
     limits = Limits(timeout=timeout, retries=retries, total_timeout=1.0, size=size)
-    return get(url, limits=limits, error=FetchError, hint="check the mirror")
+    return get(url, limits=limits, hint="check the mirror")
 
 
 def test_what_is_there_is_got() -> None:
@@ -119,7 +119,7 @@ def test_what_is_there_is_got() -> None:
 )  # fmt: skip
 def test_what_cannot_be_right_is_refused_in_time(answer: Answer, reason: str) -> None:
     started = time.monotonic()
-    with serving(answer) as (url, _asked), pytest.raises(FetchError, match=reason) as refused:
+    with serving(answer) as (url, _asked), pytest.raises(ToolError, match=reason) as refused:
         take(f"{url}/x")
     assert time.monotonic() - started < PATIENCE
     assert refused.value.message.isprintable()
@@ -146,14 +146,14 @@ def test_the_body_of_a_redirection_is_not_read() -> None:
 )
 def test_only_what_may_pass_is_asked_again(status: str, requests: int) -> None:
     limits = Limits(timeout=5, retries=2, total_timeout=60, size=100)
-    with serving(say(b"", status)) as (url, asked), pytest.raises(FetchError):
-        get(url, limits=limits, error=FetchError, hint="wait")
+    with serving(say(b"", status)) as (url, asked), pytest.raises(ToolError):
+        get(url, limits=limits, hint="wait")
     assert len(asked) == requests
 
 
 def test_metadata_of_a_remote_repository_has_a_cap() -> None:
-    with serving(flood) as (url, asked), pytest.raises(BuildRootError, match="more than") as refused:
-        _repomd_digest(url, BuildRootError)
+    with serving(flood) as (url, asked), pytest.raises(ToolError, match="more than") as refused:
+        _repomd_digest(url)
     assert asked == ["/repodata/repomd.xml"]
     assert "repomd.xml" in refused.value.message
 

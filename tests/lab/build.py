@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from backport.errors import as_kind
 from backport.files import locked, remove_tree
 from backport.settings import Key
 from tests.lab.compile import build_stock, older_release
@@ -55,6 +56,7 @@ def whole_lab() -> Lab | None:
     return Lab(path=path) if path.is_dir() else None
 
 
+@as_kind(LabError)
 def ensure(progress: Progress) -> Lab:
     """The lab, built now unless it is there. ``progress`` gets one line for each step.
 
@@ -62,7 +64,7 @@ def ensure(progress: Progress) -> Lab:
     """
     release = running_release()
     cache, key = cache_folder(), lab_key(release)
-    with locked(cache / f"{key}.lock", timeout=LOCK_TIMEOUT, error=LabError, what="building the lab"):
+    with locked(cache / f"{key}.lock", timeout=LOCK_TIMEOUT, what="building the lab"):
         lab = Lab(path=cache / key)
         if not lab.path.is_dir():
             building = cache / f"{key}.building"

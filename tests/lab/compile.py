@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from backport.roots.root import Bind, ExtraRepository, Root, clean_root
-from backport.run import run
+from backport.run import Command, run
 from backport.settings import Key
 from backport.target import Repository, Target
-from tests.lab.layout import BASE_PACKAGES, BUILDER_UID, OLD_DIST, LabError
+from tests.lab.layout import BASE_PACKAGES, BUILDER_UID, OLD_DIST
 from tests.lab.rpms import PACKAGES, RPM_FILE_NAME, create_repository, definitions
 from tests.lab.sources import make_srpm
 
@@ -42,7 +42,7 @@ def build_stock(
     ``openssl`` and ``exim`` are upstream's tarballs, named as their packages' specs say.
     """
     exim_macros = {"exim_version": exim.name.removeprefix("exim-").removesuffix(".tar.xz")}
-    with clean_root(target, cache=scratch / "cache", workspace=log.parent, error=LabError) as root:
+    with clean_root(target, cache=scratch / "cache", workspace=log.parent) as root:
         for name, folder, tarball, macros in (
             ("openssl", "openssl-stock", openssl, {}),
             ("exim", "exim", exim, exim_macros),
@@ -57,11 +57,10 @@ def _rebuild(
     root: Root, srpm: Path, updates: Path, place: Path, *, macros: Mapping[str, str], log: Path
 ) -> None:
     """Build a source package as the unprivileged user; its packages go to the folder ``updates``."""
-    wanted = run(["rpm", "-qp", "--requires", srpm], timeout=60, error=LabError).text.splitlines()
+    wanted = run(Command(["rpm", "-qp", "--requires", srpm], timeout=60)).text.splitlines()
     root.install(
         [name.strip() for name in wanted if not name.startswith("rpmlib(")],
         extra=[ExtraRepository.of_folder("updates", updates)],
-        error=LabError,
     )
     place.mkdir()
     shutil.copy(srpm, place)
@@ -74,12 +73,13 @@ def _rebuild(
         **macros,
     }
     root.run(
-        ["rpmbuild", "--rebuild", *definitions(defines), f"{_PLACE}/{srpm.name}"],
-        timeout=_TIMEOUT,
-        error=LabError,
+        Command(
+            ["rpmbuild", "--rebuild", *definitions(defines), f"{_PLACE}/{srpm.name}"],
+            timeout=_TIMEOUT,
+            log=log,
+            what=f"building {srpm.name}",
+        ),
         binds=[Bind(host=place, inside=_PLACE, writable=True)],
-        log=log,
-        what=f"building {srpm.name}",
     )
     for rpm in sorted((place / "out").glob("*.rpm")):
         shutil.copy(rpm, updates)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.run import network_environment, run
+from backport.run import Command, network_environment, run
 from tests.lab.layout import LabError
 
 APT_FOLDER = Path("/etc/apt")
@@ -128,7 +128,7 @@ class Apt:
         return tarballs[0]
 
     def _source_version(self, name: str, prefix: str) -> str:
-        shown = run(["apt-cache", "showsrc", name], timeout=60, error=LabError, env=self._environment()).text
+        shown = run(Command(["apt-cache", "showsrc", name], timeout=60, env=self._environment())).text
         versions = re.findall(rf"(?m)^Package: {re.escape(name)}\n(?:.+\n)*?Version: (\S+)$", shown)
         fitting = [version for version in versions if version.startswith(prefix)]
         if not fitting:
@@ -139,13 +139,9 @@ class Apt:
 
     def _run(self, *argv: str, what: str, cwd: Path | None = None) -> None:
         run(
-            argv,
-            timeout=900,
-            error=LabError,
-            env=self._environment(),
-            log=self.log,
-            cwd=cwd,
-            what=f"fetching {what}",
+            Command(
+                argv, timeout=900, env=self._environment(), log=self.log, cwd=cwd, what=f"fetching {what}"
+            )
         )
 
     def _environment(self) -> dict[str, str]:
@@ -162,7 +158,7 @@ class Apt:
 
     def _host_acquire(self) -> str:
         """How this host reaches its mirror: proxies, certificates, retries; none of its other settings."""
-        dumped = run(["apt-config", "dump"], timeout=60, error=LabError).text
+        dumped = run(Command(["apt-config", "dump"], timeout=60)).text
         return "".join(f"{line}\n" for line in dumped.splitlines() if line.startswith("Acquire::"))
 
     def _configuration(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from backport.errors import as_kind
 from backport.files import locked, remove_tree
 from tests.lab.build import LOCK_TIMEOUT, Progress, cache_folder
 from tests.lab.debs import Apt, running_release
@@ -20,12 +21,13 @@ _PASSWD = f"root:x:0:0:root:/root:/bin/sh\n{USER}:x:{UID}:{UID}::/var/spool/exim
 _GROUP = f"root:x:0:\nmail:x:8:\n{USER}:x:{UID}:\n"
 
 
+@as_kind(LabError)
 def ensure(progress: Progress) -> Path:
     """A tree with Debian's Exim and all that it needs, unpacked once and cached. Raises LabError."""
     release = running_release()
     digest = hashlib.sha256(release.number.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
     tree = cache_folder() / f"gnutls-exim-{digest}"
-    with locked(tree.with_suffix(".lock"), timeout=LOCK_TIMEOUT, error=LabError, what="unpacking Exim"):
+    with locked(tree.with_suffix(".lock"), timeout=LOCK_TIMEOUT, what="unpacking Exim"):
         if not tree.is_dir():
             progress(f"unpacking Debian's {PACKAGE}")
             building = tree.with_suffix(".building")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import koji
 
-from backport.run import run
-from tests.lab.layout import KEY_NAMES, LabError
+from backport.run import Command, run
+from tests.lab.layout import KEY_NAMES
 from tests.lab.rpms import definitions
 
 
@@ -38,17 +38,18 @@ class Keyring:
             "_gpg_digest_algo": "sha256",
         }
         run(
-            ["rpmsign", *definitions(macros), "--addsign", *rpms],
-            timeout=600,
-            error=LabError,
-            log=self._log,
-            env={"GNUPGHOME": str(self._folder)},
-            what=f"signing packages with the key {name}",
+            Command(
+                ["rpmsign", *definitions(macros), "--addsign", *rpms],
+                timeout=600,
+                log=self._log,
+                env={"GNUPGHOME": str(self._folder)},
+                what=f"signing packages with the key {name}",
+            )
         )
 
     def close(self) -> None:
         """End gpg's agent."""
-        run(["gpgconf", "--kill", "all"], timeout=60, error=LabError, env={"GNUPGHOME": str(self._folder)})
+        run(Command(["gpgconf", "--kill", "all"], timeout=60, env={"GNUPGHOME": str(self._folder)}))
 
     def _generate(self, name: str) -> str:
         title = name.replace("-", " ").title()
@@ -76,7 +77,7 @@ class Keyring:
         ]
         if "--passphrase" in arguments:
             command.remove("--no-autostart")
-        return run(command, timeout=120, error=LabError, what="making the lab's keys").output
+        return run(Command(command, timeout=120, what="making the lab's keys")).output
 
 
 def signature_header(path: Path) -> bytes:

@@ -13,7 +13,6 @@ from typing import Any
 import koji
 import rpm
 
-from backport.errors import BackportError
 from backport.trust import nevra_of, read_header
 
 Row = dict[str, Any]
@@ -124,7 +123,7 @@ class Database:
 
     def _add(self, number: int, nvr: str, srpm: Path | None, state: int) -> None:
         name, version, release = nvr.rsplit("-", 2)
-        header = read_header(srpm, error=BackportError) if srpm else None
+        header = read_header(srpm) if srpm else None
         build = Build(
             id=number,
             package_id=self.names.index(name) + 1,
@@ -220,7 +219,7 @@ def text_time(seconds: float) -> str:
 def dependencies_of(build: Build, row: Row) -> list[Row]:
     rows = []
     if row["arch"] == "src" and build.srpm:
-        header = read_header(build.srpm, error=BackportError)
+        header = read_header(build.srpm)
         for kind, number in DEPENDENCIES.items():
             names, versions, flags = (
                 header[getattr(rpm, f"RPMTAG_{kind}{part}")] for part in ("NAME", "VERSION", "FLAGS")

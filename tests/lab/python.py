@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from backport.errors import as_kind
 from backport.files import locked, remove_tree
 from tests.lab.build import LOCK_TIMEOUT, Progress, cache_folder
 from tests.lab.debs import Apt, running_release
@@ -23,12 +24,13 @@ _FEDORA_NAMES = {
 """What Fedora calls the packages that have another name in Debian."""
 
 
+@as_kind(LabError)
 def ensure(lab: Lab, progress: Progress) -> Path:
     """The folder of the repository; its packages need those of the lab. Raises LabError."""
     release = running_release()
     digest = hashlib.sha256(lab.path.name.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
     folder = cache_folder() / f"python-{digest}"
-    with locked(folder.with_suffix(".lock"), timeout=LOCK_TIMEOUT, error=LabError, what="repackaging Python"):
+    with locked(folder.with_suffix(".lock"), timeout=LOCK_TIMEOUT, what="repackaging Python"):
         if not folder.is_dir():
             progress("repackaging Python")
             building = folder.with_suffix(".building")

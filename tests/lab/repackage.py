@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import rpm
 
-from backport.run import run
+from backport.run import Command, run
 from tests.lab.layout import OLD_DIST, LabError
 from tests.lab.rpms import RPM_FILE_NAME, definitions
 
@@ -107,7 +107,7 @@ def read_debs(paths: Iterable[Path]) -> list[Deb]:
 
 
 def _read_deb(path: Path) -> Deb:
-    shown = run(["dpkg-deb", "--field", path], timeout=60, error=LabError).text
+    shown = run(Command(["dpkg-deb", "--field", path], timeout=60)).text
     fields = dict(re.findall(r"(?m)^(\S+): (.*)$", shown))
     depends = f"{fields.get('Pre-Depends', '')},{fields.get('Depends', '')}"
     return Deb(
@@ -144,21 +144,22 @@ def repackage(debs: Sequence[Deb], present: frozenset[str], folder: Path, rpms: 
         "_buildhost": "localhost",
     }
     run(
-        [
-            "rpmbuild",
-            "-bb",
-            "--quiet",
-            "--nodeps",
-            "--noclean",
-            "--target",
-            "x86_64",
-            *definitions(defines),
-            *specs,
-        ],
-        timeout=900,
-        error=LabError,
-        log=log,
-        what="repackaging Debian's packages",
+        Command(
+            [
+                "rpmbuild",
+                "-bb",
+                "--quiet",
+                "--nodeps",
+                "--noclean",
+                "--target",
+                "x86_64",
+                *definitions(defines),
+                *specs,
+            ],
+            timeout=900,
+            log=log,
+            what="repackaging Debian's packages",
+        )
     )
 
 

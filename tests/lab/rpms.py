@@ -7,8 +7,7 @@ from pathlib import Path
 
 import rpm
 
-from backport.run import run
-from tests.lab.layout import LabError
+from backport.run import Command, run
 
 PACKAGES = Path(__file__).parent / "packages"
 """The specs and patches that the lab's own packages are made from."""
@@ -46,20 +45,22 @@ def build_specs(specs: Sequence[Path], rpms: Path, scratch: Path, *, dist: str, 
         "debug_package_by_install": "0" if rpm_version() >= (4, 20) else "1",
     }
     run(
-        ["rpmbuild", "-bb", "--quiet", "--nodeps", *definitions(macros), *specs],
-        timeout=120,
-        error=LabError,
-        log=log,
-        what="building the basic packages",
+        Command(
+            ["rpmbuild", "-bb", "--quiet", "--nodeps", *definitions(macros), *specs],
+            timeout=120,
+            log=log,
+            what="building the basic packages",
+        )
     )
 
 
 def create_repository(folder: Path, *, log: Path) -> None:
     """Metadata of the RPMs in the folder, compressed as Fedora 28's dnf can read."""
     run(
-        ["createrepo_c", "--quiet", "--general-compress-type=gz", "--no-database", folder],
-        timeout=300,
-        error=LabError,
-        log=log,
-        what=f"making repository metadata of {folder.name}",
+        Command(
+            ["createrepo_c", "--quiet", "--general-compress-type=gz", "--no-database", folder],
+            timeout=300,
+            log=log,
+            what=f"making repository metadata of {folder.name}",
+        )
     )

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-from backport.run import run
+from backport.run import Command, run
 from tests.lab.keys import Keyring, signature_header
-from tests.lab.layout import NEW_DIST, NEW_TAG, LabError
+from tests.lab.layout import NEW_DIST, NEW_TAG
 from tests.lab.rpms import PACKAGES, definitions
 
 NEW_PACKAGES = ("crypto-policies", "hello", "libgreet", "openssl")
@@ -69,11 +69,12 @@ def make_srpm(
         **(macros or {}),
     }
     run(
-        ["rpmbuild", "-bs", "--nodeps", *definitions(defines), sources / f"{name}.spec"],
-        timeout=120,
-        error=LabError,
-        log=log,
-        what=f"making the source package of {name}",
+        Command(
+            ["rpmbuild", "-bs", "--nodeps", *definitions(defines), sources / f"{name}.spec"],
+            timeout=120,
+            log=log,
+            what=f"making the source package of {name}",
+        )
     )
     return next(scratch.glob("*.src.rpm"))
 
@@ -116,10 +117,11 @@ def _binaries(package: Path, log: Path) -> list[dict[str, object]]:
         r"[V\t%{PROVIDENAME}\t%{PROVIDEFLAGS}\t%{PROVIDEVERSION}\n]"
     )
     told = run(
-        ["rpmspec", "-q", *options, "--queryformat", queryformat, spec],
-        timeout=60,
-        error=LabError,
-        what=f"reading {spec.name}",
+        Command(
+            ["rpmspec", "-q", *options, "--queryformat", queryformat, spec],
+            timeout=60,
+            what=f"reading {spec.name}",
+        )
     ).text
     binaries: list[dict[str, object]] = []
     kinds: dict[str, list[list[object]]] = {}

@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from backport.errors import as_kind
 from backport.files import locked, remove_tree
 from tests.lab import build
 from tests.lab.build import LOCK_TIMEOUT, Progress, cache_folder
@@ -17,6 +18,7 @@ _OPTIONS = ("no-shared", "no-tests", "enable-ssl3", "enable-ssl3-method", "enabl
 _TIMEOUT = 1800
 
 
+@as_kind(LabError)
 def ensure(progress: Progress) -> Path:
     """The program ``openssl``, compiled once from the lab's own source package. Raises LabError."""
     lab = build.ensure(progress)
@@ -24,7 +26,7 @@ def ensure(progress: Progress) -> Path:
     facts = f"debian {running_release().number} {source.name} {' '.join(_OPTIONS)}"
     folder = cache_folder() / f"weak-openssl-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     program = folder / "openssl"
-    with locked(folder.with_suffix(".lock"), timeout=LOCK_TIMEOUT, error=LabError, what="compiling OpenSSL"):
+    with locked(folder.with_suffix(".lock"), timeout=LOCK_TIMEOUT, what="compiling OpenSSL"):
         if not program.exists():
             progress(f"compiling {source.name} with weak ciphers")
             building = folder.with_suffix(".building")

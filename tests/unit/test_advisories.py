@@ -63,7 +63,7 @@ def package(name: str = "openssl-libs", *, release: str = "1.fc28.bp1") -> Rpm:
 
 @pytest.fixture(autouse=True)
 def _headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advisories, "read_header", lambda path, error: header())
+    monkeypatch.setattr(advisories, "read_header", lambda path: header())
 
 
 def made(wishes: Wishes | None = None, *, stock: dict[str, str] | None = None, **changes: Any) -> Advisory:

@@ -33,6 +33,7 @@ from backport.errors import (
     SelfTestError,
     SignError,
     UsageError,
+    as_kind,
 )
 from backport.files import locked
 from backport.recipe import load_recipe
@@ -338,7 +339,7 @@ def test_a_run_is_followed_until_it_ends(tmp_path: Path) -> None:
         assert "==> build/build.log <==\n+ make\n" in shown.stdout
         assert "\x1b" not in shown.stdout
         assert "has ended" in shown.stderr
-    with locked(guard, timeout=0, error=UsageError, what="x"):
+    with locked(guard, timeout=0, what="x"):
         assert is_going_on(tmp_path / "runs", run.name)
     assert not is_going_on(tmp_path / "runs", run.name)
 
@@ -346,9 +347,10 @@ def test_a_run_is_followed_until_it_ends(tmp_path: Path) -> None:
 def test_whoever_is_busy_is_told_by_one_exit_code(tmp_path: Path) -> None:
     for error in (PublishError, FetchError, BuildError):
         with (
-            locked(tmp_path / "lock", timeout=0, error=error, what="x"),
+            locked(tmp_path / "lock", timeout=0, what="x"),
             pytest.raises(error) as caught,
-            locked(tmp_path / "lock", timeout=0, error=error, what="x"),
+            as_kind(error),
+            locked(tmp_path / "lock", timeout=0, what="x"),
         ):
             pass
         assert caught.value.exit_code == BUSY

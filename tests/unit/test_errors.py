@@ -11,7 +11,19 @@ from typing import Any, NoReturn
 import pytest
 
 from backport import errors, gates
-from backport.errors import BackportError, BuildRootError, HostError, Interrupted, PublishError, from_os
+from backport.errors import (
+    BackportError,
+    BuildError,
+    BuildTimeout,
+    DeadlineError,
+    HostError,
+    Interrupted,
+    PublishError,
+    SignError,
+    ToolError,
+    as_kind,
+    from_os,
+)
 from backport.gates import roots
 from backport.probe.ledger import Ledger
 from backport.progress import Silent
@@ -47,21 +59,49 @@ def test_an_interruption_is_no_transaction_that_failed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.ENOENT])
 def test_what_the_system_refuses_is_told_with_path_reason_and_hint(number: int) -> None:
-    problem = from_os(OSError(number, os.strerror(number), "/srv/x"), HostError)
-    assert (type(problem), problem.message) == (HostError, f"/srv/x: {os.strerror(number)}")
+    problem = from_os(OSError(number, os.strerror(number), "/srv/x"))
+    assert (type(problem), problem.message) == (ToolError, f"/srv/x: {os.strerror(number)}")
     assert problem.hint
 
 
 def test_a_refused_rename_names_both_places(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r".") as caught:
         (tmp_path / "a").rename(tmp_path / "b" / "c")
-    problem = from_os(caught.value, PublishError)
+    problem = from_os(caught.value)
     assert problem.message == f"{tmp_path}/a → {tmp_path}/b/c: No such file or directory"
 
 
 def test_what_the_system_does_not_explain_is_told_as_it_is() -> None:
-    assert from_os(OSError("cannot be read back"), BuildRootError).message == "cannot be read back"
-    assert from_os(OSError(), BuildRootError).message == "OSError"
+    assert from_os(OSError("cannot be read back")).message == "cannot be read back"
+    assert from_os(OSError()).message == "OSError"
+
+
+def test_the_failure_of_a_tool_is_of_its_stages_kind_with_all_that_is_known(tmp_path: Path) -> None:
+    told = ToolError(
+        "cp failed",
+        hint="make room",
+        command=("cp",),
+        sandboxed=True,
+        log=tmp_path,
+        evidence=("x",),
+        busy=True,
+    )
+    with pytest.raises(PublishError) as caught, as_kind(PublishError):
+        raise told
+    assert vars(caught.value) == vars(told)
+    assert (caught.value.kind, caught.value.exit_code) == ("publish", 75)
+
+
+def test_a_deadline_may_be_of_a_kind_of_its_own_and_what_has_a_kind_keeps_it() -> None:
+    for problem, kind in (
+        (DeadlineError("x"), BuildTimeout),
+        (ToolError("x"), BuildError),
+        (HostError("x"), HostError),
+        (SignError("x"), SignError),
+    ):
+        with pytest.raises(kind) as caught, as_kind(PublishError), as_kind(BuildError, late=BuildTimeout):
+            raise problem
+        assert type(caught.value) is kind
 
 
 def test_what_a_message_quotes_does_nothing_to_a_terminal() -> None:

@@ -14,7 +14,7 @@ from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1.statement import Statement
 
 from backport.artifacts import Check, Nevra, Verdict
-from backport.errors import PublishError, UsageError
+from backport.errors import PublishError, ToolError, UsageError
 from backport.evidence import store as evidence_module
 from backport.evidence.intoto import Resource, read_provenance, read_test_result
 from backport.evidence.intoto import TestStatement as Results
@@ -49,17 +49,17 @@ class StandInSigner:
         return signature
 
 
-def verify(path: Path, *, public_key: Path, fingerprint: str, error: type[Exception]) -> None:
+def verify(path: Path, *, public_key: Path, fingerprint: str) -> None:
     signature = path.with_name(f"{path.name}.asc")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not signature.exists() or signature.read_text() != f"{fingerprint} {digest}":
-        raise error(f"{path.name}: its signature is not a good one")
+        raise ToolError(f"{path.name}: its signature is not a good one")
 
 
 @pytest.fixture(autouse=True)
 def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence_module, "verify_file", verify)
-    monkeypatch.setattr(evidence_module, "fingerprints_in", lambda file, error: (file.read_text(),))
+    monkeypatch.setattr(evidence_module, "fingerprints_in", lambda file: (file.read_text(),))
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_packages_that_need_each_other_are_tied() -> None:
 def test_a_summary_in_another_encoding_stays_readable(run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = header(["tiny"], [])
     odd[rpm.RPMTAG_LICENSE], odd[rpm.RPMTAG_SUMMARY] = "ASL 2.0 and OpenSSL", "caf\udce9 \x1b[2J"
-    monkeypatch.setattr(sbom, "read_header", lambda path, error: odd)
+    monkeypatch.setattr(sbom, "read_header", lambda path: odd)
     (first, *_) = document(run)["components"]
     assert first["description"] == "caf\ufffd \ufffd[2J"
     assert first["licenses"] == [{"license": {"name": "ASL 2.0 and OpenSSL"}}]

@@ -7,7 +7,7 @@ from cryptography import x509
 
 from backport import probe
 from backport.artifacts import Check, Nevra, Verdict
-from backport.errors import HostError, SelfTestError
+from backport.errors import HostError, SelfTestError, ToolError
 from backport.probe.errors import (
     CannotOffer,
     Closed,
@@ -405,7 +405,7 @@ def test_output_that_a_regular_expression_cannot_be_done_with_says_nothing(
 ) -> None:
     monkeypatch.setattr(inside, "MATCHING", 0.2)
     command = Command(id="version", run=("openssl", "version"), output="(a+)+b")
-    with pytest.raises(SelfTestError, match=r"output of command\.version: not done after 0\.2 seconds"):
+    with pytest.raises(ToolError, match=r"output of command\.version: not done after 0\.2 seconds"):
         inside.judge_command(ledger, command, ProgramResult(exit_code=0, output="a" * 40))
     assert not ledger.has("command.version")
 
