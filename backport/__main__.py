@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from backport.bindings import PACKAGES, missing
 from backport.commands import app
 from backport.commands.options import debugging
 from backport.errors import BackportError, Ending, HostError, Interrupted, explained, from_os
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-BINDINGS = {
-    "rpm": "python3-rpm",
-    "solv": "python3-solv",
-    "createrepo_c": "python3-createrepo_c (Debian: python3-createrepo-c)",
-    "koji": "python3-koji",
-}
-"""What the host's packages bring to Python."""
 NOBODY_READS = 141
 """Exit code where standard output was closed too early: a shell's for SIGPIPE, 128 + 13."""
 
@@ -70,13 +64,9 @@ def _run() -> int:
 def _missing(problem: ModuleNotFoundError) -> BackportError:
     """Bindings that the host's packages bring, and pip does not; anything else is an error of our own."""
     module = (problem.name or "").partition(".")[0]
-    package = BINDINGS.get(module)
-    if package is None:
+    if module not in PACKAGES:
         return BackportError(f"unexpected ModuleNotFoundError: {problem}", hint="install backport again")
-    return HostError(
-        f"Python's bindings {module!r} are not installed for {sys.executable}",
-        hint=f"install {package}; a venv sees them only if made with --system-site-packages",
-    )
+    return missing(module)
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:

@@ -8,6 +8,16 @@ import sys
 import warnings
 from typing import Any
 
+from backport.errors import HostError
+
+PACKAGES = {
+    "rpm": "python3-rpm",
+    "solv": "python3-solv",
+    "createrepo_c": "python3-createrepo_c (Debian: python3-createrepo-c)",
+    "koji": "python3-koji",
+}
+"""What the host's packages bring to Python."""
+
 
 def import_bindings(name: str) -> Any:
     """The module ``name`` of the host's packages. Raises ImportError.
@@ -21,6 +31,22 @@ def import_bindings(name: str) -> Any:
             importlib.import_module(name)
         _keep_runtime()
     return importlib.import_module(name)
+
+
+def bindings(name: str) -> Any:
+    """The same. Raises HostError that names the package where it is not installed."""
+    try:
+        return import_bindings(name)
+    except ImportError:
+        raise missing(name) from None
+
+
+def missing(name: str) -> HostError:
+    """The error for a module of `PACKAGES` that this Python has not."""
+    return HostError(
+        f"Python's bindings {name!r} are not installed for {sys.executable}",
+        hint=f"install {PACKAGES[name]}; a venv sees them only if made with --system-site-packages",
+    )
 
 
 def _keep_runtime() -> None:

@@ -46,9 +46,8 @@ from backport.repository.documents import Account
 from backport.repository.generations import Generation
 from backport.repository.upkeep import look_after
 from backport.roots.root import Aftermath, Root, clean_root, place_to_keep
-from backport.runs.history import Recorder, forget_old_runs, last_run
+from backport.runs.history import Recorder, forget_old_runs, last_run, remove_leftovers
 from backport.runs.job import Job, Stage, package_inputs
-from backport.runs.leftovers import remove_leftovers
 from backport.runs.report import RunReport
 from backport.runs.results import ResultStore, key_of
 from backport.seals import require_own
@@ -92,11 +91,11 @@ class _Run:
             with scratch_folder(self.results, ".arriving-") as scratch:
                 copy = Path(shutil.copyfile(rpm.path, scratch / rpm.path.name))
                 copy.replace(self.results / copy.name)
-        self.record.left(self.results, signed=signed)
+        self.record.note(results=str(self.results), results_signed=signed)
 
     def reached(self, stage: Stage) -> None:
         if stage is self.until:
-            self.record.outcome = "stopped"
+            self.record.note(outcome="stopped")
             raise _Enough
 
 
@@ -139,7 +138,7 @@ def build(
                 mock=job.site.mock,
                 on_failure=on_failure,
             )
-            record.builder = builder.name
+            record.note(builder=builder.name)
             compression_of(job.target.compression)
             run = _Run(
                 job=job, builder=builder, record=record, progress=progress, until=until, force=force,
@@ -171,7 +170,7 @@ def _look_after(job: Job, record: Recorder, root: Root, *, keep: bool, shell: Af
     """Keep a root in which something failed, and let the person at the terminal look around in it."""
     if keep:
         root = root.keep(place_to_keep(job.site.paths.cache, job.name, job.target.name))
-        record.kept(root)
+        record.note(kept_root=str(root.path), entrance=root.entrance())
     if shell:
         shell(root)
 
@@ -199,12 +198,12 @@ def _resolve(run: _Run) -> Resolved:
         run.record.inputs_are(dict(resolved.inputs), resolved.key, before)
     if not run.force and is_published(run.job, resolved):
         _keep_up(run)
-        run.record.outcome = "unchanged"
+        run.record.note(outcome="unchanged")
         raise _Enough
     if not run.force and run.until is Stage.PUBLISH and is_held(run.job, resolved):
         run.progress.note("readers were led back from what these inputs gave: nothing is published")
         _keep_up(run)
-        run.record.outcome = "held"
+        run.record.note(outcome="held")
         raise _Enough
     return resolved
 
@@ -238,7 +237,7 @@ def _patch(run: _Run, originals: Sequence[SourceRpm]) -> tuple[PatchedSrpm, ...]
     run.reached(Stage.PATCH)
     if not run.force and run.until is Stage.PUBLISH and (names := held_sources(run.job, patched)):
         run.progress.note(f"readers were led back from this very {', '.join(names)}: nothing is built")
-        run.record.outcome = "held"
+        run.record.note(outcome="held")
         raise _Enough
     return patched
 
@@ -376,7 +375,7 @@ def _publish(run: _Run, gated: GatedRpms, resolved: Resolved, beside: Channel | 
             channel=job.site.channel, force=run.force, inputs={job.name: resolved.key},
             account=_account(run, gated, resolved), look=look,
         )  # fmt: skip
-        run.record.published(published)
+        run.record.note(repository=str(published.folder), generation=published.generation)
 
 
 def _account(run: _Run, gated: GatedRpms, resolved: Resolved) -> Account:

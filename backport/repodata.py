@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from backport.artifacts import Nevra
-from backport.bindings import import_bindings
+from backport.bindings import bindings as host_bindings
 from backport.errors import HostError, ToolError
 from backport.files import digest_of, scratch_folder, write_atomically
 from backport.gzipped import Packed, pack_list, plain_size_and_digest
@@ -168,13 +168,7 @@ def nevra_of(package: Package) -> Nevra:
 
 def bindings() -> Any:
     """createrepo_c's Python bindings. Raises HostError where they are not installed."""
-    try:
-        return import_bindings("createrepo_c")
-    except ImportError:
-        raise HostError(
-            "createrepo_c's Python bindings are not installed",
-            hint="install python3-createrepo-c (Debian) or python3-createrepo_c (Fedora)",
-        ) from None
+    return host_bindings("createrepo_c")
 
 
 def parse_packages(

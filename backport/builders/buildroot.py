@@ -14,9 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from backport.artifacts import BUILD_ROOT, Nevra
-from backport.bindings import import_bindings
+from backport.bindings import bindings
 from backport.builders.common import CANDIDATES
-from backport.errors import HostError
 from backport.files import digest_of, write_atomically
 from backport.roots.dnf import ExtraRepository, expand_url, folder_of
 from backport.target import Target
@@ -66,7 +65,7 @@ def _origin(
 
 def _known(metadata: Path, repositories: Mapping[str, str]) -> dict[_Known, set[tuple[str, str]]]:
     """Address and digest of every package in the metadata, by NEVRA and build time."""
-    solv = _solv()
+    solv = bindings("solv")
     known: dict[_Known, set[tuple[str, str]]] = {}
     for name, baseurl in repositories.items():
         # dnf 4 keeps it beside the repository's folder, dnf 5 inside of it.
@@ -101,10 +100,3 @@ def _public(url: str) -> str:
     """The address without the user and password that it may hold."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
-
-
-def _solv() -> Any:
-    try:
-        return import_bindings("solv")
-    except ImportError:
-        raise HostError("libsolv's Python bindings are not installed", hint="install python3-solv") from None

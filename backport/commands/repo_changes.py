@@ -194,7 +194,7 @@ def gc(place: Place) -> Result:
     """
     from backport.repository.changes import collect_garbage
     from backport.roots.root import remove_kept
-    from backport.runs.leftovers import remove_leftovers
+    from backport.runs.history import remove_leftovers
 
     gone = remove_leftovers(place.site) + remove_kept(place.site.paths.cache, place.target.name)
     if place.folder.path.exists() or not gone:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from backport.artifacts import Nevra
-from backport.bindings import import_bindings
-from backport.errors import HostError, PublishError
+from backport.bindings import bindings
+from backport.errors import PublishError
 from backport.files import scratch_folder
 from backport.gates.sieve import Sieve
 from backport.gates.stock import Metadata
@@ -266,7 +266,4 @@ def _dependencies(one: Solvable, kind: str) -> list[Any]:
 
 def solv() -> Any:
     """Libsolv's bindings. Raises HostError where they are not installed."""
-    try:
-        return import_bindings("solv")
-    except ImportError:
-        raise HostError("libsolv's Python bindings are not installed", hint="install python3-solv") from None
+    return bindings("solv")

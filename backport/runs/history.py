@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import tempfile
 import time
 import traceback
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backport import __version__
-from backport.artifacts import BY_HAND, Check, PublishedRepo
+from backport.artifacts import BY_HAND, Check
 from backport.errors import (
     BackportError,
     BuildRootError,
@@ -29,12 +30,10 @@ from backport.errors import (
     ToolError,
     from_os,
 )
-from backport.files import Hold, remove_tree, write_atomically
-from backport.roots.root import Root
+from backport.files import Hold, is_abandoned, remove_tree, write_atomically
 from backport.runs.job import Job, Stage
 from backport.runs.report import (
     Failure,
-    Outcome,
     RunReport,
     StageReport,
     Status,
@@ -44,6 +43,8 @@ from backport.runs.report import (
     to_json,
     to_junit,
 )
+from backport.signing.agent import end_unused_agent
+from backport.site import Site
 
 REPORT = "report.json"
 """Where in a run's folder its report is; without one, the run goes on or was killed."""
@@ -65,6 +66,17 @@ _KINDS: Mapping[Stage, type[BackportError]] = {
 """What it is to a stage when a tool fails, or the system refuses something, such as room on a disk."""
 
 
+_SCRATCH = {
+    Path(tempfile.gettempdir()): r"backport-(gnupg|keyring|keys|verify)-\w{8}",
+}
+_CACHE_SCRATCH = {
+    "": r"\.diff-\w{8}",
+    "built": r"\.new-\w{8}",
+    "sources": r"(keys|splice)-\w{8}",
+    "stock/*": r"(keys|repomd|sifted)-\w{8}",
+}
+
+
 class Recorder:
     """Writes down a run while it happens, so that a report exists however the run ends.
 
@@ -76,21 +88,14 @@ class Recorder:
         self.started = datetime.now(UTC)
         self.id = run_id(self.started, job.name, job.target.name)
         self.folder = runs / self.id
-        self.outcome: Outcome = "published"
-        self.builder: str = job.site.builder
+        self.report = RunReport(
+            run=self.id, recipe=job.name, target=job.target.name, builder=job.site.builder,
+            tool_version=__version__, started=self.started, seconds=0.0, outcome="published", key="",
+            inputs={}, changed=(), stages=(), folder=str(self.folder),
+        )  # fmt: skip
         self._replay = replay
-        self._key = ""
-        self._checks: tuple[Check, ...] = ()
-        self._headline: tuple[str, ...] = ()
-        self._job = job
         self._clock = time.monotonic()
-        self._inputs: dict[str, str] = {}
-        self._changed: tuple[str, ...] = ()
-        self._stages: list[StageReport] = []
         self._current = Stage.RESOLVE
-        self._published: PublishedRepo | None = None
-        self._root: Root | None = None
-        self._results: tuple[Path, bool] | None = None
         try:
             runs.mkdir(parents=True, exist_ok=True)
             making = Path(tempfile.mkdtemp(dir=runs, prefix=".making-"))
@@ -117,11 +122,9 @@ class Recorder:
         except ToolError as problem:
             raise problem.of(_KINDS[stage]) from problem
         finally:
-            self._stages.append(
-                StageReport(
-                    name=stage, seconds=round(time.monotonic() - started, 3), status=status, details=details
-                )
-            )
+            seconds = round(time.monotonic() - started, 3)
+            ended = StageReport(name=stage, seconds=seconds, status=status, details=details)
+            self.note(stages=(*self.report.stages, ended))
 
     def workspace(self, *parts: str) -> Path:
         """A folder of this run for a stage to write to."""
@@ -131,25 +134,16 @@ class Recorder:
 
     def inputs_are(self, inputs: dict[str, str], key: str, before: RunReport | None) -> None:
         """Note what decides the result, and how it differs from the run before."""
-        self._key, self._inputs = key, inputs
-        self._changed = changes(before.inputs, inputs) if before else ("there is no earlier run",)
+        changed = changes(before.inputs, inputs) if before else ("there is no earlier run",)
+        self.note(key=key, inputs=inputs, changed=changed)
 
     def examined(self, checks: tuple[Check, ...], headline: tuple[str, ...] = ()) -> None:
         """Note what checks came to, behind those that are noted already."""
-        self._checks += checks
-        self._headline += headline
+        self.note(checks=self.report.checks + checks, headline=self.report.headline + headline)
 
-    def published(self, repo: PublishedRepo) -> None:
-        """Note what readers now see."""
-        self._published = repo
-
-    def kept(self, root: Root) -> None:
-        """Note where a root is that was kept."""
-        self._root = root
-
-    def left(self, folder: Path, *, signed: bool) -> None:
-        """Note where packages were left."""
-        self._results = (folder, signed)
+    def note(self, **facts: Any) -> None:
+        """Put facts into the report, by the names of its fields."""
+        self.report = replace(self.report, **facts)
 
     def finish(self, problem: BaseException | None = None) -> RunReport:
         """Drop everything but logs, write report.json and junit.xml, and return the report.
@@ -158,30 +152,11 @@ class Recorder:
         the tool's own, anything else.
         """
         ending = None if problem is None else self._as_ending(problem)
-        report = RunReport(
-            run=self.id,
-            recipe=self._job.name,
-            target=self._job.target.name,
-            builder=self.builder,
-            tool_version=__version__,
-            started=self.started,
-            seconds=round(time.monotonic() - self._clock, 3),
-            outcome=self._outcome(ending),
-            key=self._key,
-            inputs=self._inputs,
-            changed=self._changed,
-            stages=tuple(self._stages),
-            checks=self._checks,
-            headline=self._headline,
-            repository=str(self._published.folder) if self._published else None,
-            generation=self._published.generation if self._published else None,
-            folder=str(self.folder),
-            kept_root=str(self._root.path) if self._root else None,
-            entrance=self._root.entrance() if self._root else (),
-            results=str(self._results[0]) if self._results else None,
-            results_signed=bool(self._results and self._results[1]),
-            failure=self._failure(ending) if ending else None,
-        )
+        self.note(seconds=round(time.monotonic() - self._clock, 3))
+        if ending:
+            outcome = "interrupted" if isinstance(ending, Interrupted) else "failed"
+            self.note(outcome=outcome, failure=self._failure(ending))
+        report = self.report
         try:
             with contextlib.closing(self._hold):
                 self._write(report, problem)
@@ -208,11 +183,6 @@ class Recorder:
             return Interrupted(what)
         hint = "this is an error of backport's own: tell its developers, with the log"
         return BackportError(what, hint=hint, log=self.folder / TRACEBACK)
-
-    def _outcome(self, ending: Ending | None) -> Outcome:
-        if ending is None:
-            return self.outcome
-        return "interrupted" if isinstance(ending, Interrupted) else "failed"
 
     def _failure(self, ending: Ending) -> Failure:
         return Failure(
@@ -261,6 +231,38 @@ def forget_old_runs(runs: Path, keep: int = KEPT_RUNS) -> None:
         # Another run may be about the same.
         with contextlib.suppress(FileNotFoundError):
             remove_tree(folder)
+
+
+def remove_leftovers(site: Site) -> tuple[str, ...]:
+    """Remove folders of runs without a report, temporary keyrings and half-made parts of the cache, each
+    where the process that made it has ended, and end gpg's agent of the signing key where such a process left
+    it; what that was, paths for the most part. Roots and half-made generations are their own users' matter.
+    Raises SignError, OSError."""
+    gone = []
+    for folder in _candidates(site):
+        if is_abandoned(folder):
+            # What cannot be removed is in nobody's way; another may be about the same.
+            with contextlib.suppress(OSError):
+                remove_tree(folder)
+                gone.append(str(folder))
+    home = site.signing.gnupghome
+    if end_unused_agent(home):
+        gone.append(f"gpg's agent of {home}")
+    return tuple(gone)
+
+
+def _candidates(site: Site) -> Iterator[Path]:
+    cache = site.paths.cache
+    for folder in sorted(cache.glob("runs/*Z-*")):
+        if not (folder / REPORT).exists():
+            yield folder
+    places = {parent: pattern for name, pattern in _CACHE_SCRATCH.items() for parent in _places(cache, name)}
+    for parent, pattern in {**_SCRATCH, **places}.items():
+        yield from (path for path in sorted(parent.glob("*-*")) if re.fullmatch(pattern, path.name))
+
+
+def _places(cache: Path, pattern: str) -> Iterator[Path]:
+    return cache.glob(pattern) if pattern else iter((cache,))
 
 
 def _tidy(folder: Path) -> None:

@@ -50,7 +50,7 @@ def test_an_interruption_is_no_failure_of_the_package(tmp_path: Path) -> None:
 def test_a_run_that_nothing_stopped_has_the_outcome_that_its_stages_gave_it(tmp_path: Path) -> None:
     assert recorder(tmp_path).finish().outcome == "published"
     record = recorder(tmp_path)
-    record.outcome = "unchanged"
+    record.note(outcome="unchanged")
     assert record.finish().outcome == "unchanged"
 
 

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("evidence",),
         ("signing",),
         ("roots", "srpm", "repodata"),
-        ("trust openpgp", "spec", "diffs"),
+        ("trust", "spec", "diffs"),
         ("recipe target site settings",),
         ("artifacts", "progress", "seals"),
         ("run", "files", "gzipped", "bindings"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backport.files import Hold, is_abandoned, scratch_folder
-from backport.runs import leftovers
-from backport.runs.leftovers import remove_leftovers
+from backport.runs import history
+from backport.runs.history import remove_leftovers
 from backport.site import Paths, Site
 
 
@@ -18,8 +18,8 @@ from backport.site import Paths, Site
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    patterns = dict(zip([temporary], leftovers._SCRATCH.values(), strict=True))
-    monkeypatch.setattr(leftovers, "_SCRATCH", patterns)
+    patterns = dict(zip([temporary], history._SCRATCH.values(), strict=True))
+    monkeypatch.setattr(history, "_SCRATCH", patterns)
     return Site(paths=Paths(cache=tmp_path / "cache"))
 
 

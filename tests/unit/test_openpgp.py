@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from backport.openpgp import issuers
+from backport.trust import issuers
 
 FINGERPRINT = bytes(range(20))
 KEY_ID = FINGERPRINT[-8:]
