@@ -50,13 +50,12 @@ def write_repodata(
     compression: Compression,
     rpms: Iterable[Path] | None = None,
     known: Mapping[str, Package] | None = None,
-    workers: int | None = None,
 ) -> None:
     """Describe the RPMs of ``folder`` in ``folder/repodata``.
 
     ``rpms`` are the files to name (default: every one below the folder). ``known`` are packages that
     are already described, by location (see `read_packages`): they are not read again. Every other one
-    is parsed and hashed, ``workers`` at a time (default: one per core).
+    is parsed and hashed, by all cores.
 
     A reader sees the old metadata or the new: the files that ``repomd.xml`` names are in place before
     it is renamed over the old one. Files that it no longer names are then removed; a signature of the
@@ -67,7 +66,7 @@ def write_repodata(
     """
     createrepo_c = bindings()
     paths = sorted(folder.rglob("*.rpm") if rpms is None else rpms)
-    packages = parse_packages(folder, paths, known=known or {}, workers=workers)
+    packages = parse_packages(folder, paths, known=known or {})
     with scratch_folder(folder, f".{FOLDER}.") as scratch:
         try:
             records = [_write_file(kind, packages, scratch, compression) for kind in KINDS]
@@ -129,7 +128,6 @@ def check_repodata(
     folder: Path,
     *,
     digests: Collection[str] | None = None,
-    workers: int | None = None,
 ) -> tuple[Discrepancy, ...]:
     """Every way in which the metadata of ``folder`` and the files in it disagree.
 
@@ -142,7 +140,7 @@ def check_repodata(
     packages, problems = _parse(folder)
     found += [Discrepancy(kind="metadata", path=FOLDER, detail=problem) for problem in problems]
     hashed = packages.keys() if digests is None else packages.keys() & set(digests)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(
             lambda item: _check_file(folder / item[0], item, hashed=item[0] in hashed), packages.items()
         )
@@ -176,7 +174,6 @@ def parse_packages(
     paths: Sequence[Path],
     *,
     known: Mapping[str, Package],
-    workers: int | None = None,
 ) -> list[Package]:
     """The packages in the order of ``paths``. The bindings parse and hash outside of Python's lock."""
     createrepo_c = bindings()
@@ -192,7 +189,7 @@ def parse_packages(
         except (createrepo_c.CreaterepoCError, OSError) as problem:
             raise ToolError(f"{path}: cannot be read as an RPM: {problem}") from None
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(describe, paths))
 
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -167,6 +167,8 @@ class TestResult(_Form):
 
 
 class _Statement(_Form):
+    what: ClassVar[str]
+    """The predicate in words."""
     type_: Literal["https://in-toto.io/Statement/v1"] = Field(default=STATEMENT, alias="_type")
     subject: tuple[Subject, ...] = Field(min_length=1)
 
@@ -176,9 +178,13 @@ class _Statement(_Form):
         return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+_S = TypeVar("_S", bound=_Statement)
+
+
 class ProvenanceStatement(_Statement):
     """How files were made."""
 
+    what = "SLSA provenance"
     predicate_type: Literal["https://slsa.dev/provenance/v1"] = PROVENANCE
     predicate: Provenance
 
@@ -188,30 +194,19 @@ class TestStatement(_Statement):
 
     __test__ = False
 
+    what = "test results"
     predicate_type: Literal["https://in-toto.io/attestation/test-result/v0.1"] = TEST_RESULT
     predicate: TestResult
 
 
-def read_provenance(text: str, *, name: str) -> ProvenanceStatement:
+def read_statement(kind: type[_S], text: str, *, name: str) -> _S:
     """The statement that ``text``, a file called ``name``, holds. Raises PublishError for anything else."""
     try:
-        return ProvenanceStatement.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as problem:
-        raise _not_a_statement(name, "SLSA provenance", problem) from None
-
-
-def read_test_result(text: str, *, name: str) -> TestStatement:
-    """The statement that ``text``, a file called ``name``, holds. Raises PublishError for anything else."""
-    try:
-        return TestStatement.model_validate_json(text)
-    except ValidationError as problem:
-        raise _not_a_statement(name, "test results", problem) from None
-
-
-def _not_a_statement(name: str, kind: str, problem: ValidationError) -> PublishError:
-    first = problem.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the file"
-    return PublishError(
-        f"{name}: is not an in-toto statement of {kind}: {where}: {first['msg']}",
-        hint="restore it from a copy, or publish the packages anew",
-    )
+        first = problem.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise PublishError(
+            f"{name}: is not an in-toto statement of {kind.what}: {where}: {first['msg']}",
+            hint="restore it from a copy, or publish the packages again",
+        ) from None

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from backport.artifacts import Check, TestedRpms, Verdict
 from backport.errors import PublishError, ToolError, as_kind
@@ -31,8 +32,7 @@ from backport.evidence.intoto import (
     Resource,
     Subject,
     TestStatement,
-    read_provenance,
-    read_test_result,
+    read_statement,
 )
 from backport.evidence.provenance import Origin, PublishedFile, provenance_statement, test_statement
 from backport.files import digest_of, digests_of, read_regular, write_atomically
@@ -56,6 +56,7 @@ PUBLIC_KEY = "RPM-GPG-KEY-backport"
 _STATEMENT_TYPE = "application/vnd.in-toto+json"
 _ADVICE = "do not install from it; compare it with another copy, or publish anew"
 
+_S = TypeVar("_S", ProvenanceStatement, TestStatement)
 Link = Callable[[Path, Path], None]
 """Puts a file, the first path, at the second path as well."""
 
@@ -166,18 +167,29 @@ def statements(generation: Path) -> Iterator[tuple[str, ProvenanceStatement]]:
 
     Raises PublishError when one is damaged.
     """
-    for name in reversed(_sets(generation)):
-        path = generation / FOLDER / f"{name}{PROVENANCE}"
-        if path.is_file():
-            yield name, read_provenance(_text(path), name=f"{FOLDER}/{path.name}")
+    return _read_all(ProvenanceStatement, generation, PROVENANCE)
 
 
 def test_results(generation: Path) -> Iterator[tuple[str, TestStatement]]:
     """The statements about tests in a generation, the newest first. Raises PublishError."""
+    return _read_all(TestStatement, generation, TESTS)
+
+
+def _read_all(kind: type[_S], generation: Path, end: str) -> Iterator[tuple[str, _S]]:
     for name in reversed(_sets(generation)):
-        path = generation / FOLDER / f"{name}{TESTS}"
+        path = generation / FOLDER / f"{name}{end}"
         if path.is_file():
-            yield name, read_test_result(_text(path), name=f"{FOLDER}/{path.name}")
+            yield name, _read(kind, path)
+
+
+def _read(kind: type[_S], path: Path) -> _S:
+    try:
+        text = read_regular(path, limit=MAX_BYTES).decode("utf-8", "replace")
+    except OSError as problem:
+        raise PublishError(
+            f"{path}: cannot be read: {problem.strerror}", hint="restore it from a copy"
+        ) from None
+    return read_statement(kind, text, name=f"{FOLDER}/{path.name}")
 
 
 @as_kind(PublishError)
@@ -346,18 +358,9 @@ def _sets(generation: Path) -> list[str]:
 def _subjects_of(generation: Path, name: str) -> tuple[Subject, ...]:
     path = generation / FOLDER / f"{name}{PROVENANCE}"
     if path.is_file():
-        return read_provenance(_text(path), name=path.name).subject
+        return _read(ProvenanceStatement, path).subject
     path = path.with_name(f"{name}{TESTS}")
-    return read_test_result(_text(path), name=path.name).subject
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_regular(path, limit=MAX_BYTES).decode("utf-8", "replace")
-    except OSError as problem:
-        raise PublishError(
-            f"{path}: cannot be read: {problem.strerror}", hint="restore it from a copy"
-        ) from None
+    return _read(TestStatement, path).subject
 
 
 def age_of(name: str) -> datetime:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from backport.errors import PatchError
-from backport.spec.lines import PREAMBLE, Section, Spec, Splice, are_exclusive
+from backport.spec.lines import PREAMBLE, Section, Spec, Splice, are_exclusive, as_text
 from backport.spec.release import known_release
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -51,10 +51,7 @@ def add_entry(spec: Spec, entry: ChangelogEntry, *, bump: int) -> list[Splice]:
             raise spec.refuse("%changelog stands more than once", spec.lines[filled[1].first], hint=_HINT)
         return [_on_top(spec, section, entry, bump) for section in filled]
     if any(_ELSEWHERE.search(line.text) for line in spec.lines if not line.comment):
-        raise spec.refuse(
-            "the %changelog comes from another file or a macro",
-            hint=_HINT,
-        )
+        raise spec.refuse("the %changelog comes from another file or a macro", hint=_HINT)
     last = spec.lines[-1]
     return [spec.insert_after(last, "", "%changelog", *_entry_lines(spec, entry, bump))]
 
@@ -90,22 +87,17 @@ def _entry_lines(spec: Spec, entry: ChangelogEntry, bump: int) -> list[str]:
     stamp = f"{_DAYS[date.weekday()]} {_MONTHS[date.month - 1]} {date.day:02d} {date.year}"
     evr = known_evr(spec, bump)
     items = [line for item in entry.lines for line in _item(item)]
-    return [f"* {stamp} {_escape(entry.author)}{f' - {evr}' if evr else ''}", *items]
+    return [f"* {stamp} {as_text(entry.author)}{f' - {evr}' if evr else ''}", *items]
 
 
 def _item(item: str) -> list[str]:
-    first, *rest = (line.strip() for line in _escape(item.strip()).split("\n"))
+    first, *rest = (line.strip() for line in as_text(item.strip()).split("\n"))
     return [first if first.startswith("- ") else f"- {first}", *map(_continued, rest)]
 
 
 def _continued(line: str) -> str:
     """Conditionals and comments are looked for in what rpm has expanded: %% does not keep ``%endif``."""
     return f"  - {line}" if line.startswith(("%", "#")) else f"  {line}"
-
-
-def _escape(text: str) -> str:
-    """The text as it stands in the spec: UTF-8, one character a byte, no macro."""
-    return text.replace("%", "%%").encode().decode("latin-1")
 
 
 def known_evr(spec: Spec, bump: int) -> str | None:

@@ -13,10 +13,10 @@ from backport.run import time_limit
 from backport.spec.anchors import SpecEdit, apply_edits
 from backport.spec.changelog import ChangelogEntry, add_entry
 from backport.spec.limit import EntangledError
-from backport.spec.lines import Spec, Splice, apply_splices, parse
+from backport.spec.lines import Spec, Splice, apply_splices, as_text, parse
 from backport.spec.prep import apply_patches, apply_sources, check_globs
 from backport.spec.release import bump_release
-from backport.spec.tags import PatchTags, add_sources, add_tags, next_source, read_tags
+from backport.spec.tags import PatchTags, add_tags, next_source, read_tags
 
 DEADLINE = 60.0
 """Seconds for one spec; Fedora's largest takes one."""
@@ -78,24 +78,20 @@ def _add_patches(spec: Spec, patches: Sequence[SpecPatch]) -> list[Splice]:
     tags = read_tags(spec)
     _check_patches(spec.name, patches, tags)
     check_globs(spec, [patch.name for patch in patches])
-    names = [_as_text(patch.name) for patch in patches]
+    names = [as_text(patch.name) for patch in patches]
     strips = [patch.strip for patch in patches]
     try:
         applied = apply_patches(spec, tags, list(enumerate(strips, start=tags.next_number)))
     except EntangledError as cause:
         start = next_source(spec)
-        declared = add_sources(spec, list(enumerate(names, start=start)))
+        declared = add_tags(spec, "source", list(enumerate(names, start=start)))
         return declared + apply_sources(spec, list(enumerate(strips, start=start)), cause)
-    return add_tags(spec, list(enumerate(names, start=tags.next_number))) + applied
+    return add_tags(spec, "patch", list(enumerate(names, start=tags.next_number))) + applied
 
 
 def _undefine(spec: Spec, macro: str) -> Splice:
     first = len(_BYTE_ORDER_MARK) if spec.text.startswith(_BYTE_ORDER_MARK) else 0
     return Splice(start=first, end=first, text=f"%undefine {macro}{spec.eol}")
-
-
-def _as_text(name: str) -> str:
-    return name.replace("%", "%%").encode().decode("latin-1")
 
 
 def _check_patches(name: str, patches: Sequence[SpecPatch], tags: PatchTags) -> None:
@@ -107,6 +103,6 @@ def _check_patches(name: str, patches: Sequence[SpecPatch], tags: PatchTags) -> 
             raise PatchError(f"{name}: {patch.name!r} is no file name for a patch", hint="Use a plain name.")
         if patch.strip < 0:
             raise PatchError(f"{name}: strip level {patch.strip} of {patch.name}", hint="Use 0 or more.")
-        if _as_text(patch.name) in seen:
+        if as_text(patch.name) in seen:
             raise PatchError(f"{name}: the spec already has the patch {patch.name}", hint="Rename the patch.")
-        seen.add(_as_text(patch.name))
+        seen.add(as_text(patch.name))

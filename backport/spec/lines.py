@@ -22,6 +22,7 @@ PREAMBLE = ""
 """The name of the section before the first header."""
 MAX_DEPTH = 200
 """How deep conditionals, or the blocks of a script, may be nested; no spec of Fedora's reaches 20."""
+HOSTILE = "No honest spec is made like this: look at where it came from."
 
 _SECTION = re.compile(
     r"%(description|package|prep|generate_buildrequires|conf|build|install|check|clean"
@@ -169,6 +170,11 @@ class Spec:
         return PatchError(f"{place}: {reason}", hint=hint)
 
 
+def as_text(text: str) -> str:
+    """The text as it stands in a spec: UTF-8, one character a byte, no macro."""
+    return text.replace("%", "%%").encode().decode("latin-1")
+
+
 def are_exclusive(one: Branches, other: Branches) -> bool:
     """Whether two places stand in different branches of one conditional, so that rpm reads one at most."""
     for (number, branch), (other_number, other_branch) in zip(one, other, strict=False):
@@ -252,7 +258,7 @@ class _Parser:
             if len(self.branches) > MAX_DEPTH:
                 raise PatchError(
                     f"{name}, line {index + 1}: conditionals are nested deeper than {MAX_DEPTH}",
-                    hint="No honest spec is made like this: look at where it came from.",
+                    hint=HOSTILE,
                 )
             self.lines.append(
                 Line(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from backport.spec import shell
-from backport.spec.lines import Branches, Line, Section, Spec
+from backport.spec.lines import HOSTILE, Branches, Line, Section, Spec
 from backport.spec.steps import Step, has_flag, tree_name
 
 _ANYWHERE: shell.Directory = ("<anywhere>",)
@@ -175,7 +175,7 @@ def _run(spec: Spec, line: Line, before: shell.State, script: str) -> shell.Stat
         raise spec.refuse(
             f"the script is nested deeper than {shell.MAX_DEPTH}",
             line,
-            hint="No honest spec is made like this: look at where it came from.",
+            hint=HOSTILE,
         ) from None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from backport.spec import everyone
-from backport.spec.lines import Line, Section, Spec, Splice
+from backport.spec.lines import HOSTILE, Line, Section, Spec, Splice
 
 #: The macros that unpack, and %autopatch. %forgesetup, %forgeautosetup and %goprep (forge-srpm-macros,
 #: go-rpm-macros) hand their options on to %setup or %autosetup; %goprep patches where it is given -p.
@@ -111,7 +111,7 @@ def _read(spec: Spec, section: Section, line: Line, text: str) -> list[Step]:
         raise spec.refuse(
             f"more than {MOST_IN_ONE_LINE} macros that unpack or patch in one line",
             line,
-            hint="No honest spec is made like this: look at where it came from.",
+            hint=HOSTILE,
         )
     steps = []
     for match, following in zip_longest(matches, matches[1:]):

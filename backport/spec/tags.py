@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from backport.spec.lines import PREAMBLE, Line, Section, Spec, Splice
 
@@ -196,35 +197,23 @@ def next_source(spec: Spec) -> int:
     return max([*numbers, _BEYOND if beyond else 0]) + 1
 
 
-def add_sources(spec: Spec, files: list[tuple[int, str]]) -> list[Splice]:
-    """The changes that declare files, given as (number, file name), as sources: behind the last of them."""
-    return _add(spec, "source", files)
+def add_tags(spec: Spec, kind: Literal["patch", "source"], files: list[tuple[int, str]]) -> list[Splice]:
+    """The changes that declare files, given as (number, file name).
 
-
-def add_tags(spec: Spec, patches: list[tuple[int, str]]) -> list[Splice]:
-    """The changes that declare patches, given as (number, file name).
-
-    A spec with a %patchlist gets them there; otherwise they are PatchN tags behind the last Patch tag
-    of the main preamble, else behind its last Source tag, else behind its other tags; and behind what
-    it includes, which may be patches. A tag never lands inside a conditional: it goes behind its end.
+    Sources go behind the last of them. Patches go into a %patchlist, where the spec has one; otherwise they
+    are PatchN tags behind the last Patch tag of the main preamble, else behind its last Source tag, else
+    behind its other tags; and behind what it includes, which may be patches. A tag never lands inside a
+    conditional: it goes behind its end.
     """
-    if lists := spec.named("patchlist"):
-        return _add_to_list(spec, lists[-1], [name for _, name in patches])
-    return _add(spec, "patch", patches)
-
-
-def _add(spec: Spec, kind: str, files: list[tuple[int, str]]) -> list[Splice]:
-    preamble = spec.sections[0]
+    if kind == "patch" and (lists := spec.named("patchlist")):
+        return _add_to_list(spec, lists[-1], [name for _, name in files])
     anchor = _anchor(spec, kind)
     if anchor is None:
-        raise spec.refuse(
-            "no Patch, Source or other tag stands in the preamble's own text",
-            hint=_DECLARE,
-        )
+        raise spec.refuse("no Patch, Source or other tag stands in the preamble's own text", hint=_DECLARE)
     lines = [_format(anchor, kind, number, name) for number, name in files]
     included = [line for line in spec.live(PREAMBLE) if _INCLUDE.match(line.text)]
     behind = max([anchor, *included[-1:]], key=lambda line: line.index)
-    place = _outside(spec, behind, preamble)
+    place = _outside(spec, behind, spec.sections[0])
     if place is None:
         first = spec.lines[spec.conditionals[behind.after[0][0]].first]
         block = "".join(line + spec.eol for line in lines)
@@ -270,9 +259,5 @@ def _add_to_list(spec: Spec, section: Section, names: list[str]) -> list[Splice]
     last = next(line for line in reversed(lines) if line.text.strip(" \t\r") and not line.comment)
     place = _outside(spec, last, section) if last.after != lines[0].after else spec.group_end(last)
     if place is None:
-        raise spec.refuse(
-            "the %patchlist ends inside a conditional",
-            last,
-            hint=_DECLARE,
-        )
+        raise spec.refuse("the %patchlist ends inside a conditional", last, hint=_DECLARE)
     return [spec.insert_after(place, *names)]

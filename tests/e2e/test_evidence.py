@@ -16,7 +16,7 @@ import pytest
 
 from backport.artifacts import Check, Nevra, PublishedRepo, TestedRpms, Verdict
 from backport.errors import PublishError
-from backport.evidence.intoto import read_provenance
+from backport.evidence.intoto import ProvenanceStatement, read_statement
 from backport.evidence.provenance import Origin
 from backport.evidence.store import FOLDER, statements, verify_provenance
 from backport.files import digest_of
@@ -109,7 +109,9 @@ def test_a_published_generation_explains_itself(site: Site) -> None:
             public_key=site.published.public_key,
             fingerprint=published.gated.tested.signed.fingerprint,
         )
-    statement = read_provenance((site.generation / "provenance.json").read_text(), name="provenance.json")
+    statement = read_statement(
+        ProvenanceStatement, (site.generation / "provenance.json").read_text(), name="provenance.json"
+    )
     assert {one.name: one.sha256 for one in statement.subject} == {
         path.relative_to(site.generation).as_posix(): digest_of(path)
         for path in site.generation.rglob("*.rpm")

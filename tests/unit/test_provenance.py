@@ -16,7 +16,7 @@ from in_toto_attestation.v1.statement import Statement
 from backport.artifacts import Check, Nevra, Verdict
 from backport.errors import PublishError, ToolError, UsageError
 from backport.evidence import store as evidence_module
-from backport.evidence.intoto import Resource, read_provenance, read_test_result
+from backport.evidence.intoto import ProvenanceStatement, Resource, TestStatement, read_statement
 from backport.evidence.intoto import TestStatement as Results
 from backport.evidence.provenance import INLINE_LIMIT, provenance_statement, purl, source_purl
 from backport.evidence.provenance import test_statement as results_statement
@@ -137,9 +137,9 @@ def _descriptor() -> Any:
 
 def test_a_statement_reads_back_as_it_was(run: SmallRun) -> None:
     statement = provenance_statement(run.tested, run.origin, run.files, evidence=PROOF)
-    assert read_provenance(statement.to_json(), name="x") == statement
+    assert read_statement(ProvenanceStatement, statement.to_json(), name="x") == statement
     results = results_statement(run.tested, run.origin, run.files)
-    again = read_test_result(results.to_json(), name="x")
+    again = read_statement(TestStatement, results.to_json(), name="x")
     assert again.predicate.passed_tests == results.predicate.passed_tests
     assert again.predicate.transcript == results.predicate.transcript
 
@@ -211,7 +211,7 @@ def test_a_failed_check_is_no_passed_test(run: SmallRun) -> None:
 def test_what_is_no_such_statement_is_told(run: SmallRun, change: dict[str, Any], told: str) -> None:
     text = provenance_statement(run.tested, run.origin, run.files, evidence=PROOF).to_json()
     with pytest.raises(PublishError, match="somewhere") as caught:
-        read_provenance(json.dumps({**json.loads(text), **change}), name="somewhere.json")
+        read_statement(ProvenanceStatement, json.dumps({**json.loads(text), **change}), name="somewhere.json")
     assert told in caught.value.message
 
 
