@@ -7,10 +7,14 @@ publishing only what was tested.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
+
+from backport.errors import BackportError
+from backport.printable import harmless
 
 _NVR = re.compile(r"(?P<name>[A-Za-z0-9._+-]+)-(?P<version>[A-Za-z0-9._+~^]+)-(?P<release>[A-Za-z0-9._+~^]+)")
 
@@ -191,6 +195,73 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
+EVIDENCE_LIMIT = 20_000
+"""Characters kept of a check's evidence."""
+_EVIDENCE_LINES = 60
+_LINE_LIMIT = 2000
+_NAMED = 5
+"""How many of several problems a short answer names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What an examination came to, whichever check it answers; see `Check` for the fields."""
+
+    verdict: Verdict
+    expected: str = ""
+    found: str = ""
+    evidence: str = ""
+    advice: str = ""
+
+    @classmethod
+    def passed(cls, found: str, *, expected: str = "", evidence: str = "") -> Finding:
+        """What was examined is as it should be."""
+        return cls(verdict=Verdict.PASS, expected=expected, found=found, evidence=evidence)
+
+    @classmethod
+    def judged(cls, *, good: bool, expected: str, found: str, evidence: str = "", advice: str) -> Finding:
+        """A pass or, where it is not ``good``, a fail with one sentence of advice."""
+        verdict = Verdict.PASS if good else Verdict.FAIL
+        return cls(verdict=verdict, expected=expected, found=found, evidence=evidence, advice=advice)
+
+    @classmethod
+    def skipped(cls, reason: str) -> Finding:
+        """A check that does not apply, or could not be done because of something else."""
+        return cls(verdict=Verdict.SKIPPED, advice=reason)
+
+    @classmethod
+    def of_problem(
+        cls, problem: BackportError, *, expected: str = "", advice: str, verdict: Verdict = Verdict.FAIL
+    ) -> Finding:
+        """What failed, with its evidence; ``advice`` is for a problem that has no hint of its own."""
+        log = [f"log: {problem.log}"] if problem.log else []
+        return cls(
+            verdict=verdict, expected=expected, found=problem.message,
+            evidence="\n".join((*problem.evidence, *log)), advice=problem.hint or advice,
+        )  # fmt: skip
+
+    @classmethod
+    def unless(
+        cls,
+        problems: Sequence[str],
+        *,
+        expected: str,
+        found: str,
+        evidence: Sequence[str] = (),
+        advice: str,
+        verdict: Verdict = Verdict.FAIL,
+    ) -> Finding:
+        """A pass that says what was ``found``, or a ``verdict`` that names the ``problems``."""
+        more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        return cls(
+            verdict=verdict if problems else Verdict.PASS,
+            expected=expected,
+            found="; ".join(problems[:_NAMED]) + more if problems else found,
+            evidence="\n".join([*problems, *evidence][:_EVIDENCE_LINES]),
+            advice=advice,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One thing that was examined: what was expected, what was found, and the evidence for it."""
@@ -204,6 +275,27 @@ class Check:
     evidence: str = ""
     advice: str = ""
     """What to do about a `fail`, `error` or `warn`; for `skipped`, the reason."""
+
+    @classmethod
+    def of(cls, check_id: str, title: str, finding: Finding) -> Check:
+        """The one way to make a check: what others wrote is bounded and made harmless for a terminal, and a
+        pass has no advice."""
+        return cls(
+            id=check_id,
+            title=title,
+            verdict=finding.verdict,
+            expected=_line(finding.expected),
+            found=_line(finding.found),
+            evidence=harmless(finding.evidence[:EVIDENCE_LIMIT]),
+            advice="" if finding.verdict is Verdict.PASS else _line(finding.advice),
+        )
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Check:
+        """A check as a report or the evidence has it; a verdict that is not known is no pass."""
+        texts = {one.name: str(data.get(one.name, "")) for one in fields(cls)}
+        verdict = texts.pop("verdict")
+        return cls(verdict=Verdict(verdict) if verdict in set(Verdict) else Verdict.ERROR, **texts)
 
     @property
     def stops(self) -> bool:
@@ -254,6 +346,10 @@ class PublishedRepo:
     base_url: str
     checks: tuple[Check, ...]
     """The proof that a client installs from it."""
+
+
+def _line(text: str) -> str:
+    return harmless(text[:_LINE_LIMIT].replace("\n", " "))
 
 
 def _require_passed(checks: tuple[Check, ...]) -> None:

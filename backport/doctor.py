@@ -11,10 +11,11 @@ import pwd
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from backport.artifacts import Check, Verdict
+from backport.artifacts import Check, Finding, Verdict
 from backport.bindings import import_bindings
 from backport.errors import BackportError
 from backport.files import scratch_folder
@@ -40,6 +41,7 @@ _SANDBOX = (
     *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run"),
     *("--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--", "true"),
 )
+_PRIVILEGED = "inside a container start it privileged: namespaces and mounts are forbidden here"
 _INSTALL = {"debian": "apt-get install -y", "fedora": "dnf install -y"}
 
 
@@ -203,7 +205,7 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
     return (
         _root(host),
         *_programs(site, host, family),
-        _sandbox(host),
+        _ask("sandbox", "bubblewrap can make namespaces", lambda: _sandbox(host), advice=_PRIVILEGED),
         *(_module(need, host, family) for need in _MODULES),
         *_folders(site, host),
         *_mock(site, host, family),
@@ -214,11 +216,30 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
     )
 
 
+def _ask(
+    check_id: str,
+    title: str,
+    question: Callable[[], Finding],
+    *,
+    advice: str = "",
+    verdict: Verdict = Verdict.FAIL,
+) -> Check:
+    """What a question to the host comes to: a failure where it raises, with ``advice`` unless it brings its
+    own; without the module that it needs it cannot be put."""
+    try:
+        finding = question()
+    except BackportError as problem:
+        finding = Finding.of_problem(problem, advice=advice, verdict=verdict)
+    except ImportError as problem:
+        finding = Finding.skipped(f"cannot be checked: {problem}")
+    return Check.of(check_id, title, finding)
+
+
 def _targets(site: Site) -> Iterator[Check]:
     """A warning for each target that cannot be read: it stops whatever is asked of it, and nothing else."""
     for name, problem in load_targets(site.paths.targets)[1].items():
-        told = {"found": problem.message, "advice": problem.hint or "correct the file there"}
-        yield Check(id=f"target.{name}", title=f"{name} can be read", verdict=Verdict.WARN, **told)
+        finding = Finding.of_problem(problem, advice="correct the file there", verdict=Verdict.WARN)
+        yield Check.of(f"target.{name}", f"{name} can be read", finding)
 
 
 def _family(release: dict[str, str]) -> str:
@@ -229,36 +250,21 @@ def _family(release: dict[str, str]) -> str:
     return "fedora" if {"fedora", "rhel", "centos"} & set(ids) else ids[0]
 
 
-def _verdict(*, good: bool) -> Verdict:
-    return Verdict.PASS if good else Verdict.FAIL
-
-
 def _root(host: Probes) -> Check:
-    euid = host.euid()
-    return Check(
-        id="root",
-        title="runs as root",
-        verdict=_verdict(good=euid == 0),
-        expected="uid 0",
-        found=f"uid {euid}",
-        advice="" if euid == 0 else "run it as root: a clean root is made with the target's own owners",
-    )
+    euid, advice = host.euid(), "run it as root: a clean root is made with the target's own owners"
+    finding = Finding.judged(good=euid == 0, expected="uid 0", found=f"uid {euid}", advice=advice)
+    return Check.of("root", "runs as root", finding)
 
 
 def _programs(site: Site, host: Probes, family: str) -> Iterator[Check]:
     for need in (*_PROGRAMS, _MOCK) if _builds_with_mock(site, host) else _PROGRAMS:
-        found = host.which(need.name)
-        advice = "" if found else need.advice(family)
-        if need is _MOCK and not found and family == "debian":
+        found, advice = host.which(need.name), need.advice(family)
+        if need is _MOCK and family == "debian":
             advice += '; set builder = "chroot" in the site file'
-        yield Check(
-            id=f"program.{need.name}",
-            title=f"{need.name}: {need.purpose}",
-            verdict=_verdict(good=found is not None),
-            expected="installed",
-            found=found or "not installed",
-            advice=advice,
+        finding = Finding.judged(
+            good=found is not None, expected="installed", found=found or "not installed", advice=advice
         )
+        yield Check.of(f"program.{need.name}", f"{need.name}: {need.purpose}", finding)
 
 
 def _builds_with_mock(site: Site, host: Probes) -> bool:
@@ -271,94 +277,63 @@ def _mock(site: Site, host: Probes, family: str) -> Iterator[Check]:
     its roots, containers, and dnf's command for build dependencies."""
     if not _builds_with_mock(site, host) or host.which(_MOCK.name) is None:
         return
-    yield from _mock_user_checks(site, host)
+    users: list[pwd.struct_passwd] = []
+    yield _ask("mock.user", "mock has a user to build as", lambda: _mock_caller(host, users))
+    way = "mock's user can enter the cache folder"
+    yield _ask("mock.cache", way, lambda: _mock_reaches(_existing(site.paths.cache), host, users))
     yield _folder_space("mock", "mock.basedir", site.mock.basedir, MOCK_BYTES, host)
     if site.mock.isolation == "nspawn":
-        yield _mock_starts(host, family)
+        start = "systemd-nspawn can start a container"
+        yield _ask("mock.container", start, lambda: _mock_starts(host, family), advice=_PRIVILEGED)
     if site.mock.bootstrap_image is None:
-        yield _mock_installs(host, family)
+        installs = "dnf can install build dependencies for mock"
+        yield _ask("mock.builddep", installs, lambda: _mock_installs(host, family))
 
 
-def _mock_starts(host: Probes, family: str) -> Check:
-    facts = {"id": "mock.container", "title": "systemd-nspawn can start a container"}
+def _mock_starts(host: Probes, family: str) -> Finding:
     if host.which(_NSPAWN.name) is None:
-        return Check(**facts, verdict=Verdict.FAIL, found="not installed", advice=_NSPAWN.advice(family))
-    try:
-        host.mock_container()
-    except BackportError as problem:
-        advice = "inside a container start it privileged: namespaces and mounts are forbidden here"
-        return Check(
-            **facts, verdict=Verdict.FAIL, expected="exit code 0", found=problem.message, advice=advice
-        )
-    except ImportError as problem:
-        return Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be checked: {problem}")
-    return Check(**facts, verdict=Verdict.PASS, found="started and ended")
+        return Finding.unless(["not installed"], expected="", found="", advice=_NSPAWN.advice(family))
+    host.mock_container()
+    return Finding.passed("started and ended")
 
 
-def _mock_installs(host: Probes, family: str) -> Check:
-    facts = {"id": "mock.builddep", "title": "dnf can install build dependencies for mock"}
+def _mock_installs(host: Probes, family: str) -> Finding:
     try:
         there = host.mock_builddep()
     except BackportError as problem:
-        return Check(**facts, verdict=Verdict.SKIPPED, advice=problem.message)
-    except ImportError as problem:
-        return Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be checked: {problem}")
-    return Check(
-        **facts,
-        verdict=_verdict(good=there),
-        expected="dnf builddep",
-        found="it has the command builddep" if there else "it has no command builddep",
-        advice="" if there else _BUILDDEP.advice(family),
-    )
+        return Finding.skipped(problem.message)
+    found = "it has the command builddep" if there else "it has no command builddep"
+    return Finding.judged(good=there, expected="dnf builddep", found=found, advice=_BUILDDEP.advice(family))
 
 
-def _mock_user_checks(site: Site, host: Probes) -> Iterator[Check]:
-    user, cache = {"id": "mock.user", "title": "mock has a user to build as"}, _existing(site.paths.cache)
-    way = {"id": "mock.cache", "title": "mock's user can enter the cache folder", "expected": str(cache)}
-    try:
-        found = host.mock_user()
-    except BackportError as problem:
-        yield Check(**user, verdict=Verdict.FAIL, found=problem.message, advice=problem.hint or "")
-        yield Check(**way, verdict=Verdict.SKIPPED, advice="mock has no user")
-        return
-    except ImportError as problem:
-        yield Check(**user, verdict=Verdict.SKIPPED, advice=f"cannot be checked: {problem}")
-        return
-    yield Check(**user, verdict=Verdict.PASS, expected="a member of the group mock", found=found.pw_name)
-    try:
-        host.mock_way(found, cache)
-    except BackportError as problem:
-        yield Check(**way, verdict=Verdict.FAIL, found=problem.message, advice=problem.hint or "")
-    else:
-        yield Check(**way, verdict=Verdict.PASS, found=f"{found.pw_name} can")
+def _mock_caller(host: Probes, users: list[pwd.struct_passwd]) -> Finding:
+    users.append(host.mock_user())
+    return Finding.passed(users[0].pw_name, expected="a member of the group mock")
 
 
-def _sandbox(host: Probes) -> Check:
+def _mock_reaches(cache: Path, host: Probes, users: Sequence[pwd.struct_passwd]) -> Finding:
+    if not users:
+        return Finding.skipped("mock has no user")
+    host.mock_way(users[0], cache)
+    return Finding.passed(f"{users[0].pw_name} can", expected=str(cache))
+
+
+def _sandbox(host: Probes) -> Finding:
     """Bubblewrap needs to make namespaces and mounts, which many containers forbid."""
-    facts = {"id": "sandbox", "title": "bubblewrap can make namespaces"}
     if host.which("bwrap") is None:
-        return Check(**facts, verdict=Verdict.SKIPPED, advice="bwrap is not installed")
-    try:
-        host.start(_SANDBOX)
-    except BackportError as problem:
-        return Check(
-            **facts,
-            verdict=Verdict.FAIL,
-            expected="exit code 0",
-            found=problem.message,
-            advice="inside a container start it privileged: namespaces and mounts are forbidden here",
-        )
-    return Check(**facts, verdict=Verdict.PASS, found="net, pid, ipc, uts and mount namespaces")
+        return Finding.skipped("bwrap is not installed")
+    host.start(_SANDBOX)
+    return Finding.passed("net, pid, ipc, uts and mount namespaces")
 
 
 def _module(need: _Need, host: Probes, family: str) -> Check:
-    facts = {"id": f"module.{need.name}", "title": f"Python module {need.name}: {need.purpose}"}
     try:
         host.import_module(need.name)
+        finding = Finding.passed("importable")
     except ImportError as problem:
         advice = need.advice(family) + "; a venv has to be made with --system-site-packages"
-        return Check(**facts, verdict=Verdict.FAIL, expected="importable", found=str(problem), advice=advice)
-    return Check(**facts, verdict=Verdict.PASS, found="importable")
+        finding = Finding.unless([str(problem)], expected="importable", found="", advice=advice)
+    return Check.of(f"module.{need.name}", f"Python module {need.name}: {need.purpose}", finding)
 
 
 def _folders(site: Site, host: Probes) -> Iterator[Check]:
@@ -367,57 +342,38 @@ def _folders(site: Site, host: Probes) -> Iterator[Check]:
         ("cache", cache, CACHE_BYTES),
         ("repository", repository, REPOSITORY_BYTES),
     ):
-        yield _folder_writable(name, folder, host)
+        advice = f"choose another folder: paths.{name} in the site file"
+        good = host.writable(_existing(folder))
+        writable = Finding.judged(good=good, expected="writable", found=str(folder), advice=advice)
+        yield Check.of(f"folder.{name}", f"the {name} folder can be written", writable)
         yield _folder_space(name, f"paths.{name}", folder, needed, host)
-    yield _folder_own(cache, host)
+    yield _ask("folder.cache.own", "nobody else can write to the cache folder", lambda: _own(cache, host))
     linkable = host.can_link(_existing(cache), _existing(repository))
-    yield Check(
-        id="folder.links",
-        title="published files share their space with the cache",
+    links = Finding(
         verdict=Verdict.PASS if linkable else Verdict.WARN,
         expected="hard links from cache to repository",
         found="they can be made" if linkable else "they cannot be made",
-        advice="" if linkable else "put paths.cache and paths.repository on one file system",
+        advice="put paths.cache and paths.repository on one file system",
     )
+    yield Check.of("folder.links", "published files share their space with the cache", links)
 
 
-def _folder_writable(name: str, folder: Path, host: Probes) -> Check:
-    writable = host.writable(_existing(folder))
-    return Check(
-        id=f"folder.{name}",
-        title=f"the {name} folder can be written",
-        verdict=_verdict(good=writable),
-        expected="writable",
-        found=str(folder),
-        advice="" if writable else f"choose another folder: paths.{name} in the site file",
-    )
-
-
-def _folder_own(cache: Path, host: Probes) -> Check:
+def _own(cache: Path, host: Probes) -> Finding:
     """Whether nobody else can change what is used of the cache, in it or in one of its parts."""
-    facts = {"id": "folder.cache.own", "title": "nobody else can write to the cache folder"}
-    try:
-        for folder in (cache, *(cache / name for name in _CACHE_PARTS)):
-            host.require_own(folder)
-    except BackportError as problem:
-        return Check(
-            **facts, verdict=Verdict.FAIL, expected="root alone can write to it", found=problem.message,
-            advice=problem.hint or "",
-        )  # fmt: skip
-    return Check(**facts, verdict=Verdict.PASS, found=str(cache))
+    for folder in (cache, *(cache / name for name in _CACHE_PARTS)):
+        host.require_own(folder)
+    return Finding.passed(str(cache))
 
 
 def _folder_space(name: str, setting: str, folder: Path, needed: int, host: Probes) -> Check:
     free = host.free_bytes(_existing(folder))
-    enough = free >= needed
-    return Check(
-        id=f"space.{name}",
-        title=f"free space for the {name} folder",
-        verdict=_verdict(good=enough),
+    finding = Finding.judged(
+        good=free >= needed,
         expected=f"{needed / GIB:.0f} GiB",
         found=f"{free / GIB:.1f} GiB",
-        advice="" if enough else f"make room, or choose another folder: {setting} in the site file",
+        advice=f"make room, or choose another folder: {setting} in the site file",
     )
+    return Check.of(f"space.{name}", f"free space for the {name} folder", finding)
 
 
 def _existing(folder: Path) -> Path:
@@ -426,47 +382,32 @@ def _existing(folder: Path) -> Path:
 
 
 def _keys(site: Site, host: Probes, family: str) -> Iterator[Check]:
-    yield _signing(site, host)
-    yield _sealing(site, host)
-    for name, key in _pinned_keys(site).items():
-        facts = {"id": f"key.{name}", "title": f"public key {name}", "expected": key.fingerprint}
+    def signing() -> Finding:
+        return Finding.passed(host.signing_key(site.signing))
+
+    def pinned(key: Key) -> Finding:
         try:
             host.check_key(key)
         except BackportError as problem:
-            advice = problem.hint or ""
+            finding = Finding.of_problem(problem, expected=key.fingerprint, advice="")
             if not key.file.exists() and "distribution-gpg-keys" in key.file.parts and family == "fedora":
-                advice = "dnf install -y distribution-gpg-keys"
-            yield Check(**facts, verdict=Verdict.FAIL, found=problem.message, advice=advice)
-        except ImportError as problem:
-            yield Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be checked: {problem}")
-        else:
-            yield Check(**facts, verdict=Verdict.PASS, found=str(key.file))
+                finding = replace(finding, advice="dnf install -y distribution-gpg-keys")
+            return finding
+        return Finding.passed(str(key.file), expected=key.fingerprint)
+
+    yield _ask("key.signing", "the signing key", signing, advice="backport keys init")
+    yield _ask("key.cache", "the key of what was built", lambda: _sealing(site, host))
+    for name, key in _pinned_keys(site).items():
+        yield _ask(f"key.{name}", f"public key {name}", partial(pinned, key))
 
 
-def _signing(site: Site, host: Probes) -> Check:
-    facts = {"id": "key.signing", "title": "the signing key"}
-    try:
-        found = host.signing_key(site.signing)
-    except BackportError as problem:
-        advice = problem.hint or "backport keys init"
-        return Check(**facts, verdict=Verdict.FAIL, found=problem.message, advice=advice)
-    return Check(**facts, verdict=Verdict.PASS, found=found)
-
-
-def _sealing(site: Site, host: Probes) -> Check:
+def _sealing(site: Site, host: Probes) -> Finding:
     """The key by which what was built is known again; before its first run a host has none."""
     file = site.signing.sealing_key
-    facts = {
-        "id": "key.cache",
-        "title": "the key of what was built",
-        "expected": "one that only root can read",
-    }
-    try:
-        if file.exists():
-            host.open_sealer(file)
-    except BackportError as problem:
-        return Check(**facts, verdict=Verdict.FAIL, found=problem.message, advice=problem.hint or "")
-    return Check(**facts, verdict=Verdict.PASS, found=str(file) if file.exists() else f"{file}: not made yet")
+    if file.exists():
+        host.open_sealer(file)
+    found = str(file) if file.exists() else f"{file}: not made yet"
+    return Finding.passed(found, expected="one that only root can read")
 
 
 def _pinned_keys(site: Site) -> dict[str, Key]:
@@ -476,14 +417,14 @@ def _pinned_keys(site: Site) -> dict[str, Key]:
 
 
 def _source(source: Source, host: Probes, *, offline: bool) -> Check:
-    facts = {"id": source.name, "title": f"the {source.name} {source.address} answers"}
-    if offline:
-        return Check(**facts, verdict=Verdict.SKIPPED, advice="it was not asked for")
-    try:
-        found = host.source_version(source)
-    except BackportError as problem:
-        advice = problem.hint or "check its address in the site file and the network"
-        return Check(**facts, verdict=Verdict.WARN, found=problem.message, advice=advice)
-    except ImportError as problem:
-        return Check(**facts, verdict=Verdict.SKIPPED, advice=f"cannot be asked: {problem}")
-    return Check(**facts, verdict=Verdict.PASS, found=found)
+    def version() -> Finding:
+        return (
+            Finding.skipped("it was not asked for")
+            if offline
+            else Finding.passed(host.source_version(source))
+        )
+
+    return _ask(
+        source.name, f"the {source.name} {source.address} answers", version,
+        advice="check its address in the site file and the network", verdict=Verdict.WARN,
+    )  # fmt: skip

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from backport.artifacts import Check, TestedRpms, Verdict
+from backport.artifacts import Check, Finding, TestedRpms
 from backport.errors import PublishError, ToolError, as_kind
 from backport.evidence.intoto import (
     MAX_BYTES,
@@ -336,15 +336,7 @@ def _check_tests(
 
 
 def _check(id_: str, title: str, wrong: Sequence[str], *, expected: str = "", good: str = "") -> Check:
-    return Check(
-        id=id_,
-        title=title,
-        verdict=Verdict.FAIL if wrong else Verdict.PASS,
-        expected=expected,
-        found=wrong[0] if wrong else good,
-        evidence="\n".join(wrong),
-        advice=_ADVICE if wrong else "",
-    )
+    return Check.of(id_, title, Finding.unless(wrong, expected=expected, found=good, advice=_ADVICE))
 
 
 def _sets(generation: Path) -> list[str]:

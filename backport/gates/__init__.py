@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from backport.artifacts import Check, GatedRpms, Nevra, TestedRpms, Verdict
+from backport.artifacts import Check, Finding, GatedRpms, Nevra, TestedRpms, Verdict
 from backport.errors import BackportError, HostError, PublishError
 from backport.gates.abi import examine_abi
 from backport.gates.contents import examine_files
@@ -107,14 +107,13 @@ def _asked(gate: str, title: str, examination: Examination, subject: Subject) ->
     except HostError:
         raise
     except BackportError as problem:
-        check = Check(
-            id=gate, title=title, verdict=Verdict.ERROR, expected="all its checks are done",
-            found=problem.message, evidence="\n".join(
-                (*problem.evidence, *([f"log: {problem.log}"] if problem.log else ()))
-            ),
-            advice=problem.hint or "the gate could not be asked: mend that, then run the build again",
-        )  # fmt: skip
-        yield _weighed(check, subject.gates)
+        finding = Finding.of_problem(
+            problem,
+            expected="all its checks are done",
+            advice="the gate could not be asked: mend that, then run the build again",
+            verdict=Verdict.ERROR,
+        )
+        yield _weighed(Check.of(gate, title, finding), subject.gates)
 
 
 def _weighed(check: Check, gates: Gates) -> Check:

@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from backport.artifacts import Check, Rpm, Verdict
+from backport.artifacts import Check, Finding, Rpm, Verdict
 from backport.errors import HostError
 from backport.files import scratch_folder
-from backport.gates.subject import Subject, judge
+from backport.gates.subject import Subject
 from backport.gates.universe import Solvable, is_published, provides
 from backport.roots.dnf import host_programs
 from backport.roots.sandbox import Bind, Sandbox
@@ -37,10 +37,8 @@ def examine_abi(subject: Subject) -> Iterator[Check]:
     """One check for each package of the target's, or published one, that has libraries and is replaced."""
     pairs = [(one, old) for one in subject.packages for old in _libraries(subject, one)]
     if not pairs:
-        yield Check(
-            id="gate.abi", title="Libraries keep their ABI", verdict=Verdict.SKIPPED,
-            advice="no library of the target's or of what is published is replaced",
-        )  # fmt: skip
+        none = Finding.skipped("no library of the target's or of what is published is replaced")
+        yield Check.of("gate.abi", "Libraries keep their ABI", none)
         return
     if find_program(PROGRAM) is None:
         raise HostError(
@@ -91,15 +89,18 @@ def _check(subject: Subject, old: Solvable, new: Rpm, *, lost: Sequence[str]) ->
         problems.append("types have changed, in ways that may matter or not")
         verdict = Verdict.WARN
     whose = "published" if is_published(old) else "target's"
-    return judge(
-        f"gate.abi.{name}.published" if is_published(old) else f"gate.abi.{name}",
-        f"{name} keeps the ABI of the {whose} package",
+    finding = Finding.unless(
         problems,
         expected=f"all that {old.str()} offers, by {comparison.means}",
         found="all of it, and more" if code & _CHANGE else "all of it, unchanged",
         evidence=[*report, f"log: {comparison.log}"],
         advice=f'rebuild what uses it; if no program can miss it, say so under [gates.warn]: "abi.{name}"',
         verdict=verdict,
+    )
+    return Check.of(
+        f"gate.abi.{name}.published" if is_published(old) else f"gate.abi.{name}",
+        f"{name} keeps the ABI of the {whose} package",
+        finding,
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Check, Verdict, is_for_debugging
-from backport.gates.subject import Subject, judge
+from backport.artifacts import Check, Finding, Verdict, is_for_debugging
+from backport.gates.subject import Subject
 from backport.gates.universe import Solvable, ids
 from backport.trust import read_header
 
@@ -82,9 +82,7 @@ def _conflicts(subject: Subject) -> Check:
         if others["other"]
         else "hosts that have the package of the other architecture cannot update before they remove it"
     )
-    return judge(
-        _CONFLICTS,
-        "No file is in the way of the target's and the published packages",
+    finding = Finding.unless(
         [*others["other"], *others["sibling"]],
         expected="shared files are the same, but of packages that are replaced",
         found=f"{sum(len(files) for files in subject.files.values())} files, "
@@ -92,6 +90,7 @@ def _conflicts(subject: Subject) -> Check:
         advice=advice,
         verdict=verdict,
     )
+    return Check.of(_CONFLICTS, "No file is in the way of the target's and the published packages", finding)
 
 
 def _shared(subject: Subject) -> list[tuple[Solvable, set[str]]]:
@@ -139,14 +138,15 @@ def _privileges(subject: Subject) -> Check:
         for (nevra, path), privileges in ours.items()
         if (more := privileges - theirs[path])
     ]
-    return judge(
-        "gate.files.privileges",
-        "No file gives rights that the package before does not give",
+    finding = Finding.unless(
         problems,
         expected="no new set-user-id, set-group-id, capability or file that all may write",
         found=f"{len(ours)} such files, all as in the packages before" if ours else "no such file",
         evidence=[f"{path}: {', '.join(sorted(privileges))}" for (_, path), privileges in ours.items()],
         advice="take the right away in the spec (%attr, %caps), or say under [gates.warn] why it is needed",
+    )
+    return Check.of(
+        "gate.files.privileges", "No file gives rights that the package before does not give", finding
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backport.artifacts import Check
-from backport.gates.subject import Subject, judge
+from backport.artifacts import Check, Finding
+from backport.gates.subject import Subject
 from backport.gates.universe import ids
 
 
@@ -28,14 +28,13 @@ def _closure(subject: Subject) -> Check:
         for requirement in universe.requirements(one)
         if not requirement.providers & there
     ]
-    return judge(
-        "gate.installable.closure",
-        "Every package finds what it requires",
+    finding = Finding.unless(
         problems,
         expected="each requirement is provided by the target, by what is published or by the candidate",
         found=f"{len(universe.candidate)} packages beside {len(universe.kept)} others do",
         advice="add the package that provides it to the recipe, or build without what needs it",
     )
+    return Check.of("gate.installable.closure", "Every package finds what it requires", finding)
 
 
 def _consumers(subject: Subject) -> Check:
@@ -52,12 +51,11 @@ def _consumers(subject: Subject) -> Check:
             consumers.add(one.str())
             if requirement.providers & before and not requirement.providers & there:
                 problems.append(f"{one.str()} requires {requirement.text}")
-    return judge(
-        "gate.consumers",
-        "Every package that needs what is replaced still finds it",
+    finding = Finding.unless(
         problems,
         expected="all that they require is provided after the update, too",
         found=f"{len(consumers)} packages do" if consumers else "no package needs what is replaced",
         evidence=sorted(consumers),
         advice="rebuild these packages in the same recipe, or keep the old library beside the new one",
     )
+    return Check.of("gate.consumers", "Every package that needs what is replaced still finds it", finding)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from backport.artifacts import Check, Verdict
+from backport.artifacts import Check, Finding, Verdict
 from backport.causes import causes_of
 from backport.errors import ToolError
-from backport.gates.subject import Subject, judge
+from backport.gates.subject import Subject
 from backport.roots.root import Root, clean_root
 from backport.run import Command
 
@@ -112,10 +112,14 @@ def _transaction(
         if missing := sorted(wanted - installed):
             problems += [f"{nevra} is not installed" for nevra in missing]
             evidence = causes_of(log).evidence
-    return judge(
-        check_id, _TITLES[check_id], problems, expected=_EXPECTED[check_id],
-        found=f"{len(wanted)} packages are", evidence=[*evidence, f"log: {log}"], advice=_ADVICE[check_id],
-    )  # fmt: skip
+    finding = Finding.unless(
+        problems,
+        expected=_EXPECTED[check_id],
+        found=f"{len(wanted)} packages are",
+        evidence=[*evidence, f"log: {log}"],
+        advice=_ADVICE[check_id],
+    )
+    return Check.of(check_id, _TITLES[check_id], finding)
 
 
 def _starts(root: Root, program: Sequence[str]) -> str | None:
@@ -135,16 +139,19 @@ def _consumer(name: str, program: Sequence[str], before: str | None, after: str 
     check_id, title = start_id(name), f"{name} starts on the updated packages"
     command = " ".join(program)
     if before is not None:
-        return Check(
-            id=check_id, title=title, verdict=Verdict.ERROR, expected=f"{command}: exit code 0",
+        finding = Finding(
+            verdict=Verdict.ERROR, expected=f"{command}: exit code 0",
             found=f"it does not start on the packages before either: {before}",
             advice="correct the program under [gates.consumers] in the recipe",
         )  # fmt: skip
-    return judge(
-        check_id, title, [after] if after else [], expected=f"{command}: exit code 0",
+        return Check.of(check_id, title, finding)
+    finding = Finding.unless(
+        [after] if after else [],
+        expected=f"{command}: exit code 0",
         found=f"{command}: exit code 0",
         advice=f"rebuild {name} for the updated packages, or keep what it needs of the old ones",
-    )  # fmt: skip
+    )
+    return Check.of(check_id, title, finding)
 
 
 def _root(subject: Subject, name: str, *packages: str) -> AbstractContextManager[Root]:
@@ -154,4 +161,4 @@ def _root(subject: Subject, name: str, *packages: str) -> AbstractContextManager
 
 def _skip(reason: str, *ids: str) -> Iterator[Check]:
     for one in ids:
-        yield Check(id=one, title=_TITLES.get(one, one), verdict=Verdict.SKIPPED, advice=reason)
+        yield Check.of(one, _TITLES.get(one, one), Finding.skipped(reason))

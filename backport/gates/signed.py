@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from backport.artifacts import Check, Rpm
+from backport.artifacts import Check, Finding, Rpm
 from backport.errors import SignError, ToolError
 from backport.files import digest_of
-from backport.gates.subject import Subject, judge
+from backport.gates.subject import Subject
 from backport.repodata import FOLDER, REPOMD, check_repodata
 from backport.roots.root import clean_root
 from backport.signing.sign import verify_file, verify_in_root
@@ -24,14 +24,15 @@ def examine_signatures(subject: Subject) -> Iterator[Check]:
         *_foreign(subject, rpms),
         *_signatures(subject, [one for one in rpms if one.sha256 not in subject.accepted]),
     ]
-    yield judge(
-        "gate.signed",
-        "All packages and the metadata are signed, and they name each other",
+    finding = Finding.unless(
         problems,
         expected=f"signed by {subject.signed.fingerprint}, accepted by the rpmkeys of {subject.target.name}",
         found=f"{len(rpms)} packages are, and {REPOMD}",
         evidence=[f"{one.sha256}  {one.nevra}" for one in rpms],
         advice="find out how that got into the candidate repository, then build again with --force",
+    )
+    yield Check.of(
+        "gate.signed", "All packages and the metadata are signed, and they name each other", finding
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Check, Nevra, Rpm, SignedRpms, Verdict, is_for_debugging
+from backport.artifacts import Nevra, Rpm, SignedRpms, is_for_debugging
 from backport.gates.stock import Stock, metadata_of_folder, verified_file
 from backport.gates.universe import (
     PUBLISHED,
@@ -21,7 +20,6 @@ from backport.gates.universe import (
     load_universe,
     location_of,
 )
-from backport.printable import printable
 from backport.progress import Progress
 from backport.recipe import Gates
 from backport.repository.channel import Channel
@@ -30,9 +28,6 @@ from backport.settings import Key
 from backport.target import Target
 from backport.trust import read_header
 
-EVIDENCE_LINES = 60
-NAMED = 5
-"""How many of several things a short answer names."""
 _REPOSITORY_ID = "backport-candidate"
 
 
@@ -130,31 +125,3 @@ class Subject:
 def stock_of(target: Target, *, cache: Path, progress: Progress) -> Stock:
     """The target's repositories, and what is kept of them in the cache."""
     return Stock(target=target, cache=cache / "stock" / f"{target.name}-{target.arch}", progress=progress)
-
-
-def judge(
-    check_id: str,
-    title: str,
-    problems: Sequence[str],
-    *,
-    expected: str,
-    found: str,
-    evidence: Sequence[str] = (),
-    advice: str,
-    verdict: Verdict = Verdict.FAIL,
-) -> Check:
-    """A pass that says what was ``found``, or where there are ``problems`` a ``verdict`` that names them.
-
-    The texts come from packages: what a terminal would act on is taken out of them.
-    """
-    lines = [printable(line) for line in [*problems, *evidence]]
-    more = f", and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-    return Check(
-        id=check_id,
-        title=title,
-        verdict=verdict if problems else Verdict.PASS,
-        expected=expected,
-        found=printable("; ".join(problems[:NAMED]) + more, limit=600) if problems else found,
-        evidence="\n".join(lines[:EVIDENCE_LINES]),
-        advice=advice if problems else "",
-    )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from backport.artifacts import Check, Nevra
-from backport.gates.subject import Subject, judge
+from backport.artifacts import Check, Finding, Nevra
+from backport.gates.subject import Subject
 from backport.gates.universe import is_published, nevra_of
 from backport.trust import by_evr
 from backport.trust import compare_evrs as compare
@@ -62,12 +62,15 @@ def _check(subject: Subject, nevra: Nevra, *, made: Nevra, origin: Nevra) -> Che
         problems.append(f"it is not below {bound}, from which it came")
     if later and compare(later, nevra) <= 0:
         problems.append(f"{later} would not be above it")
-    return judge(
-        f"gate.upgrade-path.{nevra.name}",
-        f"{nevra.name} updates the target's package, and is updated by the newer release's",
+    finding = Finding.unless(
         problems,
         expected=f"above {newest}, below {bound or 'nothing: its release is its own'}",
         found=str(nevra),
         evidence=[f"target: {one}" for one in stock] + [f"published: {one}" for one in published],
         advice="change the release in the recipe: `bump`, or an edit of the spec's Release",
-    )  # fmt: skip
+    )
+    return Check.of(
+        f"gate.upgrade-path.{nevra.name}",
+        f"{nevra.name} updates the target's package, and is updated by the newer release's",
+        finding,
+    )

@@ -10,10 +10,10 @@ from functools import partial
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from backport.artifacts import Verdict
+from backport.artifacts import Finding, Verdict
 from backport.probe import chain
 from backport.probe.errors import WireError
-from backport.probe.ledger import Finding, Ledger
+from backport.probe.ledger import Ledger
 from backport.probe.revocation import Answer, State, by_crl, by_ocsp, load_crls, ocsp_request
 from backport.probe.tls import Session
 from backport.probe.web import Web

@@ -15,9 +15,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from backport.artifacts import Verdict
+from backport.artifacts import Finding, Verdict
 from backport.probe.certificates import explain, is_named, san_names
-from backport.probe.ledger import Finding
 from backport.probe.tls import Session
 
 RSA_BITS = 2048

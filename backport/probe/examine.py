@@ -14,12 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from backport.artifacts import Check, Verdict
+from backport.artifacts import Check, Finding, Verdict
 from backport.probe import certificate_checks, clients, legacy, transport
 from backport.probe.certificates import describe, summarize
 from backport.probe.errors import Closed, Deadline, HandshakeFailed, NoAnswer
 from backport.probe.hello import PROTOCOL_VERSION, SSL3, TLS1, TLS1_1, VERSION_NAMES, Answer
-from backport.probe.ledger import Finding, Ledger
+from backport.probe.ledger import Ledger
 from backport.probe.questions import (
     GROUP,
     INJECTION,

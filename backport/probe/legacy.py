@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from backport.artifacts import Verdict
+from backport.artifacts import Finding, Verdict
 from backport.probe.hello import (
     GROUP_NAMES,
     MLKEM,
@@ -26,7 +26,7 @@ from backport.probe.hello import (
     Answer,
     Hello,
 )  # fmt: skip
-from backport.probe.ledger import Finding, Ledger
+from backport.probe.ledger import Ledger
 from backport.probe.questions import Question
 from backport.probe.smtp import Contact
 from backport.probe.suites import (

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from backport.artifacts import Verdict
+from backport.artifacts import Finding, Verdict
 from backport.probe import transport
 from backport.probe.hello import Hello
-from backport.probe.ledger import Finding, Ledger
+from backport.probe.ledger import Ledger
 from backport.probe.smtp import Contact, Stage
 from backport.probe.tls import Offer, Session
 from backport.probe.transport import BEST, SUITES, Expectation

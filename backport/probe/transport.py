@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from backport.artifacts import Verdict
+from backport.artifacts import Finding, Verdict
 from backport.probe.errors import (
     CannotOffer,
     Closed,
@@ -17,7 +17,7 @@ from backport.probe.errors import (
     Unreachable,
     WireError,
 )
-from backport.probe.ledger import Finding, Ledger
+from backport.probe.ledger import Ledger
 from backport.probe.smtp import QUIT_REPLY, Contact, NotSmtp, Refused, Stage
 from backport.probe.suites import is_dhe_name
 from backport.probe.tls import Session

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from backport.artifacts import Check, Verdict
+from backport.artifacts import Check, Finding
 from backport.errors import PublishError
 from backport.evidence.store import NEWEST, age_of, test_results
 from backport.files import write_atomically
@@ -133,7 +132,7 @@ def _tests(folder: TargetFolder, generation: Path) -> Iterator[Tests]:
         seen.add(recipe)
         yield Tests(
             recipe=recipe, headline=told.headline, tested=tested,
-            checks=(*(_check(data) for data in told.checks), *_proof(folder, tested)),
+            checks=(*(Check.read(data) for data in told.checks), *_proof(folder, tested)),
             transcript=(told.transcript.text or "") if told.transcript else "",
         )  # fmt: skip
 
@@ -143,7 +142,7 @@ def _proof(folder: TargetFolder, tested: datetime) -> Iterator[Check]:
     proofs = (event for event in folder.history() if event.action == "proof" and event.time >= tested)
     if proof := next(proofs, None):
         for id_, title in PROOF.items():
-            yield Check(id=id_, title=title, verdict=Verdict.PASS, found=f"in {proof.generation}")
+            yield Check.of(id_, title, Finding.passed(f"in {proof.generation}"))
 
 
 def _notices(folder: TargetFolder, advisories: Sequence[Advisory]) -> tuple[Notice, ...]:
@@ -162,20 +161,6 @@ def _notices(folder: TargetFolder, advisories: Sequence[Advisory]) -> tuple[Noti
         )
         found.append(Notice(time=last.time, title="Led back", text=text))
     return tuple(sorted(found, key=lambda one: one.time, reverse=True))
-
-
-def _check(data: Mapping[str, Any]) -> Check:
-    """A check as the evidence tells it; one of a kind that is not known is no pass."""
-    verdict = str(data.get("verdict", ""))
-    return Check(
-        id=str(data.get("id", "")),
-        title=str(data.get("title", "")),
-        verdict=Verdict(verdict) if verdict in set(Verdict) else Verdict.ERROR,
-        expected=str(data.get("expected", "")),
-        found=str(data.get("found", "")),
-        evidence=str(data.get("evidence", "")),
-        advice=str(data.get("advice", "")),
-    )
 
 
 def _history(folder: TargetFolder) -> tuple[Event, ...]:

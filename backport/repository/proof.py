@@ -14,7 +14,7 @@ from typing import Any
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Check, PublishedRepo, Rpm, Verdict, is_for_debugging
+from backport.artifacts import Check, Finding, PublishedRepo, Rpm, is_for_debugging
 from backport.errors import PublishError, ToolError, as_kind
 from backport.progress import Progress, Silent
 from backport.repository.contents import basearch, path_of
@@ -155,40 +155,31 @@ class _Client:
 
     def check_files(self) -> Check:
         """The .repo file and the key that it names, as a client gets them."""
-        title = PROOF["publish.client-files"]
+        check_id = "publish.client-files"
         expected = "both signature checks are on, the key is the signing key, `current` leads to the packages"
         try:
             self.repository = self._fetch_settings()
         except (configparser.Error, ToolError, LookupError, ValueError) as problem:
-            return Check(
-                id="publish.client-files", title=title, verdict=Verdict.FAIL, expected=expected,
-                found=str(problem), advice="look at the .repo file and the key in the repository's folder",
-            )  # fmt: skip
-        return Check(
-            id="publish.client-files", title=title, verdict=Verdict.PASS, expected=expected,
-            found=f"{self.exhibit.repo_file.name} leads to {self.repository.baseurl}",
-        )  # fmt: skip
+            advice = "look at the .repo file and the key in the repository's folder"
+            return _proof(
+                check_id, Finding.unless([str(problem)], expected=expected, found="", advice=advice)
+            )
+        found = f"{self.exhibit.repo_file.name} leads to {self.repository.baseurl}"
+        return _proof(check_id, Finding.passed(found, expected=expected))
 
     def check_installation(self, root: Root) -> Check:
         """Install by name, as dnf on a client does."""
         assert self.repository is not None  # noqa: S101  # check_files passed
-        packages = self.exhibit.packages
         log = self.folder / "proof.log"
-        title = PROOF["publish.install"]
-        names = [f"{rpm.nevra.name}-{rpm.nevra.evr}.{rpm.nevra.arch}" for rpm in packages]
+        names = [f"{rpm.nevra.name}-{rpm.nevra.evr}.{rpm.nevra.arch}" for rpm in self.exhibit.packages]
+        packages = f"{len(names)} packages"
         try:
             change = root.install if names else root.update
             change(names, extra=(self.repository,), log=log)
         except ToolError as problem:
-            return Check(
-                id="publish.install", title=title, verdict=Verdict.FAIL, expected=f"{len(names)} packages",
-                found=problem.message, evidence="\n".join((*problem.evidence, f"log: {log}")),
-                advice="mend what dnf names, then publish again",
-            )  # fmt: skip
-        return Check(
-            id="publish.install", title=title, verdict=Verdict.PASS, expected=f"{len(names)} packages",
-            found=f"{len(names)} packages", evidence=str(log),
-        )  # fmt: skip
+            advice = "mend what dnf names, then publish again"
+            return _proof("publish.install", Finding.of_problem(problem, expected=packages, advice=advice))
+        return _proof("publish.install", Finding.passed(packages, expected=packages, evidence=str(log)))
 
     def check_packages(self, root: Root) -> Check:
         """Compare what is installed with what was tested, and its signature with the published one's."""
@@ -196,30 +187,27 @@ class _Client:
         files = {rpm.nevra: self.exhibit.content / path_of(rpm, self.target) for rpm in packages}
         installed = {_identity_of(header) for header in root.headers()}
         missing = [
-            str(rpm.nevra)
+            f"{rpm.nevra} does not"
             for rpm in packages
             if _identity(files[rpm.nevra]) not in installed
             or _identity(files[rpm.nevra])[:2] != _identity(rpm.path)[:2]
         ]
-        return Check(
-            id="publish.installed", title=PROOF["publish.installed"],
-            verdict=Verdict.FAIL if missing else Verdict.PASS,
+        return _proof("publish.installed", Finding.unless(
+            missing, advice="another repository's package won over the published one",
             expected="every package has the header that was tested, and the signature that was published",
-            found=f"not so: {', '.join(missing)}" if missing else f"{len(packages)} packages do",
-            advice="another repository's package won over the published one" if missing else "",
-        )  # fmt: skip
+            found=f"{len(packages)} packages do",
+        ))  # fmt: skip
 
     def check_provided(self, root: Root) -> Check:
         """Ask dnf for what nothing provides."""
         assert self.repository is not None  # noqa: S101  # check_files passed
         wanted = self.exhibit.unless_provided
         missing = root.dnf.without_provider(wanted, extra=(self.repository,))
-        return Check(
-            id="publish.provided", title="What other packages require is still there",
-            verdict=Verdict.FAIL if missing else Verdict.PASS, expected=", ".join(wanted),
-            found=f"nothing provides {', '.join(missing)}" if missing else "something provides all of it",
-            evidence="\n".join(missing),
+        finding = Finding.unless(
+            [f"nothing provides {one}" for one in missing], advice="",
+            expected=", ".join(wanted), found="something provides all of it",
         )  # fmt: skip
+        return Check.of("publish.provided", "What other packages require is still there", finding)
 
     def _fetch_settings(self) -> ExtraRepository:
         parser = configparser.ConfigParser(interpolation=None)
@@ -268,6 +256,10 @@ class _Client:
     def _get(url: str) -> str:
         hint = "is the folder of the repository whole?"
         return get(url, limits=_LIMITS, hint=hint, environment=False).decode()
+
+
+def _proof(check_id: str, finding: Finding) -> Check:
+    return Check.of(check_id, PROOF[check_id], finding)
 
 
 def _identity(path: Path) -> tuple[str, str, bytes]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.artifacts import Check, Verdict
+from backport.artifacts import Check, Finding, Verdict
 from backport.errors import BackportError, PublishError
 from backport.files import read_regular
 from backport.repository.clients import (
@@ -209,18 +209,17 @@ def check_clients(site: Site) -> tuple[Check, ...]:
 
 
 def _check_clients(site: Site, name: str) -> Check:
-    facts = {"id": f"published.{name}", "title": f"what is published for {name} leads to this site"}
     folder = TargetFolder.of(site.paths.repository, name)
     try:
         target, record = load_target(site.paths.targets, name), folder.current_generation()
         found = about_clients(folder, record, target, site_keys(site.signing), site.url) if record else ()
-        faults = "; ".join(str(fault) for fault in found)
+        faults = [str(fault) for fault in found]
     except BackportError as problem:
-        return Check(**facts, verdict=Verdict.WARN, found=problem.message, advice=problem.hint or "")
-    return Check(
-        **facts, verdict=Verdict.FAIL if faults else Verdict.PASS, expected=site.url,
-        found=faults or "it does", advice=f"backport repo gc --target {name}" if faults else "",
-    )  # fmt: skip
+        finding = Finding.of_problem(problem, advice="", verdict=Verdict.WARN)
+    else:
+        advice = f"backport repo gc --target {name}"
+        finding = Finding.unless(faults, expected=site.url, found="it does", advice=advice)
+    return Check.of(f"published.{name}", f"what is published for {name} leads to this site", finding)
 
 
 def _repo_file_alone(folder: TargetFolder, target: Target, url: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.artifacts import Check, Nevra, SignedRpms, TestedRpms
+from backport.artifacts import Check, Finding, Nevra, SignedRpms, TestedRpms
 from backport.errors import SelfTestError
 from backport.probe.ledger import Ledger
 from backport.progress import Progress
@@ -116,7 +116,7 @@ def examine_candidate(
             on_failure=on_failure,
         ) as root,
     ):
-        ledger.compare("root.installed", good=True, expected=_INSTALLED, found=_INSTALLED, advice="")
+        ledger.record("root.installed", Finding.passed(expected=_INSTALLED, found=_INSTALLED))
         files = ServerFiles.write(workspace / "exim", authority=Authority.create())
         examiner = Examiner(
             root=root,

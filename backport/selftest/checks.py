@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from backport import probe
-from backport.artifacts import Check, Verdict
+from backport.artifacts import Check, Finding, Verdict
 from backport.probe import transport
 from backport.probe.certificates import dns_names, explain, is_named
 from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer, Unreachable, WireError
-from backport.probe.ledger import Finding, Ledger, tail
+from backport.probe.ledger import Ledger, tail
 from backport.probe.smtp import Conversation, NotSmtp, Refused
 from backport.probe.tls import PROTOCOLS, Session
 from backport.recipe import Command, Handshake, SelfTest
@@ -87,41 +87,41 @@ def command_id(command: Command) -> str:
 def judge_trouble(ledger: Ledger, stage: str, trouble: WireError, *, log: str = "") -> None:
     """A conversation that did not come to its end; everything that needed it is barred. ``log`` is Exim's."""
     advice = next(text for kind, text in _TROUBLE_ADVICE if isinstance(trouble, kind))
-    ledger.compare(
-        f"{stage}.starttls", good=False, expected="a TLS session", found=trouble.message,
-        evidence=tail(log), advice=advice,
-    )  # fmt: skip
+    finding = Finding.judged(
+        good=False, expected="a TLS session", found=trouble.message, evidence=tail(log), advice=advice
+    )
+    ledger.record(f"{stage}.starttls", finding)
     ledger.bar((f"{stage}.",), f"{stage}.starttls: {trouble.message}")
 
 
 def judge_handshake(ledger: Ledger, stage: str, conversation: Conversation, expected: Handshake) -> None:
     """What a default client negotiated, against what the recipe says."""
     session = conversation.session
-    ledger.compare(
+    ledger.record(
         f"{stage}.starttls",
-        good=True,
-        expected="a TLS session",
-        found="a TLS session",
-        evidence=str(conversation.banner),
-        advice="",
+        Finding.passed(expected="a TLS session", found="a TLS session", evidence=str(conversation.banner)),
     )
     evidence = f"{session.protocol} {session.cipher}"
-    ledger.compare(
+    ledger.record(
         f"{stage}.protocol",
-        good=session.protocol == expected.protocol,
-        expected=expected.protocol,
-        found=session.protocol,
-        evidence=evidence,
-        advice=_protocol_advice(stage),
+        Finding.judged(
+            good=session.protocol == expected.protocol,
+            expected=expected.protocol,
+            found=session.protocol,
+            evidence=evidence,
+            advice=_protocol_advice(stage),
+        ),
     )
     if expected.cipher:
-        ledger.compare(
+        ledger.record(
             f"{stage}.cipher",
-            good=session.cipher == expected.cipher,
-            expected=expected.cipher,
-            found=session.cipher,
-            evidence=evidence,
-            advice="Put the suite first in Ciphersuites, in openssl.cnf's policy block or the crypto policy.",
+            Finding.judged(
+                good=session.cipher == expected.cipher,
+                expected=expected.cipher,
+                found=session.cipher,
+                evidence=evidence,
+                advice="Put the suite first in Ciphersuites, in openssl.cnf's block or the crypto policy.",
+            ),
         )
 
 
@@ -136,13 +136,15 @@ def judge_chain(ledger: Ledger, session: Session) -> None:
     problems = [explain(error) for error in session.errors]
     if not problems and len(session.chain) != CHAIN_LENGTH:
         problems = [f"{len(session.chain)} certificates sent"]
-    ledger.compare(
+    ledger.record(
         "after.chain",
-        good=not problems,
-        expected=f"{CHAIN_LENGTH} certificates, each valid",
-        found="; ".join(problems) or f"{CHAIN_LENGTH} certificates, each valid",
-        evidence=" < ".join(certificate.subject.rfc4514_string() for certificate in session.chain),
-        advice=_chain_advice({error.code for error in session.errors}),
+        Finding.judged(
+            good=not problems,
+            expected=f"{CHAIN_LENGTH} certificates, each valid",
+            found="; ".join(problems) or f"{CHAIN_LENGTH} certificates, each valid",
+            evidence=" < ".join(certificate.subject.rfc4514_string() for certificate in session.chain),
+            advice=_chain_advice({error.code for error in session.errors}),
+        ),
     )
 
 
@@ -158,13 +160,15 @@ def judge_hostname(ledger: Ledger, session: Session, host: str) -> None:
     """The host's name against the leaf's subject alternative names (RFC 6125)."""
     leaf = session.chain[0] if session.chain else None
     names = ", ".join(dns_names(leaf)) if leaf else ""
-    ledger.compare(
+    ledger.record(
         "after.hostname",
-        good=leaf is not None and is_named(leaf, host),
-        expected=host,
-        found=names or "no DNS name",
-        evidence=leaf.subject.rfc4514_string() if leaf else "no certificate",
-        advice="Have the certificate issued for this name as a subject alternative name.",
+        Finding.judged(
+            good=leaf is not None and is_named(leaf, host),
+            expected=host,
+            found=names or "no DNS name",
+            evidence=leaf.subject.rfc4514_string() if leaf else "no certificate",
+            advice="Have the certificate issued for this name as a subject alternative name.",
+        ),
     )
 
 
@@ -182,12 +186,12 @@ def judge_refusal(
     if isinstance(outcome, Session):
         ledger.record(check_id, _accepted(protocol, outcome, policy))
     elif isinstance(outcome, HandshakeFailed) and outcome.alert is not None:
-        ledger.compare(
-            check_id, good=True, expected=_REFUSED, found=_REFUSED, evidence=outcome.message, advice=""
-        )
+        ledger.record(check_id, Finding.passed(expected=_REFUSED, found=_REFUSED, evidence=outcome.message))
     else:
         advice = next(text for kind, text in _TROUBLE_ADVICE if isinstance(outcome, kind))
-        ledger.error(check_id, expected=_REFUSED, found=outcome.message, advice=advice)
+        ledger.record(
+            check_id, Finding(verdict=Verdict.ERROR, expected=_REFUSED, found=outcome.message, advice=advice)
+        )
 
 
 def adopt_probe(ledger: Ledger, found: Sequence[Check], policy: CryptoPolicy | None) -> None:

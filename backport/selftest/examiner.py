@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from backport import probe, run
-from backport.artifacts import Nevra, is_for_debugging
+from backport.artifacts import Finding, Nevra, Verdict, is_for_debugging
 from backport.probe.errors import WireError
 from backport.probe.ledger import Ledger
 from backport.probe.revocation import load_crls
@@ -102,7 +102,7 @@ class Examiner:
             if wanted:
                 self.root.install(wanted, extra=extra, log=log)
             inside.judge_update(self.ledger, self.root.installed(), candidates, wanted)
-        return not self.ledger.has_error("update.installed")
+        return self.ledger.verdict("update.installed") is not Verdict.ERROR
 
     def after(self, tls: Starttls) -> None:
         """A fresh daemon after the update, seen by clients, from inside, and by the mail that it passes on.
@@ -149,7 +149,7 @@ class Examiner:
     @contextlib.contextmanager
     def _exim(self, stage: str) -> Iterator[Exim]:
         with running_exim(self.root, self.files, log=self.workspace / f"exim-{stage}.log") as exim:
-            self.ledger.compare(f"{stage}.exim", good=True, expected=_LISTENS, found=_LISTENS, advice="")
+            self.ledger.record(f"{stage}.exim", Finding.passed(expected=_LISTENS, found=_LISTENS))
             yield exim
 
     def _talk(self, exim: Exim, stage: str, expected: Handshake, library: str) -> Conversation | None:

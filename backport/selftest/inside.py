@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from backport.artifacts import Nevra
+from backport.artifacts import Finding, Nevra
 from backport.probe.ledger import Ledger, tail
 from backport.recipe import Command, Handshake
 from backport.run import time_limit
@@ -54,13 +54,15 @@ def mapped_files(maps: str, prefix: str) -> tuple[MappedFile, ...]:
 def judge_maps(ledger: Ledger, files: Sequence[MappedFile]) -> None:
     """One libssl, and the one that is on disk."""
     found = ", ".join(file.path + (" (deleted)" if file.deleted else "") for file in files)
-    ledger.compare(
+    ledger.record(
         "library.maps",
-        good=len(files) == 1 and not files[0].deleted,
-        expected="one libssl, on disk",
-        found=found or "no libssl",
-        evidence=found,
-        advice="Restart Exim after the update: a running daemon keeps the library that it was started with.",
+        Finding.judged(
+            good=len(files) == 1 and not files[0].deleted,
+            expected="one libssl, on disk",
+            found=found or "no libssl",
+            evidence=found,
+            advice="Restart Exim after the update: a running daemon keeps the library it was started with.",
+        ),
     )
     if not files:
         ledger.bar(("library.owner",), "library.maps: no libssl is mapped")
@@ -68,13 +70,15 @@ def judge_maps(ledger: Ledger, files: Sequence[MappedFile]) -> None:
 
 def judge_owner(ledger: Ledger, path: str, owner: Nevra | None, candidate: Nevra | None, name: str) -> None:
     """The package that owns the mapped library, against the candidate's."""
-    ledger.compare(
+    ledger.record(
         "library.owner",
-        good=owner is not None and owner == candidate,
-        expected=str(candidate or f"a {name} in the candidate repository"),
-        found=str(owner or "no package"),
-        evidence=path,
-        advice=f"Find out with `dnf update {name}` why the candidate's package is not the one installed.",
+        Finding.judged(
+            good=owner is not None and owner == candidate,
+            expected=str(candidate or f"a {name} in the candidate repository"),
+            found=str(owner or "no package"),
+            evidence=path,
+            advice=f"Find out with `dnf update {name}` why the candidate's package is not the one installed.",
+        ),
     )
 
 
@@ -82,13 +86,15 @@ def judge_runtime_version(ledger: Ledger, result: ProgramResult, candidate: Nevr
     """The library that Exim itself says it runs with."""
     match = _LIBRARY_VERSION.search(result.output)
     expected = candidate.version if candidate else "the candidate's version"
-    ledger.compare(
+    ledger.record(
         "library.runtime-version",
-        good=match is not None and candidate is not None and match[2] == candidate.version,
-        expected=expected,
-        found=match[2] if match else "Exim names no OpenSSL",
-        evidence=match[0] if match else tail(result.output),
-        advice="Check with `ldd /usr/sbin/exim` which libssl Exim is linked to, if any.",
+        Finding.judged(
+            good=match is not None and candidate is not None and match[2] == candidate.version,
+            expected=expected,
+            found=match[2] if match else "Exim names no OpenSSL",
+            evidence=match[0] if match else tail(result.output),
+            advice="Check with `ldd /usr/sbin/exim` which libssl Exim is linked to, if any.",
+        ),
     )
 
 
@@ -98,13 +104,15 @@ def judge_s_client(ledger: Ledger, result: ProgramResult, expected: Handshake) -
         match[1] for match in (p.search(result.output) for p in (_BRIEF_PROTOCOL, _BRIEF_CIPHER)) if match
     )
     wanted = f"{expected.protocol} {expected.cipher or ''}".strip()
-    ledger.compare(
+    ledger.record(
         "after.s-client",
-        good=result.exit_code == 0 and f"{found} ".startswith(f"{wanted} "),
-        expected=f"exit code 0, {wanted}",
-        found=f"exit code {result.exit_code}, {found or 'no session'}",
-        evidence=tail(result.output),
-        advice="Run `openssl s_client -starttls smtp` by hand in an updated system; read what it says.",
+        Finding.judged(
+            good=result.exit_code == 0 and f"{found} ".startswith(f"{wanted} "),
+            expected=f"exit code 0, {wanted}",
+            found=f"exit code {result.exit_code}, {found or 'no session'}",
+            evidence=tail(result.output),
+            advice="Run `openssl s_client -starttls smtp` by hand in an updated system; read what it says.",
+        ),
     )
 
 
@@ -117,12 +125,15 @@ def judge_update(
     wrong = [str(nevra) for name, nevra in sorted(present.items()) if nevra != by_name[name]]
     missing = [f"no {name}" for name in sorted(set(required) - set(present))]
     fresh = [str(nevra) for name, nevra in sorted(present.items()) if nevra == by_name[name]]
-    ledger.compare(
+    ledger.record(
         "update.installed",
-        good=bool(fresh) and not wrong and not missing,
-        expected=", ".join(str(by_name[name]) for name in sorted(present)) or "a package of the candidate's",
-        found=", ".join([*wrong, *missing, *fresh]) or "none of the candidate's packages",
-        advice="Compare the EVRs: the candidate's must be higher than what the target's repositories have.",
+        Finding.judged(
+            good=bool(fresh) and not wrong and not missing,
+            expected=", ".join(str(by_name[name]) for name in sorted(present))
+            or "a package of the candidate's",
+            found=", ".join([*wrong, *missing, *fresh]) or "none of the candidate's packages",
+            advice="Compare the EVRs: the candidate's must be above what the target's repositories have.",
+        ),
     )
 
 
@@ -136,11 +147,13 @@ def judge_command(ledger: Ledger, command: Command, result: ProgramResult) -> No
         says = re.search(command.output, result.output) is not None
     expected = f"exit code {command.exit}" + (f", output matching {command.output}" if command.output else "")
     found = f"exit code {result.exit_code}" + ("" if says else ", output without a match")
-    ledger.compare(
+    ledger.record(
         command_id(command),
-        good=result.exit_code == command.exit and says,
-        expected=expected,
-        found=found,
-        evidence=tail(result.output),
-        advice=f"Run `{' '.join(command.run)}` by hand in an updated system and read what it says.",
+        Finding.judged(
+            good=result.exit_code == command.exit and says,
+            expected=expected,
+            found=found,
+            evidence=tail(result.output),
+            advice=f"Run `{' '.join(command.run)}` by hand in an updated system and read what it says.",
+        ),
     )

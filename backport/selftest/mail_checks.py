@@ -11,6 +11,7 @@ import email
 import re
 from collections.abc import Callable, Iterator
 
+from backport.artifacts import Finding, Verdict
 from backport.probe.ledger import Ledger, tail
 from backport.recipe import Handshake
 from backport.selftest import mail
@@ -48,13 +49,15 @@ def judge_helo(ledger: Ledger, dialogue: Dialogue) -> None:
     if _unfinished(ledger, "mail.helo-botnet", dialogue):
         return
     said = str(reply) if reply else "no reply"
-    ledger.compare(
+    ledger.record(
         "mail.helo-botnet",
-        good=refused and dialogue.closed and bool(logged),
-        expected="550, the connection closed, a log line",
-        found=f"{said}, {'closed' if dialogue.closed else 'not closed'}, {_or_no_line(logged)}",
-        evidence=logged,
-        advice=_SHOW_RULE.format("helo-botnet"),
+        Finding.judged(
+            good=refused and dialogue.closed and bool(logged),
+            expected="550, the connection closed, a log line",
+            found=f"{said}, {'closed' if dialogue.closed else 'not closed'}, {_or_no_line(logged)}",
+            evidence=logged,
+            advice=_SHOW_RULE.format("helo-botnet"),
+        ),
     )
 
 
@@ -64,13 +67,15 @@ def judge_senders(ledger: Ledger, check_id: str, rule: SenderRule, dialogue: Dia
         return
     wrong = [*_wrong_replies(rule, dialogue), *_wrong_lines(rule, dialogue.log)]
     expected = f"{len(rule.refused)} of {len(dialogue.replies)} senders refused, logged as '{BOTNET}'"
-    ledger.compare(
+    ledger.record(
         check_id,
-        good=not wrong,
-        expected=expected,
-        found="; ".join(wrong) or expected,
-        evidence="; ".join(f"{local_part}: {reply}" for local_part, reply in dialogue.replies.items()),
-        advice=_SHOW_RULE.format(rule.policy),
+        Finding.judged(
+            good=not wrong,
+            expected=expected,
+            found="; ".join(wrong) or expected,
+            evidence="; ".join(f"{local_part}: {reply}" for local_part, reply in dialogue.replies.items()),
+            advice=_SHOW_RULE.format(rule.policy),
+        ),
     )
 
 
@@ -98,13 +103,15 @@ def judge_recipients(ledger: Ledger, clear: Dialogue, secure: Dialogue) -> None:
         return
     refusal, acceptance = clear.replies["RCPT"], secure.replies[mail.LOCAL]
     logged = _logged(clear.log, f"rejected RCPT <{mail.LOCAL}>: {NO_TLS}")
-    ledger.compare(
+    ledger.record(
         check_id,
-        good=str(refusal) == f"550 {NO_TLS}" and acceptance.code == 250 and bool(logged),
-        expected=f"in clear 550 {NO_TLS}, with a log line; over TLS 250",
-        found=f"in clear {refusal}, {_or_no_line(logged)}; over TLS {acceptance}",
-        evidence=logged,
-        advice=_SHOW_RULE.format("require-tls-inbound"),
+        Finding.judged(
+            good=str(refusal) == f"550 {NO_TLS}" and acceptance.code == 250 and bool(logged),
+            expected=f"in clear 550 {NO_TLS}, with a log line; over TLS 250",
+            found=f"in clear {refusal}, {_or_no_line(logged)}; over TLS {acceptance}",
+            evidence=logged,
+            advice=_SHOW_RULE.format("require-tls-inbound"),
+        ),
     )
 
 
@@ -136,13 +143,15 @@ def _judge_outbound(
         *([] if sink.connections else ["the server was never connected to"]),
         f"sent in clear: {leaked}" if leaked else _NOTHING_IN_CLEAR,
     ]
-    return ledger.compare(
+    return ledger.record(
         check_id,
-        good=bool(sink.connections) and not leaked and is_so(transfer, message_id),
-        expected=f"{fate}, {_NOTHING_IN_CLEAR}",
-        found=", ".join(found),
-        evidence=_lines_of(transfer, message_id),
-        advice=_SHOW_RULE.format("require-tls-outbound"),
+        Finding.judged(
+            good=bool(sink.connections) and not leaked and is_so(transfer, message_id),
+            expected=f"{fate}, {_NOTHING_IN_CLEAR}",
+            found=", ".join(found),
+            evidence=_lines_of(transfer, message_id),
+            advice=_SHOW_RULE.format("require-tls-outbound"),
+        ),
     )
 
 
@@ -156,18 +165,20 @@ def _judge_delivery(ledger: Ledger, transfer: Transfer, expected: Handshake) -> 
     sink = transfer.sinks[Behaviour.GOOD]
     leaked = _leak(b"".join(sink.clear))
     taken = any(recipient.encode() in message for message in sink.messages)
-    return ledger.compare(
+    return ledger.record(
         check_id,
-        good=taken and not leaked and field.startswith(f"{expected.protocol}:"),
-        expected=f"delivered with X={expected.protocol} in the log, {_NOTHING_IN_CLEAR}",
-        found=", ".join(
-            [
-                _fate(transfer, message_id) + (f" with X={field}" if field else ", no X= in the log"),
-                f"sent in clear: {leaked}" if leaked else _NOTHING_IN_CLEAR,
-            ]
+        Finding.judged(
+            good=taken and not leaked and field.startswith(f"{expected.protocol}:"),
+            expected=f"delivered with X={expected.protocol} in the log, {_NOTHING_IN_CLEAR}",
+            found=", ".join(
+                [
+                    _fate(transfer, message_id) + (f" with X={field}" if field else ", no X= in the log"),
+                    f"sent in clear: {leaked}" if leaked else _NOTHING_IN_CLEAR,
+                ]
+            ),
+            evidence=_lines_of(transfer, message_id),
+            advice="Check the transport's tls_require_ciphers and hosts_require_tls against the line's X=.",
         ),
-        evidence=_lines_of(transfer, message_id),
-        advice="Check tls_require_ciphers and hosts_require_tls of the transport against the log line's X=.",
     )
 
 
@@ -178,13 +189,15 @@ def _judge_inbound_log(ledger: Ledger, transfer: Transfer, expected: Handshake) 
     line = _logged(transfer.dialogue.log, f"{message_id} <= ")
     field = _tls_field(line)
     wanted = _named(expected)
-    return ledger.compare(
+    return ledger.record(
         "mail.inbound.log",
-        good=f"{field}:".startswith(f"{wanted}:"),
-        expected=f"X={wanted}",
-        found=f"X={field}" if field else "no X= in the line" if line else "no line",
-        evidence=line,
-        advice="Put +tls_cipher into log_selector; for another version or suite see after.protocol.",
+        Finding.judged(
+            good=f"{field}:".startswith(f"{wanted}:"),
+            expected=f"X={wanted}",
+            found=f"X={field}" if field else "no X= in the line" if line else "no line",
+            evidence=line,
+            advice="Put +tls_cipher into log_selector; for another version or suite see after.protocol.",
+        ),
     )
 
 
@@ -195,13 +208,15 @@ def _judge_received(ledger: Ledger, transfer: Transfer, expected: Handshake) -> 
     header = received_header(transfer.mailbox, message_id)
     words = re.split(r"[\s():]+", header.replace("TLSv1", "TLS1"))
     wanted = [expected.protocol.replace("TLSv1", "TLS1"), *_common_names(expected)]
-    return ledger.compare(
+    return ledger.record(
         "mail.inbound.received",
-        good=all(word in words for word in wanted),
-        expected=_named(expected).replace(":", " and "),
-        found=_protocol_of(header) or "the message was not delivered",
-        evidence=header,
-        advice="Leave received_header_text at its default, which names the TLS that a message came over.",
+        Finding.judged(
+            good=all(word in words for word in wanted),
+            expected=_named(expected).replace(":", " and "),
+            found=_protocol_of(header) or "the message was not delivered",
+            evidence=header,
+            advice="Leave received_header_text at its default, which names the TLS that a message came over.",
+        ),
     )
 
 
@@ -285,12 +300,15 @@ def _not_taken(ledger: Ledger, check_id: str, transfer: Transfer, recipient: str
     """Nothing can be said of a message that the server did not take."""
     reply, trouble = transfer.dialogue.replies.get(recipient), transfer.dialogue.trouble
     found = trouble.message if trouble else f"the server did not take the message: {reply}"
-    ledger.error(
+    ledger.record(
         check_id,
-        expected="a message handed in over TLS",
-        found=found,
-        evidence=tail(transfer.dialogue.log),
-        advice="Mend what Exim's log, the evidence, names: it does not take mail over TLS.",
+        Finding(
+            verdict=Verdict.ERROR,
+            expected="a message handed in over TLS",
+            found=found,
+            evidence=tail(transfer.dialogue.log),
+            advice="Mend what Exim's log, the evidence, names: it does not take mail over TLS.",
+        ),
     )
 
 
@@ -298,11 +316,14 @@ def _unfinished(ledger: Ledger, check_id: str, dialogue: Dialogue) -> bool:
     """Record an error where the dialogue did not come to its end."""
     if dialogue.trouble is None:
         return False
-    ledger.error(
+    ledger.record(
         check_id,
-        expected="a dialogue with the server",
-        found=dialogue.trouble.message,
-        evidence=tail(dialogue.log),
-        advice="Mend what Exim's log, the evidence, names: the dialogue ended early.",
+        Finding(
+            verdict=Verdict.ERROR,
+            expected="a dialogue with the server",
+            found=dialogue.trouble.message,
+            evidence=tail(dialogue.log),
+            advice="Mend what Exim's log, the evidence, names: the dialogue ended early.",
+        ),
     )
     return True

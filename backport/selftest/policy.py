@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from backport.artifacts import Verdict
-from backport.probe.ledger import Finding, Ledger
+from backport.artifacts import Finding, Verdict
+from backport.probe.ledger import Ledger
 
 OPENSSL_CNF = "/etc/pki/tls/openssl.cnf"
 """Where Fedora keeps it."""
@@ -121,16 +121,18 @@ def judge_policy(ledger: Ledger, policy: CryptoPolicy | None) -> None:
     """The block, and the files that it includes."""
     there = policy is not None and policy.is_reached
     expected = f"[ {SECTION} ] in {OPENSSL_CNF}, reached from openssl_conf"
-    ledger.compare(
+    ledger.record(
         "policy.block",
-        good=there,
-        expected=expected,
-        found=expected if there else "no such block in force" if policy else f"no {OPENSSL_CNF}",
-        evidence=", ".join(f"{name} = {one.value} ({one.file})" for name, one in policy.block.items())
-        if policy
-        else "",
-        advice=f"Where {OPENSSL_CNF}.rpmnew lies beside it, take its block over: an openssl.cnf that was "
-        "edited is kept by an update.",
+        Finding.judged(
+            good=there,
+            expected=expected,
+            found=expected if there else "no such block in force" if policy else f"no {OPENSSL_CNF}",
+            evidence=", ".join(f"{name} = {one.value} ({one.file})" for name, one in policy.block.items())
+            if policy
+            else "",
+            advice=f"Where {OPENSSL_CNF}.rpmnew lies beside it, take its block over: an openssl.cnf that was "
+            "edited is kept by an update.",
+        ),
     )
     ledger.record("policy.include", _include_finding(policy if there else None))
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
 
 import pytest
 
 from backport import artifacts
-from backport.artifacts import BuildOptions, Check, GatedRpms, Nevra, Rpm, SignedRpms, TestedRpms, Verdict
+from backport.artifacts import (
+    BuildOptions,
+    Check,
+    Finding,
+    GatedRpms,
+    Nevra,
+    Rpm,
+    SignedRpms,
+    TestedRpms,
+    Verdict,
+)
+from backport.errors import PublishError
 
 
 @pytest.mark.parametrize(
@@ -115,3 +126,40 @@ def test_artifacts_do_not_change() -> None:
 )
 def test_every_artifact_is_made_from_the_one_before(later: str, earlier: str) -> None:
     assert any(earlier in str(field.type) for field in fields(getattr(artifacts, later)))
+
+
+def test_a_finding_names_some_problems_and_keeps_all_as_evidence() -> None:
+    problems = [f"problem {number}" for number in range(7)]
+    finding = Finding.unless(problems, expected="none", found="none", advice="mend it")
+    assert finding.found == "problem 0; problem 1; problem 2; problem 3; problem 4, and 2 more"
+    assert finding.evidence.splitlines() == problems
+    assert (finding.verdict, finding.advice) == (Verdict.FAIL, "mend it")
+
+
+def test_a_check_that_passes_advises_nothing_and_is_harmless_for_a_terminal() -> None:
+    said = ["it\x1b[31m is", "so\x9b"]
+    finding = Finding.unless([], expected="none", found="no\nne", evidence=said, advice="mend it")
+    check = Check.of("gate.x", "X", finding)
+    assert (check.verdict, check.found, check.advice) == (Verdict.PASS, "no ne", "")
+    assert check.evidence == "it\\x1b[31m is\nso\\x9b"
+
+
+def test_a_check_is_bounded_whatever_was_said() -> None:
+    finding = Finding.judged(
+        good=False, expected="", found="x" * 10**6, evidence="y\n" * 10**6, advice="mend"
+    )
+    check = Check.of("x", "X", finding)
+    assert len(check.found) + len(check.evidence) < 50_000
+
+
+def test_a_problem_brings_its_own_hint_evidence_and_log() -> None:
+    problem = PublishError("no way", hint="go round", evidence=("a wall",), log=Path("/log"))
+    finding = Finding.of_problem(problem, advice="mend it")
+    assert (finding.verdict, finding.found, finding.advice) == (Verdict.FAIL, "no way", "go round")
+    assert finding.evidence == "a wall\nlog: /log"
+
+
+def test_a_check_is_read_as_it_was_written_and_an_unknown_verdict_is_no_pass() -> None:
+    check = Check(id="x", title="X", verdict=Verdict.WARN, expected="e", found="f", evidence="v", advice="a")
+    assert Check.read(asdict(check)) == check
+    assert Check.read({"id": "x", "verdict": "fine"}).verdict is Verdict.ERROR

@@ -16,7 +16,6 @@ from backport.gates import passed
 from backport.gates.abi import sonames_of
 from backport.gates.contents import is_conflict, privileges_of
 from backport.gates.stock import Stock, metadata_of_folder
-from backport.gates.subject import judge
 from backport.gates.upgrade_path import bound_for, next_bump
 from backport.progress import Silent
 from backport.recipe import Gates, load_recipe
@@ -148,22 +147,6 @@ def test_files_of_the_same_name_conflict_where_rpm_says_so(one: Any, other: Any,
 )
 def test_what_a_file_gives_to_others(file: Any, expected: set[str]) -> None:
     assert privileges_of(file) == expected
-
-
-def test_a_judgement_names_some_problems_and_keeps_all_as_evidence() -> None:
-    problems = [f"problem {number}" for number in range(7)]
-    check = judge("gate.x", "X", problems, expected="none", found="none", advice="mend it")
-    assert check.found == "problem 0; problem 1; problem 2; problem 3; problem 4, and 2 more"
-    assert check.evidence.splitlines() == problems
-    assert (check.verdict, check.advice) == (Verdict.FAIL, "mend it")
-
-
-def test_a_judgement_without_problems_passes_and_advises_nothing() -> None:
-    check = judge(
-        "gate.x", "X", [], expected="none", found="none", evidence=["it\x1b[31m is"], advice="mend it"
-    )
-    assert (check.verdict, check.found, check.advice) == (Verdict.PASS, "none", "")
-    assert check.evidence == "it [31m is"
 
 
 def test_what_failed_forbids_publishing_and_a_warning_does_not(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from backport.artifacts import Check, Verdict
+from backport.artifacts import Check, Finding, Verdict
 from backport.commands.probe_view import certificate_part
 from backport.probe import certificate_checks
 from backport.probe.certificates import describe
@@ -102,7 +102,7 @@ def judged(
     )
     ledger = Ledger(certificate_checks.TITLES)
     lines = list(certificate_checks.judge(ledger, session, inquiry))
-    ledger.skip(certificate_checks.SECOND, "not asked")
+    ledger.record(certificate_checks.SECOND, Finding.skipped("not asked"))
     assert list(describe(session, HOST, lines))
     for certificate in certificates:
         certificate_part(certificate).model_dump_json()
