@@ -83,7 +83,7 @@ def is_for_debugging(name: str) -> bool:
 
 
 BUILD_ROOT = "buildroot.json"
-"""The file beside a build's logs that tells where each package of its root came from."""
+"""The file beside a build's logs with where each package of its root came from."""
 BY_HAND = "by-hand"
 """The folder beside a failed build's logs with what it takes to build it again by hand."""
 

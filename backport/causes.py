@@ -1,4 +1,4 @@
-"""Why a program failed, as its log tells it: evidence for people, never a verdict.
+"""Why a program failed, as its log has it: evidence for people, never a verdict.
 
 Whether something failed is known by exit codes. Here the lines that tell why are found in what rpmbuild, the
 shell, make, compilers, patch, dnf and rpm print, by one table. A log was written by what failed, which is not
@@ -47,7 +47,7 @@ _MACRO_HINT = "set it with `macros` in the recipe, or have the spec need the pac
 
 @dataclass(frozen=True, kw_only=True)
 class Causes:
-    """What a log tells of a failure."""
+    """What a log says of a failure."""
 
     summary: str = ""
     """The cause in a few words; empty where the log names none."""
@@ -58,7 +58,7 @@ class Causes:
 
 @dataclass(frozen=True)
 class _Rule:
-    """A kind of line that tells a cause; ``follows`` is what the lines that belong to it look like."""
+    """A kind of line that names a cause; ``follows`` is what the lines that belong to it look like."""
 
     pattern: re.Pattern[str]
     hint: str | None = None
@@ -76,7 +76,7 @@ _MEMORY = "raise the build's limit of memory, or use a host with more"
 _LIMITS = "raise the limits of the build"
 _CONFLICT = "let one of the packages not hold the file, or name the other as obsolete"
 _UNPACKAGED = "name them under %files, or remove them in %install"
-_PATCH = "the patch does not fit this source: make it anew"
+_PATCH = "the patch does not fit this source: make it again"
 _SCRIPTLET = _rule(r"^error: .*scriptlet failed|^Error in \w+ scriptlet|scriptlet failed, exit status [1-9]")
 _RPM_ERROR = _rule(r"^error: (?!Bad exit status)\S", follows=_INDENTED)
 # The first rule that fits a line of the log gives the cause in words.

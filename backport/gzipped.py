@@ -43,7 +43,7 @@ class PackageList:
     text: bytes
     """The whole plain text."""
     count: int
-    """How many packages its head tells of."""
+    """How many packages its head names."""
     beginning: bytes
     """The head up to that number."""
     start: int

@@ -182,7 +182,7 @@ def _changes(job: Job, source: SourceRpm, workspace: Path) -> Iterator[Finding]:
         if failing:
             yield Finding(
                 kind="problem", message=f"{name}: {failing} does not apply to its sources",
-                hint="make the patch anew for this version of the package", exit_code=BuildError.exit_code,
+                hint="make the patch again for this version of the package", exit_code=BuildError.exit_code,
             )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class Progress(Protocol):
         """``done`` of ``total`` bytes of ``what`` have arrived (None: nobody knows how many)."""
 
     def following(self, message: str, log: Path) -> AbstractContextManager[None]:
-        """While the block lasts, one long thing is being done that tells of itself in a log."""
+        """While the block lasts, one long thing is being done that has a log of its own."""
 
 
 class Silent:

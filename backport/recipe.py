@@ -234,7 +234,7 @@ class Gates(Settings):
     """Packages of the target that must still start after the update: for each a program with its
     arguments that ends with exit code 0 where all is well."""
     warn: dict[str, Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]] = {}
-    """Gates of which a failure is but a warning, each with the reason: a gate's name without ``gate.``,
+    """Gates of which a failure is only a warning, each with the reason: a gate's name without ``gate.``,
     such as ``abi``, or a part of it, such as ``"abi.openssl-libs"`` (in quotes: TOML splits at dots)."""
 
     @field_validator("warn")
@@ -247,7 +247,7 @@ class Gates(Settings):
         return value
 
     def reason_to_warn(self, gate: str) -> str | None:
-        """Why a failure of this gate is but a warning: the longest name that fits wins; None: it is none."""
+        """Why a failure of this gate is only a warning: the longest name that fits wins; None: it is none."""
         fitting = [name for name in self.warn if gate == name or gate.startswith(f"{name}.")]
         return self.warn[max(fitting, key=len)] if fitting else None
 

@@ -148,12 +148,12 @@ def _read_key(file: Path) -> bytes | None:
     if state.st_uid not in {0, os.geteuid()} or state.st_mode & 0o077:
         raise HostError(
             f"{file}: others can read the key of the cache",
-            hint=f"rm {file}: another is made, and what is in the cache is made anew",
+            hint=f"rm {file}: another is made, and what is in the cache is made again",
         )
     if len(key) != KEY_BYTES:
         raise HostError(
             f"{file}: holds no key of {KEY_BYTES} bytes for the cache",
-            hint=f"rm {file}: another is made, and what is in the cache is made anew",
+            hint=f"rm {file}: another is made, and what is in the cache is made again",
         )
     return key
 

@@ -217,7 +217,7 @@ def is_page(content: bytes) -> bool:
 def within(seconds: float, ask: Callable[[], T]) -> T:
     """What ``ask`` gives, if it does so in time. Raises WebError, and whatever ``ask`` raises.
 
-    A socket's timeout begins anew with every byte: a head that trickles would be waited for without end.
+    A socket's timeout begins again with every byte: a head that trickles would be waited for without end.
     """
     answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 

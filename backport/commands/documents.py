@@ -67,7 +67,7 @@ class SessionPart(Part):
     protocol: str
     cipher: str
     group: str | None
-    """The key exchange's group, where the client's TLS library tells it."""
+    """The key exchange's group, where the client's TLS library names it."""
 
 
 class CertificatePart(Part):

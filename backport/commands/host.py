@@ -95,8 +95,8 @@ def keys_rollover(
 ) -> None:
     """Change the signing key in three steps, with both keys published meanwhile.
 
-    begin makes the new key and lets the old one certify it; the next publication tells clients of both.
-    switch signs with the new key from then on. finish ends the change: clients are told of the old key as
+    begin makes the new key and lets the old one certify it; the next publication names both to clients.
+    switch signs with the new key from then on. finish ends the change: clients are given the old key as
     long as something that it signed is published.
 
     \b

@@ -202,7 +202,7 @@ def probe(
     ] = True,
     profile: Annotated[
         Literal["modern", "intermediate", "ncsc-2025", "bcp195"] | None,
-        typer.Option(help="Hold the server against a recommendation; each verdict tells its paragraph."),
+        typer.Option(help="Hold the server against a recommendation; each verdict names its paragraph."),
     ] = None,
     style: Annotated[
         Literal["compact", "checktls"],

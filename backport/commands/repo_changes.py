@@ -137,7 +137,7 @@ def promote(
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> Result:
-    """Let readers of a channel see what those of another see: the same files, nothing is built anew.
+    """Let readers of a channel see what those of another see: the same files, nothing is built again.
 
     \b
     Examples:

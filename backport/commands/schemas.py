@@ -53,7 +53,7 @@ _MORE: dict[str, dict[str, Any]] = {
     "plan": {"exit_code": (int, Field(ge=0))},
     "repo-show": {"packages": (Sequence[PackagePart], ...)},
 }
-"""What a command adds to the first of its types, or tells in another form."""
+"""What a command adds to the first of its types, or gives in another form."""
 NAMES = tuple(_PRINTED)
 """The commands with ``--json``, a group's after its name and a hyphen."""
 

@@ -54,7 +54,7 @@ NEWEST: Mapping[str, str] = {
 """The constant names of the newest files, and the ends of their own names."""
 PUBLIC_KEY = "RPM-GPG-KEY-backport"
 _STATEMENT_TYPE = "application/vnd.in-toto+json"
-_ADVICE = "do not install from it; compare it with another copy, or publish anew"
+_ADVICE = "do not install from it; compare it with another copy, or publish again"
 
 _S = TypeVar("_S", ProvenanceStatement, TestStatement)
 Link = Callable[[Path, Path], None]

@@ -341,7 +341,7 @@ def _choose(keys: Sequence[_SecretKey], signing: Signing) -> _SecretKey:
 def _fault(key: _SecretKey) -> tuple[str, str] | None:
     """What is wrong with the key, and what to do; the validity's letters are those of doc/DETAILS."""
     another = "use another key: name its fingerprint as `signing.key`, or make one with `backport keys init`"
-    prolong = f"prolong it with `gpg --quick-set-expire {key.fingerprint} 2y`; clients import it anew then"
+    prolong = f"prolong it with `gpg --quick-set-expire {key.fingerprint} 2y`; clients import it again then"
     expired = key.validity == "e" or bool(key.expires and key.expires <= datetime.now(UTC))
     faults = (
         (key.validity == "r", "is revoked", another),
