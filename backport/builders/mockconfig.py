@@ -8,18 +8,17 @@ configuration has a folder of its own, so that what the host's files say changes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from backport.builders.common import build_macros
 from backport.builders.mockhost import UNREGISTERED, container_limits
 from backport.errors import BuildRootError, as_kind
 from backport.files import write_atomically
-from backport.roots.dnf import ExtraRepository, Repository, render
+from backport.roots.dnf import ExtraRepository, need_sha1, own_repositories, render, with_checked_keys
 from backport.roots.limits import Bounds
 from backport.site import Mock
 from backport.target import Target
-from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE, checked_key
+from backport.trust import SHA1_POLICY, SHA1_POLICY_VARIABLE
 
 _CACHE = Path("/var/cache/mock")
 _LOGGING = """\
@@ -64,20 +63,17 @@ def write_configuration(
     a key that is not the pinned one.
     """
     keys, place = folder / "keys", folder / "etc"
-    for each in (keys, place):
-        each.mkdir(parents=True, exist_ok=True)
+    place.mkdir(parents=True)
+    repositories = [
+        with_checked_keys(each, keys, seen_at=keys) for each in (*own_repositories(target), *extra)
+    ]
     environment = {}
-    if _sha1_keys(target):
+    if need_sha1(own_repositories(target)):
         policy = keys / "sha1-self-signature.toml"
         write_atomically(policy, SHA1_POLICY)
         environment[SHA1_POLICY_VARIABLE] = str(policy)
     text = render_config(
-        target,
-        keys={name: checked_key(target.keys[name], keys) for name in _used_keys(target)},
-        extra=[_with_checked_keys(repository, keys) for repository in extra],
-        settings=settings,
-        environment=environment,
-        bounds=bounds,
+        target, repositories=repositories, settings=settings, environment=environment, bounds=bounds
     )
     config = place / f"{target.name}-{target.arch}.cfg"
     for path, content in (
@@ -92,35 +88,23 @@ def write_configuration(
 def render_config(
     target: Target,
     *,
-    keys: Mapping[str, Path] | None = None,
-    extra: Sequence[ExtraRepository] = (),
+    repositories: Sequence[ExtraRepository] | None = None,
     settings: Mock | None = None,
     environment: Mapping[str, str] | None = None,
     bounds: Bounds | None = None,
 ) -> str:
     """The configuration of mock for a target, the same for use by hand and by the builder.
 
-    ``keys`` are files to use instead of the target's own, by the key's name; ``settings`` are the site's,
-    without which the host's own configuration of mock stays in force; ``environment`` is added to that of
-    dnf and of builds, which are held to the ``bounds``.
+    ``repositories`` take the place of the target's own; ``settings`` are the site's, without which the host's
+    own configuration of mock stays in force; ``environment`` is added to that of dnf and of builds, which are
+    held to the ``bounds``.
     """
-    files = {name: (keys or {}).get(name, key.file) for name, key in target.keys.items()}
-    repositories = [
-        Repository(id=each.id, baseurl=each.baseurl, keys=tuple(files[name].as_uri() for name in each.keys))
-        for each in target.repositories
-    ]
-    repositories += [
-        Repository(
-            id=each.id, baseurl=each.baseurl, keys=tuple(key.file.as_uri() for key in each.keys),
-            repo_gpgcheck=each.repo_gpgcheck, priority=each.priority, only=each.only, excluded=each.excluded,
-        )
-        for each in extra
-    ]  # fmt: skip
-    by_hand = keys is None and _sha1_keys(target)
+    own = own_repositories(target)
+    by_hand = repositories is None and need_sha1(own)
     return render(
         "mock.cfg.j2", target=target, root=root_name(target), macros=build_macros(target),
-        repositories=repositories, environment=environment or {}, own=settings is not None,
-        settings=settings or Mock(), cache=_CACHE,
+        repositories=own if repositories is None else repositories, environment=environment or {},
+        own=settings is not None, settings=settings or Mock(), cache=_CACHE,
         container=(*UNREGISTERED, *(container_limits(bounds) if bounds else ())),
         sha1_policy=SHA1_POLICY.splitlines() if by_hand else [], sha1_policy_variable=SHA1_POLICY_VARIABLE,
     )  # fmt: skip
@@ -134,18 +118,3 @@ def root_name(target: Target) -> str:
 def cached_metadata(target: Target) -> Path:
     """Where mock keeps what dnf downloads for the target's roots (its plugin yum_cache)."""
     return _CACHE / root_name(target) / "dnf_cache"
-
-
-def _with_checked_keys(repository: ExtraRepository, folder: Path) -> ExtraRepository:
-    """The same repository with keys that mock's user can read, and nothing but keys in their files."""
-    keys = tuple(key.model_copy(update={"file": checked_key(key, folder)}) for key in repository.keys)
-    return replace(repository, keys=keys)
-
-
-def _used_keys(target: Target) -> set[str]:
-    return {name for repository in target.repositories for name in repository.keys}
-
-
-def _sha1_keys(target: Target) -> bool:
-    """Whether one of the keys that sign the target's packages needs the policy for SHA-1."""
-    return any(target.keys[name].sha1_self_signature for name in _used_keys(target))

@@ -17,7 +17,7 @@ packages with scriptlets are trusted with the root itself.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +77,7 @@ _HOST_ETC = (
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraRepository:
-    """A repository beside the target's own, such as the packages that a run has built so far."""
+    """A repository as dnf is told of it, such as the packages that a run has built so far."""
 
     id: str
     baseurl: str
@@ -92,6 +92,16 @@ class ExtraRepository:
     excluded: tuple[str, ...] = ()
     """NEVRAs of packages that are not."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Where it lies on this host; None when it is reached over the network."""
+        return folder_of(self.baseurl)
+
+    @property
+    def key_urls(self) -> tuple[str, ...]:
+        """The addresses of its keys."""
+        return tuple(key.file.as_uri() for key in self.keys)
+
     @classmethod
     def of_folder(
         cls, repository_id: str, folder: Path, *, keys: tuple[Key, ...] = (), repo_gpgcheck: bool = False
@@ -102,20 +112,29 @@ class ExtraRepository:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Repository:
-    """A repository as a configuration names it."""
+def own_repositories(target: Target) -> tuple[ExtraRepository, ...]:
+    """The target's own repositories, with their keys."""
+    return tuple(
+        ExtraRepository(id=one.id, baseurl=one.baseurl, keys=tuple(target.keys[name] for name in one.keys))
+        for one in target.repositories
+    )
 
-    id: str
-    baseurl: str
-    keys: tuple[str, ...] = ()
-    """URLs of its keys."""
-    repo_gpgcheck: bool = False
-    folder: Path | None = None
-    """Where it lies on this host, None when it is reached over the network."""
-    priority: int = DEFAULT_PRIORITY
-    only: tuple[str, ...] = ()
-    excluded: tuple[str, ...] = ()
+
+def with_checked_keys(repository: ExtraRepository, folder: Path, *, seen_at: Path) -> ExtraRepository:
+    """The same repository with copies of its keys in ``folder``, which dnf sees at ``seen_at``, and nothing
+    but keys in their files. Raises ToolError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = []
+    for key in repository.keys:
+        copy = folder / f"{key.fingerprint}.asc"
+        copy = copy if copy.exists() else checked_key(key, folder)
+        keys.append(key.model_copy(update={"file": seen_at / copy.name}))
+    return replace(repository, keys=tuple(keys))
+
+
+def need_sha1(repositories: Iterable[ExtraRepository]) -> bool:
+    """Whether one of the keys needs `SHA1_POLICY`."""
+    return any(key.sha1_self_signature for repository in repositories for key in repository.keys)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +208,7 @@ class Dnf:
     def _run(
         self,
         base: Command,
-        repositories: Sequence[Repository],
+        repositories: Sequence[ExtraRepository],
         *arguments: str,
         network: bool = False,
         own: bool = False,
@@ -203,7 +222,7 @@ class Dnf:
         """Where this root has its copy of the downloaded metadata."""
         return self.control.with_name("metadata")
 
-    def _has_metadata(self, repositories: Sequence[Repository]) -> bool:
+    def _has_metadata(self, repositories: Sequence[ExtraRepository]) -> bool:
         """Whether the downloads hold the present metadata of the target's repositories on this host."""
         own = {repository.id for repository in self.target.repositories}
         for repository in repositories:
@@ -257,49 +276,29 @@ class Dnf:
             f"--releasever={self.target.releasever}", *arguments,
         ]  # fmt: skip
 
-    def _configure(self, extra: Sequence[ExtraRepository]) -> list[Repository]:
-        own = [
-            ExtraRepository(
-                id=repository.id,
-                baseurl=repository.baseurl,
-                keys=tuple(self.target.keys[name] for name in repository.keys),
-            )
-            for repository in self.target.repositories
+    def _configure(self, extra: Sequence[ExtraRepository]) -> list[ExtraRepository]:
+        """Write the configuration; all repositories, where the host finds them."""
+        found = [
+            replace(one, baseurl=expand_url(one.baseurl, self.target))
+            for one in (*own_repositories(self.target), *extra)
         ]
-        repositories = [self._as_seen_inside(repository) for repository in (*own, *extra)]
-        write_atomically(self.control / "dnf.conf", render_dnf_conf(self.target, repositories))
+        inside = [self._as_seen_inside(repository) for repository in found]
+        write_atomically(self.control / "dnf.conf", render_dnf_conf(self.target, inside))
         # Where a release keeps its rpm database; the host's rpm may have another place. And the sandbox
         # does already what rpm's plugin unshare (rpm 4.20) would need CAP_SYS_ADMIN for.
         write_atomically(
             self.control / ".rpmmacros", "%_dbpath /var/lib/rpm\n%__transaction_unshare %{nil}\n"
         )
-        if any(key.sha1_self_signature for repository in (*own, *extra) for key in repository.keys):
+        if need_sha1(found):
             write_atomically(self.control / _POLICY, SHA1_POLICY)
-        return repositories
+        return found
 
-    def _as_seen_inside(self, repository: ExtraRepository) -> Repository:
-        keys = tuple(self._key(key) for key in repository.keys)
-        folder = folder_of(expand_url(repository.baseurl, self.target))
-        return Repository(
-            id=repository.id,
-            baseurl=f"file://{_REPOSITORIES}/{repository.id}" if folder else repository.baseurl,
-            keys=keys,
-            repo_gpgcheck=repository.repo_gpgcheck,
-            folder=folder,
-            priority=repository.priority,
-            only=repository.only,
-            excluded=repository.excluded,
-        )
+    def _as_seen_inside(self, repository: ExtraRepository) -> ExtraRepository:
+        place = f"file://{_REPOSITORIES}/{repository.id}" if repository.folder else repository.baseurl
+        keys = Path(_CONTROL) / "keys"
+        return with_checked_keys(replace(repository, baseurl=place), self.control / "keys", seen_at=keys)
 
-    def _key(self, key: Key) -> str:
-        keys = self.control / "keys"
-        copy = keys / f"{key.fingerprint}.asc"
-        if not copy.exists():
-            keys.mkdir(exist_ok=True)
-            copy = checked_key(key, keys)
-        return f"file://{_CONTROL}/keys/{copy.name}"
-
-    def _sandbox(self, repositories: Sequence[Repository], *, network: bool, own: bool) -> Sandbox:
+    def _sandbox(self, repositories: Sequence[ExtraRepository], *, network: bool, own: bool) -> Sandbox:
         self.cache.mkdir(parents=True, exist_ok=True)
         temporary = ("--tmpfs", "/tmp", "--dir", "/var/tmp")  # noqa: S108  # inside the sandbox
         environment = {"HOME": _CONTROL, **(network_environment() if network else {})}
@@ -338,7 +337,7 @@ class Dnf:
         )  # fmt: skip
 
 
-def render_dnf_conf(target: Target, repositories: Sequence[Repository]) -> str:
+def render_dnf_conf(target: Target, repositories: Sequence[ExtraRepository]) -> str:
     """The text of dnf.conf for the target's repositories and others."""
     return render("dnf.conf.j2", target=target, repositories=repositories)
 

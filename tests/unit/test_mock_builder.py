@@ -29,7 +29,7 @@ from backport.errors import (
     HostError,
     Interrupted,
 )
-from backport.roots.dnf import ExtraRepository
+from backport.roots.dnf import ExtraRepository, own_repositories
 from backport.run import Completed
 from backport.settings import Key
 from backport.site import Mock
@@ -80,7 +80,7 @@ def test_what_a_run_adds_for_old_keys_is_told_to_those_who_use_it_by_hand(tmp_pa
     new = {name: key.model_copy(update={"sha1_self_signature": False}) for name, key in TARGET.keys.items()}
     for other in (
         render_config(TARGET.model_copy(update={"keys": new})),
-        render_config(TARGET, keys={"fedora-28": tmp_path / "a.asc"}),
+        render_config(TARGET, repositories=own_repositories(TARGET)),
     ):
         assert SHA1_POLICY_VARIABLE not in other
 
@@ -92,9 +92,10 @@ def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
         id="published", baseurl="file:///srv", keys=(signer,), repo_gpgcheck=True, only=("a-1-1.noarch",)
     )
     extra = beside_target(tmp_path, published)
-    text = render_config(
-        TARGET, keys={"fedora-28": key}, extra=extra, settings=Mock(), environment={"A": "1"}
+    own = own_repositories(
+        TARGET.model_copy(update={"keys": {"fedora-28": Key(fingerprint="A" * 40, file=key)}})
     )
+    text = render_config(TARGET, repositories=(*own, *extra), settings=Mock(), environment={"A": "1"})
     options, repositories = read(text)
     assert repositories["updates"]["gpgkey"] == key.as_uri()
     assert repositories["candidates"]["baseurl"] == tmp_path.resolve().as_uri()

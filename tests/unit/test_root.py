@@ -12,7 +12,7 @@ import pytest
 from backport.errors import HostError, ToolError
 from backport.roots import dnf as dnf_module
 from backport.roots import root as root_module
-from backport.roots.dnf import Dnf, ExtraRepository, Repository, expand_url, folder_of, render_dnf_conf
+from backport.roots.dnf import Dnf, ExtraRepository, expand_url, folder_of, render_dnf_conf
 from backport.roots.root import BUILDER_UID, Root, clean_root
 from backport.roots.sandbox import Bind, Sandbox
 from backport.seals import open_sealer
@@ -69,9 +69,10 @@ def test_links_in_a_circle_are_an_error(root: Root) -> None:
 
 
 def test_dnf_reads_nothing_of_the_host_and_checks_signatures(target: Target) -> None:
-    own = Repository(id="fedora", baseurl="file:///repositories/fedora", keys=("file:///a", "file:///b"))
-    built = Repository(id="candidates", baseurl="file:///repositories/candidates")
-    signed = Repository(id="signed", baseurl="http://h/", keys=("file:///a",), repo_gpgcheck=True)
+    one, other = (Key(fingerprint=letter.upper() * 40, file=Path("/", letter)) for letter in "ab")
+    own = ExtraRepository(id="fedora", baseurl="file:///repositories/fedora", keys=(one, other))
+    built = ExtraRepository(id="candidates", baseurl="file:///repositories/candidates")
+    signed = ExtraRepository(id="signed", baseurl="http://h/", keys=(one,), repo_gpgcheck=True)
     text = render_dnf_conf(target, [own, built, signed])
     conf = configparser.ConfigParser(interpolation=None)
     conf.read_string(text)
@@ -171,7 +172,7 @@ def test_roots_are_not_made_where_others_can_write(target: Target, tmp_path: Pat
 
 def test_metadata_is_known_only_where_it_is_the_present_one(root: Root, target: Target) -> None:
     folder = root.path.parent / "mirror"
-    repository = Repository(id="fedora", baseurl="", folder=folder)
+    repository = ExtraRepository.of_folder("fedora", folder)
     (folder / "repodata").mkdir(parents=True)
     (folder / "repodata" / "repomd.xml").write_text("new")
     assert not root.dnf._has_metadata([repository])
@@ -180,7 +181,7 @@ def test_metadata_is_known_only_where_it_is_the_present_one(root: Root, target: 
     known.write_text("old")
     assert not root.dnf._has_metadata([repository])
     known.write_text("new")
-    assert root.dnf._has_metadata([repository, replace(repository, id="candidates", folder=Path("/no"))])
+    assert root.dnf._has_metadata([repository, replace(repository, id="candidates", baseurl="file:///no")])
 
 
 def test_metadata_without_its_seal_is_forgotten(
