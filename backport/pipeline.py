@@ -23,7 +23,7 @@ from backport.artifacts import (
     SourceRpm,
     TestedRpms,
 )
-from backport.builders import Builder, choose_builder
+from backport.builders import Builder, BuildRequest, choose_builder
 from backport.errors import BuildRootLocked, Interrupted, PublishError, as_kind
 from backport.evidence.provenance import Origin
 from backport.files import digest_of, locked, scratch_folder, write_atomically
@@ -268,13 +268,13 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
                 warned = run.job.recipe.gates.reason_to_warn(f"upgrade-path.{name}")
                 limited = replace(one, stock=stock.get(name), bounded=warned is None)
                 run.progress.note(f"building {one.source.rpm.nevra} with {run.builder.name}")
-                folder = candidates if earlier else None
                 taken = [package.nevra for package in needs.published]
-                fresh = run.builder.build(
-                    limited, candidates=folder, workspace=run.workspace("build", name), progress=run.progress,
+                request = BuildRequest(
+                    patched=limited, workspace=run.workspace("build", name), progress=run.progress,
+                    candidates=candidates if earlier else None,
                     published=resolved.channel.repository(only=taken) if resolved.channel and taken else None,
                 )  # fmt: skip
-                result = store.keep(key, fresh)
+                result = store.keep(key, run.builder.build(request))
             else:
                 run.progress.note(f"{name} was built before from the same inputs")
             built.append(result)

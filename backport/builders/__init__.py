@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol
 
-from backport.artifacts import BuiltRpms, PatchedSrpm
+from backport.artifacts import BuiltRpms
 from backport.builders.chroot import ChrootBuilder
+from backport.builders.common import BuildRequest
 from backport.builders.mock import MockBuilder
 from backport.errors import HostError
-from backport.progress import Progress
-from backport.roots.dnf import ExtraRepository
 from backport.roots.root import Aftermath
 from backport.run import find_program
 from backport.site import Mock
 from backport.target import Target
 
-__all__ = ["Builder", "ChrootBuilder", "MockBuilder", "choose_builder"]
+__all__ = ["BuildRequest", "Builder", "ChrootBuilder", "MockBuilder", "choose_builder"]
 
 
 class Builder(Protocol):
@@ -30,21 +29,11 @@ class Builder(Protocol):
     def identity(self) -> str:
         """The name, with those of the builder's settings that can decide results."""
 
-    def build(
-        self,
-        patched: PatchedSrpm,
-        *,
-        candidates: Path | None,
-        published: ExtraRepository | None = None,
-        workspace: Path,
-        progress: Progress | None = None,
-    ) -> BuiltRpms:
-        """Build one package, in a root of the newest that the target's repositories and ``published`` hold.
+    def build(self, request: BuildRequest) -> BuiltRpms:
+        """Build one package, in a root of the newest that the target's and the published repository hold.
 
-        What the repository ``candidates`` has is taken from there, whatever the others have.
-        Logs go to ``workspace`` (build.log, root.log, installed_pkgs.log), packages to
-        ``workspace/rpms``; after a failure only the logs are left. Raises BuildError or one of its
-        kinds, HostError where the host lacks something.
+        After a failure only the logs are left. Raises BuildError or one of its kinds, HostError where the
+        host lacks something.
         """
 
 

@@ -22,7 +22,7 @@ from backport.builders.buildroot import note_origins
 from backport.builders.common import (
     MEND_HINT,
     RAISE_HINT,
-    beside_target,
+    BuildRequest,
     build_macros,
     check_packed,
     collect,
@@ -32,9 +32,7 @@ from backport.builders.common import (
 from backport.causes import causes_of
 from backport.errors import BuildError, BuildRootError, BuildTimeout, ToolError, as_kind
 from backport.files import remove_tree, scratch_folder
-from backport.progress import Progress, Silent
-from backport.roots.limits import Bounds
-from backport.roots.root import BUILDER_UID, Aftermath, Bind, ExtraRepository, Root, clean_root
+from backport.roots.root import BUILDER_UID, Aftermath, Bind, Root, clean_root
 from backport.roots.scratch import require_room
 from backport.run import Command, Completed, describe_exit
 from backport.target import Target
@@ -67,40 +65,28 @@ class ChrootBuilder:
         return self.name
 
     @as_kind(BuildRootError)
-    def build(
-        self,
-        patched: PatchedSrpm,
-        *,
-        candidates: Path | None,
-        published: ExtraRepository | None = None,
-        workspace: Path,
-        progress: Progress | None = None,
-    ) -> BuiltRpms:
+    def build(self, request: BuildRequest) -> BuiltRpms:
         """Build the package in a clean root.
 
         Raises BuildRootError when a build dependency cannot be had or the disk is full, BuildTimeout past
         the deadline, BuildError when rpmbuild fails or is killed. The logs remain in any case.
         """
-        extra = beside_target(candidates, published)
-        told, name = progress or Silent(), patched.source.rpm.nevra.name
-        told.note(f"making a clean root for {name}")
+        progress, name = request.progress, request.name
+        progress.note(f"making a clean root for {name}")
         with clean_root(
-            self.target, cache=self.cache, workspace=workspace, on_failure=self.on_failure
+            self.target, cache=self.cache, workspace=request.workspace, on_failure=self.on_failure
         ) as root:
-            build = _Build(root=root, patched=patched, extra=extra, workspace=workspace)
+            build = _Build(root=root, request=request)
             build.prepare()
-            with told.following(f"packing {name} and installing what it needs to be built", root.log):
+            with progress.following(f"packing {name} and installing what it needs to be built", root.log):
                 dynamic = build.install_dependencies()
-            with told.following(f"compiling {name}", build.log):
+            with progress.following(f"compiling {name}", build.log):
                 build.compile(pack_again=dynamic)
             return collect(
-                build.results,
-                workspace / "rpms",
-                patched=patched,
-                target=self.target,
+                build.results, request, target=self.target,
                 logs=(build.log, root.log, build.packages_log, build.note_origins()),
                 builder=f"{self.name} (rpm {_rpm_version(root)})",
-            )
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +94,11 @@ class _Build:
     """One build in one root."""
 
     root: Root
-    patched: PatchedSrpm
-    extra: tuple[ExtraRepository, ...]
-    workspace: Path
+    request: BuildRequest
+
+    @property
+    def patched(self) -> PatchedSrpm:
+        return self.request.patched
 
     @property
     def results(self) -> Path:
@@ -119,16 +107,16 @@ class _Build:
 
     @property
     def log(self) -> Path:
-        return self.workspace / "build.log"
+        return self.request.workspace / "build.log"
 
     @property
     def packages_log(self) -> Path:
-        return self.workspace / "installed_pkgs.log"
+        return self.request.workspace / "installed_pkgs.log"
 
     def prepare(self) -> None:
         """Bring the root up to what is beside the target, and the spec with its sources into it."""
-        if self.extra:
-            self.root.update(extra=self.extra)
+        if self.request.extra:
+            self.root.update(extra=self.request.extra)
         top = self.root.locate(_TOP)
         for name in ("BUILD", "BUILDROOT", "RPMS", "SOURCES", "SPECS", "SRPMS"):
             (top / name).mkdir(parents=True)
@@ -162,7 +150,8 @@ class _Build:
                 return dynamic
             there = wanted
         raise BuildRootError(
-            f"{self._name}: its build dependencies still change after {MOST_ROUNDS} rounds", log=self.log
+            f"{self.request.name}: its build dependencies still change after {MOST_ROUNDS} rounds",
+            log=self.log,
         )
 
     def compile(self, *, pack_again: bool) -> None:
@@ -172,10 +161,6 @@ class _Build:
         words = ["-ba" if pack_again else "-bb", *([] if options.check else ["--nocheck"])]
         completed = self._rpmbuild(words, timeout=options.timeout)
         self._judge(completed, "the build failed")
-
-    @property
-    def _name(self) -> str:
-        return self.patched.source.rpm.nevra.name
 
     def _pack(self) -> Any:
         for path in self.results.iterdir():
@@ -197,10 +182,10 @@ class _Build:
         return wanted
 
     def _only_header(self, suffix: str) -> Any:
-        with scratch_folder(self.workspace, "packed-") as folder:
+        with scratch_folder(self.request.workspace, "packed-") as folder:
             packed = [path for path in take_packages(self.results, folder) if path.name.endswith(suffix)]
             if len(packed) != 1:
-                raise BuildError(f"{self._name}: packing gave {len(packed)} packages", log=self.log)
+                raise BuildError(f"{self.request.name}: packing gave {len(packed)} packages", log=self.log)
             with as_kind(BuildError):
                 return read_header(packed[0])
 
@@ -209,14 +194,14 @@ class _Build:
         before = self.root.installed()
         try:
             if requires:
-                self.root.install(requires, extra=self.extra)
+                self.root.install(requires, extra=self.request.extra)
         except ToolError as problem:
             plain = [name for name in requires if not name.startswith("(")]
-            missing = self.root.dnf.without_provider(plain, extra=self.extra)
+            missing = self.root.dnf.without_provider(plain, extra=self.request.extra)
             if not missing:
                 raise
             raise BuildRootError(
-                f"{self._name}: nothing provides what it needs to be built: {', '.join(missing)}",
+                f"{self.request.name}: nothing provides what it needs to be built: {', '.join(missing)}",
                 hint=f"does {self.root.target.name} have it under another name? Edit the spec in the recipe",
                 command=problem.command,
                 sandboxed=problem.sandboxed,
@@ -232,7 +217,7 @@ class _Build:
     def note_origins(self) -> Path:
         """Write down where each package of the root came from; the written file."""
         metadata = self.root.dnf.cache
-        return note_origins(self.packages_log, self.root.target, extra=self.extra, metadata=metadata)
+        return note_origins(self.packages_log, self.root.target, extra=self.request.extra, metadata=metadata)
 
     def _rpmbuild(self, words: Sequence[str], *, timeout: float) -> Completed:
         env = {"RPM_BUILD_NCPUS": str(len(os.sched_getaffinity(0)))}
@@ -244,17 +229,17 @@ class _Build:
                 *shell, "rpmbuild", *words, "--nodeps", "--target", self.root.target.arch,
                 *options.arguments(), f"{_TOP}/SPECS/{self.patched.spec.name}",
             ],
-            timeout=timeout, what=f"{self._name}: rpmbuild", accept=None, env=env, cwd="/builddir",
+            timeout=timeout, what=f"{self.request.name}: rpmbuild", accept=None, env=env, cwd="/builddir",
             log=self.log, hint="raise `build.timeout` of the package in the recipe",
         )  # fmt: skip
         binds = [Bind(host=self.results, inside=_RESULTS, writable=True)]
         with as_kind(BuildError, late=BuildTimeout):
-            return self.root.run(command, limits=Bounds.of(options), binds=binds)
+            return self.root.run(command, limits=self.request.bounds, binds=binds)
 
     def _judge(self, completed: Completed, what: str) -> None:
         if completed.exit_code == 0:
             return
-        require_room(self._name, [self.root.path, self.results], log=self.log)
+        require_room(self.request.name, [self.root.path, self.results], log=self.log)
         causes = causes_of(self.log, start=completed.log_start, spec=self.patched.spec)
         hint, why = causes.hint or MEND_HINT, f": {causes.summary}" if causes.summary else ""
         if completed.exit_code < 0 or completed.exit_code > _SIGNALLED:
@@ -263,7 +248,7 @@ class _Build:
             why = f": it ran into {completed.reached}{why}"
             hint = RAISE_HINT
         raise BuildError(
-            f"{self._name}: {what}: {describe_exit(completed.exit_code)}{why}",
+            f"{self.request.name}: {what}: {describe_exit(completed.exit_code)}{why}",
             hint=hint,
             command=completed.argv,
             sandboxed=True,

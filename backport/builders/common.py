@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import rpm
@@ -18,7 +18,9 @@ import rpm
 from backport.artifacts import BuiltRpms, Nevra, PatchedSrpm, Rpm
 from backport.errors import BuildError, as_kind
 from backport.files import digest_of, named
+from backport.progress import Progress, Silent
 from backport.roots.dnf import ExtraRepository
+from backport.roots.limits import Bounds
 from backport.target import Target
 from backport.trust import compare_evrs, nevra_of, read_header
 
@@ -47,14 +49,37 @@ _OWN_PRIORITY = 1
 """Before every other repository: what a run has built is what its next packages are built with."""
 
 
-def beside_target(candidates: Path | None, published: ExtraRepository | None) -> tuple[ExtraRepository, ...]:
-    """The repositories of a build root beside the target's own.
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """One package that is to be built, what its root is to know, and where what comes of it goes."""
 
-    The published packages have the priority of the target's, so that the newest wins, as on a server.
-    """
-    own = ExtraRepository.of_folder(CANDIDATES, candidates) if candidates else None
-    found = (replace(own, priority=_OWN_PRIORITY) if own else None, published)
-    return tuple(repository for repository in found if repository)
+    patched: PatchedSrpm
+    workspace: Path
+    """Logs go here (build.log, root.log, installed_pkgs.log), packages to ``rpms`` below it."""
+    candidates: Path | None = None
+    """The repository of what the run has built so far: it is taken from there, whatever others have."""
+    published: ExtraRepository | None = None
+    progress: Progress = field(default_factory=Silent)
+
+    @property
+    def name(self) -> str:
+        """The package's name."""
+        return self.patched.source.rpm.nevra.name
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much of the host the build may use."""
+        return Bounds.of(self.patched.options)
+
+    @property
+    def extra(self) -> tuple[ExtraRepository, ...]:
+        """The repositories of the build root beside the target's own.
+
+        The published packages have the priority of the target's, so that the newest wins, as on a server.
+        """
+        own = ExtraRepository.of_folder(CANDIDATES, self.candidates) if self.candidates else None
+        found = (replace(own, priority=_OWN_PRIORITY) if own else None, self.published)
+        return tuple(repository for repository in found if repository)
 
 
 def build_macros(target: Target) -> dict[str, str]:
@@ -80,22 +105,17 @@ def lay_out(patched: PatchedSrpm, *, spec_folder: Path, source_folder: Path) -> 
 
 @as_kind(BuildError)
 def collect(
-    folder: Path,
-    destination: Path,
-    *,
-    patched: PatchedSrpm,
-    target: Target,
-    logs: Sequence[Path],
-    builder: str,
+    folder: Path, request: BuildRequest, *, target: Target, logs: Sequence[Path], builder: str
 ) -> BuiltRpms:
-    """The packages of a result folder, copied to ``destination``, as what was built from ``patched``.
+    """The packages of a result folder, copied to the workspace, as what was built as requested.
 
     Raises BuildError when it does not hold one source package of the right name, version and %dist,
     and binary packages that were all built from it for the target's architecture.
     """
+    patched = request.patched
     rpms = []
     sources = {}
-    for path in take_packages(folder, destination):
+    for path in take_packages(folder, request.workspace / "rpms"):
         header = read_header(path)
         nevra = nevra_of(header)
         if path.name != nevra.filename:

@@ -26,7 +26,7 @@ from backport.builders.buildroot import note_origins
 from backport.builders.common import (
     MEND_HINT,
     RAISE_HINT,
-    beside_target,
+    BuildRequest,
     check_packed,
     collect,
     lay_out,
@@ -55,9 +55,6 @@ from backport.errors import (
     Interrupted,
     as_kind,
 )
-from backport.progress import Progress, Silent
-from backport.roots.dnf import ExtraRepository
-from backport.roots.limits import Bounds
 from backport.roots.scratch import is_live, live_folder, require_room
 from backport.run import Command, Completed, describe_exit, network_environment, run
 from backport.site import Mock
@@ -113,15 +110,7 @@ class MockBuilder:
         return f"{self.name} ({self.settings.deviations})" if self.settings.deviations else self.name
 
     @as_kind(BuildRootError)
-    def build(
-        self,
-        patched: PatchedSrpm,
-        *,
-        candidates: Path | None,
-        published: ExtraRepository | None = None,
-        workspace: Path,
-        progress: Progress | None = None,
-    ) -> BuiltRpms:
+    def build(self, request: BuildRequest) -> BuiltRpms:
         """Build the package in a clean root of mock's.
 
         Raises BuildError when the package fails, BuildTimeout past the deadline, BuildRootError or
@@ -134,42 +123,35 @@ class MockBuilder:
         with live_folder(roots.folders) as folder:
             folder.chmod(0o711)
             require_way(caller, folder)
-            chosen = write_configuration(
-                self.target, folder, settings=self.settings, extra=beside_target(candidates, published),
-                bounds=Bounds.of(patched.options),
-            )  # fmt: skip
-            mock = _Mock(
-                folder=folder, caller=caller, workspace=workspace, roots=roots, chosen=chosen, patched=patched
-            )
+            chosen = write_configuration(self.target, folder, request, settings=self.settings)
+            mock = _Mock(folder=folder, caller=caller, roots=roots, chosen=chosen, request=request)
             mock.make_folders()
             mock.sweep()
             with mock.cleaned(keep=self.keep_root):
-                told, name = progress or Silent(), patched.source.rpm.nevra.name
+                following, name = request.progress.following, request.name
                 try:
-                    with told.following(f"making a root and packing {name} in it", workspace / "mock.log"):
+                    with following(f"making a root and packing {name} in it", mock.log):
                         mock.pack()
-                    build_log = mock.results / "build.log"
-                    with told.following(f"installing what {name} needs and compiling it", build_log):
+                    with following(
+                        f"installing what {name} needs and compiling it", mock.results / "build.log"
+                    ):
                         mock.rebuild()
                 except BackportError as problem:
-                    problem.command = mock.keep_for_use_by_hand(candidates, published)
+                    problem.command = mock.keep_for_use_by_hand()
                     if self.keep_root:
                         opened = f"its root is open to you until the next build: {mock.entrance()}"
                         problem.hint = f"{problem.hint}; {opened}" if problem.hint else opened
                     raise
                 mock.keep_logs()
                 origins = note_origins(
-                    workspace / PACKAGE_LIST, self.target, extra=beside_target(candidates, published),
+                    request.workspace / PACKAGE_LIST, self.target, extra=request.extra,
                     metadata=cached_metadata(self.target),
                 )  # fmt: skip
                 return collect(
-                    mock.results,
-                    workspace / "rpms",
-                    patched=patched,
-                    target=self.target,
-                    logs=[*(workspace / name for name in _LOGS), origins],
+                    mock.results, request, target=self.target,
+                    logs=[*(request.workspace / name for name in _LOGS), origins],
                     builder=f"{self.name} {mock.version()}{self.identity.removeprefix(self.name)}",
-                )
+                )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +207,23 @@ class _Mock:
 
     folder: Path
     caller: pwd.struct_passwd
-    workspace: Path
     roots: _Roots
     chosen: Words
     """The options that choose the configuration."""
-    patched: PatchedSrpm
+    request: BuildRequest
+
+    @property
+    def patched(self) -> PatchedSrpm:
+        return self.request.patched
+
+    @property
+    def workspace(self) -> Path:
+        return self.request.workspace
+
+    @property
+    def log(self) -> Path:
+        """What mock says itself."""
+        return self.workspace / "mock.log"
 
     @property
     def results(self) -> Path:
@@ -256,7 +250,7 @@ class _Mock:
         """Build the packed source package."""
         found = take_packages(self.packed, self.folder)
         if len(found) != 1:
-            raise BuildError(f"{self._name}: packing gave {len(found)} packages instead of one")
+            raise BuildError(f"{self.request.name}: packing gave {len(found)} packages instead of one")
         with as_kind(BuildError):
             header = read_header(found[0])
         check_packed(nevra_of(header), self.patched, self.roots.target)
@@ -266,18 +260,16 @@ class _Mock:
                 completed = replace(completed, exit_code=_DNF_FAILED)
             raise self._failure(completed, self.results)
 
-    def keep_for_use_by_hand(
-        self, candidates: Path | None, published: ExtraRepository | None
-    ) -> tuple[str, ...]:
+    def keep_for_use_by_hand(self) -> tuple[str, ...]:
         """Keep with the run what the failed build takes; the command that does it again by hand."""
         kept = self.workspace / BY_HAND
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir()
-        own = Path(shutil.copytree(candidates, kept / "candidates")) if candidates else None
-        chosen = write_configuration(
-            self.roots.target, kept, settings=self.roots.settings, extra=beside_target(own, published),
-            bounds=Bounds.of(self.patched.options),
-        )  # fmt: skip
+        request = self.request
+        if request.candidates:
+            own = Path(shutil.copytree(request.candidates, kept / "candidates"))
+            request = replace(request, candidates=own)
+        chosen = write_configuration(self.roots.target, kept, request, settings=self.roots.settings)
         words: Words = self._packing(kept)
         for packed in self.folder.glob("*.src.rpm"):
             words = self._rebuilding(Path(shutil.copy(packed, kept)))
@@ -335,21 +327,13 @@ class _Mock:
         self.keep_logs()
         self._clean(self.folder.name)
 
-    @property
-    def _log(self) -> Path:
-        return self.workspace / "mock.log"
-
     def _clean(self, folder: str) -> None:
         """Remove the root of the build in a folder; what cannot be removed now, the next sweep removes."""
         self.roots.end(folder)
         words: Words = [*self.chosen, "--uniqueext", self.roots.extension(folder), "--clean"]
         with contextlib.suppress(BuildTimeout):
-            if self._run(words, timeout=_CLEAN_TIMEOUT, log=self._log).exit_code == _LOCKED:
-                raise BuildRootLocked(f"{self.roots.place(folder)}: mock finds it locked", log=self._log)
-
-    @property
-    def _name(self) -> str:
-        return self.patched.source.rpm.nevra.name
+            if self._run(words, timeout=_CLEAN_TIMEOUT, log=self.log).exit_code == _LOCKED:
+                raise BuildRootLocked(f"{self.roots.place(folder)}: mock finds it locked", log=self.log)
 
     @property
     def _is_made(self) -> bool:
@@ -379,25 +363,25 @@ class _Mock:
     def _failure(self, completed: Completed, results: Path) -> Ending:
         basedir = self.roots.settings.basedir
         places = [self.folder, self.workspace, *([basedir] if basedir.is_dir() else [])]
-        require_room(self._name, places, log=self._log)
+        require_room(self.request.name, places, log=self.log)
         if completed.exit_code in _UNCLEAR and not self._is_made:
             completed = replace(completed, exit_code=_ROOT_FAILED)
         if completed.exit_code in _UNCLEAR and not self._starts():
             return HostError(
-                f"{self._name}: systemd-nspawn cannot start the container of the build",
+                f"{self.request.name}: systemd-nspawn cannot start the container of the build",
                 hint="see what it says; `backport doctor` tries a container without mock",
                 command=completed.argv,
-                log=self._log,
+                log=self.log,
                 evidence=causes_of(results / "build.log").evidence,
             )
         if completed.exit_code == _DNF_FAILED and not mockhost.has_builddep():
             return HostError(
-                f"{self._name}: the host's dnf has no command builddep, which mock needs",
+                f"{self.request.name}: the host's dnf has no command builddep, which mock needs",
                 hint="install python3-dnf-plugins-core (Fedora) or dnf-plugins-core (Debian)",
                 command=completed.argv,
-                log=self._log,
+                log=self.log,
             )
-        return _meaning(self._name, completed, results, self.workspace, spec=self.patched.spec)
+        return _meaning(self.request.name, completed, results, self.workspace, spec=self.patched.spec)
 
     def _build(self, words: Words, results: Path) -> Completed:
         options, extension = self.patched.options, self.roots.extension(self.folder.name)
@@ -406,11 +390,11 @@ class _Mock:
                 *self.chosen, "--uniqueext", extension, "--resultdir", results,
                 *options.arguments(), *words,
             ],
-            timeout=options.timeout + ROOT_TIMEOUT, log=self._log,
+            timeout=options.timeout + ROOT_TIMEOUT, log=self.log,
         )  # fmt: skip
 
     def _run(self, words: Words, *, timeout: float, log: Path | None) -> Completed:
-        with ended_together(self.caller, Bounds.of(self.patched.options)) as fence:
+        with ended_together(self.caller, self.request.bounds) as fence:
             command = Command(
                 [*fence.words, program(), *words], timeout=timeout, what="mock", accept=None, log=log,
                 env={**network_environment(), **sudo_environment(self.caller)},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from backport.builders.common import build_macros
+from backport.builders.common import BuildRequest, build_macros
 from backport.builders.mockhost import UNREGISTERED, container_limits
 from backport.errors import BuildRootError, as_kind
 from backport.files import write_atomically
@@ -55,7 +55,7 @@ propagate: 0
 
 @as_kind(BuildRootError)
 def write_configuration(
-    target: Target, folder: Path, *, settings: Mock, extra: Sequence[ExtraRepository], bounds: Bounds
+    target: Target, folder: Path, request: BuildRequest, *, settings: Mock
 ) -> tuple[str | Path, ...]:
     """Write a folder of configurations for a build, keys included; mock's options that choose it.
 
@@ -65,7 +65,7 @@ def write_configuration(
     keys, place = folder / "keys", folder / "etc"
     place.mkdir(parents=True)
     repositories = [
-        with_checked_keys(each, keys, seen_at=keys) for each in (*own_repositories(target), *extra)
+        with_checked_keys(each, keys, seen_at=keys) for each in (*own_repositories(target), *request.extra)
     ]
     environment = {}
     if need_sha1(own_repositories(target)):
@@ -73,7 +73,7 @@ def write_configuration(
         write_atomically(policy, SHA1_POLICY)
         environment[SHA1_POLICY_VARIABLE] = str(policy)
     text = render_config(
-        target, repositories=repositories, settings=settings, environment=environment, bounds=bounds
+        target, repositories=repositories, settings=settings, environment=environment, bounds=request.bounds
     )
     config = place / f"{target.name}-{target.arch}.cfg"
     for path, content in (

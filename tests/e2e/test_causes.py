@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backport.artifacts import BuildOptions, Nevra, PatchedSrpm, Rpm, SourceRpm
-from backport.builders import ChrootBuilder
+from backport.builders import BuildRequest, ChrootBuilder
 from backport.builders.chroot import _Build
 from backport.errors import SHOWN_EVIDENCE, BuildError, BuildRootError
 from backport.files import remove_tree
@@ -103,7 +103,7 @@ def test_a_package_without_build_dependencies_is_built(
     builder: ChrootBuilder, tmp_path: Path, run: str
 ) -> None:
     (tmp_path / "workspace").mkdir()
-    built = builder.build(plain(tmp_path / "plain"), candidates=None, workspace=tmp_path / "workspace")
+    built = builder.build(BuildRequest(patched=plain(tmp_path / "plain"), workspace=tmp_path / "workspace"))
     assert [log.name for log in built.logs if not log.is_file()] == [], run
 
 
@@ -180,7 +180,8 @@ FAILURES: dict[str, tuple[dict[str, str], str, str]] = {
 @pytest.mark.parametrize("kind", FAILURES)
 def test_a_failed_build_names_its_cause(root: Root, tmp_path: Path, kind: str) -> None:
     parts, cause, line = FAILURES[kind]
-    build = _Build(root=root, patched=plain(tmp_path / "plain", **parts), extra=(), workspace=tmp_path)
+    request = BuildRequest(patched=plain(tmp_path / "plain", **parts), workspace=tmp_path)
+    build = _Build(root=root, request=request)
     for used in (root.locate("/builddir/build"), build.results):
         if used.exists():
             remove_tree(used)

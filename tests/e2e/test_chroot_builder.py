@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from backport.artifacts import BuiltRpms
-from backport.builders import ChrootBuilder
+from backport.builders import BuildRequest, ChrootBuilder
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.repodata import write_repodata
 from backport.spec import edit_spec
@@ -46,7 +46,7 @@ def by_name(built: BuiltRpms) -> dict[str, Path]:
 
 def test_a_package_is_built_with_its_logs(builder: ChrootBuilder, workspace: Path, tmp_path: Path) -> None:
     patched = hello.patched(tmp_path / "hello", macros={"greeting": "good day"}, with_=("loud",))
-    built = builder.build(patched, candidates=None, workspace=workspace)
+    built = builder.build(BuildRequest(patched=patched, workspace=workspace))
     assert str(built.srpm.nevra) == "hello-1:1.0-1.fc28.bp1.src"
     assert {"hello", "hello-devel"} <= set(by_name(built))
     assert built.patched is patched
@@ -70,13 +70,13 @@ def test_the_targets_dist_is_set_and_looked_for_before_anything_is_built(
 ) -> None:
     target = f28.model_copy(update={"dist": ".el9_4"})
     built = replace(builder, target=target).build(
-        hello.patched(tmp_path / "a"), candidates=None, workspace=workspace
+        BuildRequest(patched=hello.patched(tmp_path / "a"), workspace=workspace)
     )
     assert {rpm.nevra.release for rpm in (built.srpm, *built.rpms)} == {"1.el9_4.bp1"}
     own = hello.patched(tmp_path / "b", building="touch /builddir/results/built")
     own.spec.write_bytes(b"%global dist .fc29\n" + own.spec.read_bytes())
     with pytest.raises(BuildError, match=r"does not have the target's %dist, \.fc28"):
-        builder.build(own, candidates=None, workspace=workspace / "own")
+        builder.build(BuildRequest(patched=own, workspace=workspace / "own"))
     assert "rpmbuild -bb" not in (workspace / "own" / "build.log").read_text()
 
 
@@ -87,7 +87,7 @@ def test_a_macro_of_rpm_can_be_unset(
     patched = hello.patched(tmp_path / "hello", building='echo "fuzz [%{?_default_patch_fuzz}]"')
     text = patched.spec.read_bytes()
     patched.spec.write_bytes(edit_spec(text, name="hello", undefine=undefine, bump=0, changelog=None))
-    builder.build(patched, candidates=None, workspace=workspace)
+    builder.build(BuildRequest(patched=patched, workspace=workspace))
     assert printed in (workspace / "build.log").read_text().splitlines()
 
 
@@ -97,7 +97,7 @@ def test_what_is_built_depends_on_its_inputs_alone(
     digests = []
     for attempt in ("first", "second"):
         patched = hello.patched(tmp_path / attempt)
-        built = builder.build(patched, candidates=None, workspace=workspace / attempt)
+        built = builder.build(BuildRequest(patched=patched, workspace=workspace / attempt))
         digests.append({rpm.nevra: rpm.sha256 for rpm in (built.srpm, *built.rpms)})
     assert digests[0] == digests[1]
     header = hello.header_of(built.srpm.path)
@@ -125,19 +125,23 @@ test "$(ls -d /proc/[0-9]* | wc -l)" -lt 20
 if touch /usr/bin/evil; then exit 1; fi
 if touch /etc/evil; then exit 1; fi
 """
-    builder.build(hello.patched(tmp_path / "hello", checking=check), candidates=None, workspace=workspace)
+    builder.build(
+        BuildRequest(patched=hello.patched(tmp_path / "hello", checking=check), workspace=workspace)
+    )
 
 
 def test_a_failing_check_fails_the_build_unless_it_is_left_out(
     builder: ChrootBuilder, workspace: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BuildError, match="hello: the build failed: exit code 1") as caught:
-        builder.build(hello.patched(tmp_path / "a", checking="false"), candidates=None, workspace=workspace)
+        builder.build(
+            BuildRequest(patched=hello.patched(tmp_path / "a", checking="false"), workspace=workspace)
+        )
     assert type(caught.value) is BuildError
     assert caught.value.log == workspace / "build.log"
     assert nothing_but_logs(workspace, builder.cache)
     unchecked = hello.patched(tmp_path / "b", checking="false", check=False)
-    assert builder.build(unchecked, candidates=None, workspace=workspace / "unchecked").rpms
+    assert builder.build(BuildRequest(patched=unchecked, workspace=workspace / "unchecked")).rpms
 
 
 def test_a_spec_that_cannot_be_parsed_is_the_packages_fault(
@@ -145,7 +149,7 @@ def test_a_spec_that_cannot_be_parsed_is_the_packages_fault(
 ) -> None:
     broken = hello.patched(tmp_path / "hello", build_requires="%if 1")
     with pytest.raises(BuildError, match="hello: the source package cannot be packed") as caught:
-        builder.build(broken, candidates=None, workspace=workspace)
+        builder.build(BuildRequest(patched=broken, workspace=workspace))
     assert type(caught.value) is BuildError
     assert nothing_but_logs(workspace, builder.cache)
 
@@ -156,7 +160,7 @@ def test_a_build_that_hangs_is_ended_at_its_deadline(
     marker = f"1000.{uuid.uuid4().int}"
     hanging = hello.patched(tmp_path / "hello", building=f"(sleep {marker} &); sleep {marker}", timeout=5)
     with pytest.raises(BuildTimeout, match="5 s, its deadline"):
-        builder.build(hanging, candidates=None, workspace=workspace)
+        builder.build(BuildRequest(patched=hanging, workspace=workspace))
     assert nothing_but_logs(workspace, builder.cache)
     assert subprocess.run(["pgrep", "-f", f"sleep {marker}"], check=False).returncode == 1
 
@@ -164,7 +168,7 @@ def test_a_build_that_hangs_is_ended_at_its_deadline(
 def test_a_build_that_is_killed_is_told_so(builder: ChrootBuilder, workspace: Path, tmp_path: Path) -> None:
     killed = hello.patched(tmp_path / "hello", building="kill -KILL $PPID")
     with pytest.raises(BuildError, match="killed by SIGKILL") as caught:
-        builder.build(killed, candidates=None, workspace=workspace)
+        builder.build(BuildRequest(patched=killed, workspace=workspace))
     assert "memory" in str(caught.value.hint)
     assert nothing_but_logs(workspace, builder.cache)
 
@@ -174,7 +178,7 @@ def test_a_missing_build_dependency_is_named(builder: ChrootBuilder, workspace: 
     lacking = hello.patched(tmp_path / "hello", build_requires=lines)
     wanted = r"hello: nothing provides what it needs to be built: nowhere-devel >= 3, perl\(Nowhere\)$"
     with pytest.raises(BuildRootError, match=wanted) as caught:
-        builder.build(lacking, candidates=None, workspace=workspace)
+        builder.build(BuildRequest(patched=lacking, workspace=workspace))
     assert caught.value.log == workspace / "root.log"
     assert nothing_but_logs(workspace, builder.cache)
 
@@ -185,21 +189,21 @@ def test_a_build_dependency_is_never_a_download(
 ) -> None:
     evil = hello.patched(tmp_path / "hello", build_requires=f"BuildRequires: {name}")
     with pytest.raises(BuildRootError, match=f"nothing provides what it needs to be built: {name}$"):
-        builder.build(evil, candidates=None, workspace=workspace)
+        builder.build(BuildRequest(patched=evil, workspace=workspace))
 
 
 def test_alternatives_among_build_dependencies_are_resolved(
     builder: ChrootBuilder, workspace: Path, tmp_path: Path
 ) -> None:
     either = hello.patched(tmp_path / "hello", build_requires="BuildRequires: (nowhere-devel or zlib-devel)")
-    builder.build(either, candidates=None, workspace=workspace)
+    builder.build(BuildRequest(patched=either, workspace=workspace))
     assert "zlib-devel-" in (workspace / "installed_pkgs.log").read_text()
 
 
 def test_a_result_that_is_a_link_is_refused(builder: ChrootBuilder, workspace: Path, tmp_path: Path) -> None:
     linking = hello.patched(tmp_path / "hello", checking="ln -s /etc/shadow /builddir/results/shadow.rpm")
     with pytest.raises(BuildError, match=r"shadow\.rpm: the build left no plain file"):
-        builder.build(linking, candidates=None, workspace=workspace)
+        builder.build(BuildRequest(patched=linking, workspace=workspace))
 
 
 def test_a_tree_too_deep_for_paths_is_removed(
@@ -208,7 +212,7 @@ def test_a_tree_too_deep_for_paths_is_removed(
     digging = 'perl -e \'for (1..3000) { mkdir "deeper" or die; chdir "deeper" or die }\''
     deep = hello.patched(tmp_path / "hello", checking=f"{digging}; false")
     with pytest.raises(BuildError, match="the build failed"):
-        builder.build(deep, candidates=None, workspace=workspace)
+        builder.build(BuildRequest(patched=deep, workspace=workspace))
     assert nothing_but_logs(workspace, builder.cache)
 
 
@@ -226,7 +230,7 @@ def test_candidates_come_before_older_packages(
         build_requires="BuildRequires: tiny-devel",
         checking="test -f /usr/share/tiny-devel/file",
     )
-    builder.build(needing, candidates=candidates, workspace=workspace)
+    builder.build(BuildRequest(patched=needing, candidates=candidates, workspace=workspace))
     assert "tiny-devel-2-1.fc28.noarch" in (workspace / "installed_pkgs.log").read_text()
 
 
@@ -240,7 +244,7 @@ test -e /usr/include/zlib.h && echo 'make >= 1'
 true
 """
     generating = hello.patched(tmp_path / "hello", generate=generate, checking="test -e /usr/include/zlib.h")
-    built = builder.build(generating, candidates=None, workspace=workspace)
+    built = builder.build(BuildRequest(patched=generating, workspace=workspace))
     assert "zlib-devel-" in (workspace / "installed_pkgs.log").read_text()
     assert {rpm.nevra.arch for rpm in built.rpms} == {"x86_64"}
 
@@ -263,6 +267,6 @@ def test_a_build_that_fills_the_disk_is_told_so(f28: Target, small_disk: Path, t
     filling = hello.patched(tmp_path / "hello", building="cat /dev/zero > /builddir/zeros")
     builder = ChrootBuilder(target=f28, cache=small_disk / "cache")
     with pytest.raises(BuildRootError, match="the disk is full") as caught:
-        builder.build(filling, candidates=None, workspace=workspace)
+        builder.build(BuildRequest(patched=filling, workspace=workspace))
     assert "make room" in str(caught.value.hint)
     assert nothing_but_logs(workspace, builder.cache)

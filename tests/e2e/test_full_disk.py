@@ -12,6 +12,7 @@ from typing import TypeAlias
 import pytest
 
 from backport.artifacts import BuiltRpms
+from backport.builders import BuildRequest
 from backport.builders.common import collect
 from backport.errors import BackportError
 from backport.pipeline import _offer
@@ -68,9 +69,8 @@ Case: TypeAlias = tuple[Stage, int, Callable[[BuiltRpms, Job, Path], object]]
 
 
 def _collect(built: BuiltRpms, job: Job, disk: Path) -> object:
-    return collect(
-        built.srpm.path.parent, disk / "rpms", patched=built.patched, target=job.target, logs=[], builder="b"
-    )
+    request = BuildRequest(patched=built.patched, workspace=disk)
+    return collect(built.srpm.path.parent, request, target=job.target, logs=[], builder="b")
 
 
 def _store(disk: Path) -> ResultStore:

@@ -27,7 +27,7 @@ import pytest
 
 from backport import run
 from backport.artifacts import BuiltRpms, Rpm
-from backport.builders import ChrootBuilder, MockBuilder, choose_builder, mock, mockhost
+from backport.builders import BuildRequest, ChrootBuilder, MockBuilder, choose_builder, mock, mockhost
 from backport.errors import (
     BackportError,
     BuildError,
@@ -120,7 +120,9 @@ class StandIn:
         source = self.built.patched.source
         newer = replace(source.rpm, nevra=replace(source.rpm.nevra, release="1.fc29"))
         patched = replace(patched, source=replace(source, rpm=newer))
-        return self.builder.build(patched, candidates=candidates, workspace=self.workspace)
+        return self.builder.build(
+            BuildRequest(patched=patched, candidates=candidates, workspace=self.workspace)
+        )
 
     @property
     def calls(self) -> list[dict[str, Any]]:
@@ -437,10 +439,10 @@ def test_mock_and_the_chroot_give_the_same_packages(
 ) -> None:
     patched = hello.patched(tmp_path / "hello", macros={"greeting": "good day"}, with_=("loud",))
     by_mock = MockBuilder(target=f28, cache=cache).build(
-        patched, candidates=None, workspace=tmp_path / "mock"
+        BuildRequest(patched=patched, workspace=tmp_path / "mock")
     )
     by_chroot = ChrootBuilder(target=f28, cache=root_cache).build(
-        patched, candidates=None, workspace=tmp_path / "chroot"
+        BuildRequest(patched=patched, workspace=tmp_path / "chroot")
     )
     assert hello.differences(by_mock, by_chroot) == []
     assert (tmp_path / "mock/installed_pkgs.log").exists()
@@ -449,8 +451,8 @@ def test_mock_and_the_chroot_give_the_same_packages(
 # What builds in a process of its own: it is to be killed.
 BUILD = """\
 import pickle, sys, pathlib
-builder, patched, workspace = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
-builder.build(patched, candidates=None, workspace=workspace)
+builder, request = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+builder.build(request)
 """
 
 
@@ -471,7 +473,8 @@ def test_a_killed_build_takes_mock_and_its_container_along(f28: Target, cache: P
     marker = f"1000.{uuid.uuid4().int}"
     builder = MockBuilder(target=f28, cache=cache)
     sleeping = hello.patched(tmp_path / "hello", checking=f"sleep {marker}")
-    (tmp_path / "build").write_bytes(pickle.dumps((builder, sleeping, tmp_path / "killed")))
+    request = BuildRequest(patched=sleeping, workspace=tmp_path / "killed")
+    (tmp_path / "build").write_bytes(pickle.dumps((builder, request)))
     with (tmp_path / "output").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", BUILD, tmp_path / "build"], cwd=ROOT, stdout=output, stderr=output
@@ -483,7 +486,9 @@ def test_a_killed_build_takes_mock_and_its_container_along(f28: Target, cache: P
     assert until(lambda: not processes_of(f"mock.*{cache.name}"), seconds=10)
     roots = mock._Roots(target=f28, settings=builder.settings, folders=cache / "mock")
     assert list(roots.abandoned()) != []
-    builder.build(hello.patched(tmp_path / "again"), candidates=None, workspace=tmp_path / "again-workspace")
+    builder.build(
+        BuildRequest(patched=hello.patched(tmp_path / "again"), workspace=tmp_path / "again-workspace")
+    )
     assert list(roots.abandoned()) == []
     assert "locked" not in (tmp_path / "again-workspace/mock.log").read_text()
 
@@ -508,7 +513,7 @@ def test_an_interrupted_mock_leaves_no_process_and_no_root(f28: Target, cache: P
         sleeping = hello.patched(tmp_path / "hello", checking=f"sleep {marker}")
         with pytest.raises(KeyboardInterrupt):
             MockBuilder(target=f28, cache=cache).build(
-                sleeping, candidates=None, workspace=tmp_path / "workspace"
+                BuildRequest(patched=sleeping, workspace=tmp_path / "workspace")
             )
     finally:
         waiting.clear()
@@ -522,7 +527,9 @@ def test_an_interrupted_mock_leaves_no_process_and_no_root(f28: Target, cache: P
 def test_mock_tells_a_failed_build_from_a_late_one(f28: Target, cache: Path, tmp_path: Path) -> None:
     builder = MockBuilder(target=f28, cache=cache)
     with pytest.raises(BuildError, match="hello: rpmbuild failed") as caught:
-        builder.build(hello.patched(tmp_path / "a", checking="false"), candidates=None, workspace=cache / "1")
+        builder.build(
+            BuildRequest(patched=hello.patched(tmp_path / "a", checking="false"), workspace=cache / "1")
+        )
     assert type(caught.value) is BuildError
     again = [*(caught.value.command or ()), "--resultdir", str(cache / "again"), "--uniqueext", "again"]
     (cache / "again").mkdir()
@@ -534,7 +541,7 @@ def test_mock_tells_a_failed_build_from_a_late_one(f28: Target, cache: Path, tmp
     subprocess.run([*end, "--clean"], check=True, capture_output=True, timeout=300)
     late = hello.patched(tmp_path / "b", checking="sleep 1000", timeout=20)
     with pytest.raises(BuildTimeout):
-        builder.build(late, candidates=None, workspace=tmp_path / "2")
+        builder.build(BuildRequest(patched=late, workspace=tmp_path / "2"))
     lacking = hello.patched(tmp_path / "c", build_requires="BuildRequires: nowhere-devel")
     with pytest.raises(BuildRootError, match="dnf could not install"):
-        builder.build(lacking, candidates=None, workspace=tmp_path / "3")
+        builder.build(BuildRequest(patched=lacking, workspace=tmp_path / "3"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backport.artifacts import BuildOptions, BuiltRpms, Nevra, PatchedSrpm, Rpm, SourceRpm
-from backport.builders import ChrootBuilder
+from backport.builders import BuildRequest, ChrootBuilder
 from backport.repodata import write_repodata
 from backport.roots.root import ExtraRepository, Root, clean_root
 from backport.run import Command
@@ -50,7 +50,7 @@ def built(
         diff="", options=BuildOptions(),
     )  # fmt: skip
     builder = ChrootBuilder(target=f28, cache=root_cache)
-    return builder.build(patched, candidates=repository, workspace=folder)
+    return builder.build(BuildRequest(patched=patched, candidates=repository, workspace=folder))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backport.artifacts import BuildOptions, BuiltRpms, Nevra, PatchedSrpm, Rpm, SourceRpm
-from backport.builders import ChrootBuilder, MockBuilder, choose_builder, common
+from backport.builders import BuildRequest, ChrootBuilder, MockBuilder, choose_builder, common
 from backport.builders.chroot import build_requires
 from backport.errors import BuildError, BuildRootError, HostError
 from backport.roots import scratch
@@ -78,9 +78,8 @@ def collect(tmp_path: Path, patched: PatchedSrpm, *packages: Built, **named: Bui
         (results / f"{name}.rpm").write_bytes(package.to_bytes())
     (results / "build.log").write_text("whatever\n")
     log = tmp_path / "build.log"
-    return common.collect(
-        results, tmp_path / "rpms", patched=patched, target=TARGET, logs=[log], builder="b 1"
-    )
+    request = BuildRequest(patched=patched, workspace=tmp_path)
+    return common.collect(results, request, target=TARGET, logs=[log], builder="b 1")
 
 
 def test_packages_are_taken_over_with_their_digests(tmp_path: Path, patched: PatchedSrpm) -> None:

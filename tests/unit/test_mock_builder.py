@@ -16,7 +16,7 @@ import pytest
 
 from backport import run
 from backport.builders import mockhost
-from backport.builders.common import beside_target
+from backport.builders.common import BuildRequest
 from backport.builders.mock import MockBuilder, _meaning
 from backport.builders.mockconfig import render_config
 from backport.builders.mockhost import find_caller, holders, require_way, sudo_environment
@@ -91,11 +91,12 @@ def test_a_run_brings_its_own_keys_and_candidates(tmp_path: Path) -> None:
     published = ExtraRepository(
         id="published", baseurl="file:///srv", keys=(signer,), repo_gpgcheck=True, only=("a-1-1.noarch",)
     )
-    extra = beside_target(tmp_path, published)
+    package: Any = None
+    request = BuildRequest(patched=package, workspace=tmp_path, candidates=tmp_path, published=published)
     own = own_repositories(
         TARGET.model_copy(update={"keys": {"fedora-28": Key(fingerprint="A" * 40, file=key)}})
     )
-    text = render_config(TARGET, repositories=(*own, *extra), settings=Mock(), environment={"A": "1"})
+    text = render_config(TARGET, repositories=(*own, *request.extra), settings=Mock(), environment={"A": "1"})
     options, repositories = read(text)
     assert repositories["updates"]["gpgkey"] == key.as_uri()
     assert repositories["candidates"]["baseurl"] == tmp_path.resolve().as_uri()
