@@ -28,8 +28,7 @@ class Ending(BaseException):
 
     ``message`` says what failed and in which file or package, ``hint`` what to do about it,
     ``command`` is the argv that failed, ``sandboxed`` whether it means something only in a sandbox that was
-    made for it, ``log`` the file that holds the whole story, ``evidence`` its telling lines, and ``busy``
-    whether all that is wrong is that another process holds what is needed.
+    made for it, ``log`` the file that holds the whole story, and ``evidence`` its telling lines.
     """
 
     exit_code: int = 1
@@ -44,12 +43,9 @@ class Ending(BaseException):
         sandboxed: bool = False,
         log: Path | None = None,
         evidence: Sequence[str] = (),
-        busy: bool = False,
     ) -> None:
         self.message = harmless(message)
         super().__init__(self.message)
-        if busy:
-            self.exit_code = BUSY
         self.hint = hint if hint is None else harmless(hint)
         self.command = command
         self.sandboxed = sandboxed
@@ -60,6 +56,18 @@ class Ending(BaseException):
 class BackportError(Ending, Exception):
     """A failure: what was to be done could not be done, or must not be."""
 
+    def of(
+        self, kind: type[BackportError], *, message: str | None = None, hint: str | None = None
+    ) -> BackportError:
+        """The same failure as one of another kind, told in other words where these are given."""
+        told = kind(
+            message or self.message, hint=hint or self.hint, command=self.command, sandboxed=self.sandboxed,
+            log=self.log, evidence=self.evidence,
+        )  # fmt: skip
+        if self.exit_code == BUSY:
+            told.exit_code = BUSY
+        return told
+
 
 class ToolError(BackportError):
     """Something that stages use has failed: a program, a lock, a file, a server.
@@ -69,12 +77,11 @@ class ToolError(BackportError):
 
     kind = "tool"
 
-    def of(self, kind: type[BackportError]) -> BackportError:
-        """The same failure as one of a stage's kinds."""
-        return kind(
-            self.message, hint=self.hint, command=self.command, sandboxed=self.sandboxed, log=self.log,
-            evidence=self.evidence, busy=self.exit_code == BUSY,
-        )  # fmt: skip
+
+class BusyError(ToolError):
+    """Another process holds what is needed."""
+
+    exit_code = BUSY
 
 
 class DeadlineError(ToolError):

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from backport.errors import ToolError
+from backport.errors import BusyError
 
 _MAKING = ".making-"
 _CHUNK = 256 * 1024
@@ -143,7 +143,7 @@ def locked(path: Path, *, timeout: float, what: str) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (made when missing, and left in place).
 
     The kernel frees the lock when its holder dies. Waits at most ``timeout`` seconds, then raises
-    ToolError with ``what`` and the holder's process id.
+    BusyError with ``what`` and the holder's process id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with opened_regular(path, os.O_RDWR | os.O_CREAT) as stream:
@@ -155,10 +155,9 @@ def locked(path: Path, *, timeout: float, what: str) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     holder = stream.read(32).decode("ascii", "replace").strip() or "unknown"
-                    raise ToolError(
+                    raise BusyError(
                         f"{what}: another process (pid {holder}) holds {path}",
                         hint="wait until it has finished, then run the same command again",
-                        busy=True,
                     ) from None
                 time.sleep(0.1)
         stream.truncate(0)

@@ -59,17 +59,38 @@ class _Enough(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is asked of a run besides its job."""
+
+    until: Stage = Stage.PUBLISH
+    """The last stage."""
+    force: bool = False
+    """Whether to build again what is unchanged, or was rolled back."""
+    keep_root: bool = False
+    """Whether the root of a failed build or self-test is kept, in the place of the recipe's last such."""
+    shell: Aftermath | None = None
+    """What gets that root while the run waits."""
+    results: Path | None = None
+    """A folder in which the built packages are left, as far as the run comes: signed or not."""
+    replay: tuple[str, ...] = ()
+    """The command that the report of a failure names to try again."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """What every stage of one run shares."""
 
     job: Job
+    options: Options
     builder: Builder
     record: Recorder
     progress: Progress
-    until: Stage
-    force: bool
-    results: Path | None
     on_failure: Aftermath | None
+
+    @property
+    def heeds_holds(self) -> bool:
+        """Whether what was rolled back is not to be published again."""
+        return not self.options.force and self.options.until is Stage.PUBLISH
 
     def workspace(self, *parts: str) -> Path:
         return self.record.workspace(*parts)
@@ -84,53 +105,38 @@ class _Run:
 
     def leave(self, rpms: Sequence[Rpm], *, signed: bool) -> None:
         """Leave packages in the folder that was asked for, in the place of those of the same names."""
-        if self.results is None:
+        if (folder := self.options.results) is None:
             return
-        self.results.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for rpm in rpms:
-            with scratch_folder(self.results, ".arriving-") as scratch:
+            with scratch_folder(folder, ".arriving-") as scratch:
                 copy = Path(shutil.copyfile(rpm.path, scratch / rpm.path.name))
-                copy.replace(self.results / copy.name)
-        self.record.note(results=str(self.results), results_signed=signed)
+                copy.replace(folder / copy.name)
+        self.record.note(results=str(folder), results_signed=signed)
 
     def reached(self, stage: Stage) -> None:
-        if stage is self.until:
+        if stage is self.options.until:
             self.record.note(outcome="stopped")
             raise _Enough
 
 
-def build(
-    job: Job,
-    *,
-    until: Stage,
-    force: bool,
-    progress: Progress,
-    replay: tuple[str, ...] = (),
-    keep_root: bool = False,
-    shell: Aftermath | None = None,
-    results: Path | None = None,
-) -> RunReport:
-    """Carry the job's packages over to the target, up to and with the stage ``until``.
+def build(job: Job, options: Options, progress: Progress) -> RunReport:
+    """Carry the job's packages over to the target, up to and with the last stage that is asked for.
 
-    The root of a failed build or self-test is kept with ``keep_root``, in the place of the recipe's last
-    such, and given to ``shell`` while the run waits. ``results`` is a folder in which the built packages are
-    left, as far as the run comes: signed or not.
-
-    A failure is in the report, which is written whatever happens; ``replay`` is the command that it names to
-    try again. Raises HostError only where no report can be written: the cache folder is refused, or others
-    can write to it.
+    A failure is in the report, which is written whatever happens. Raises HostError only where no report can
+    be written: the cache folder is refused, or others can write to it.
     """
     runs = _runs_folder(job)
     for folder in (job.site.paths.cache, runs):
         require_own(folder)
-    record = Recorder(job, runs=runs, replay=replay)
+    record = Recorder(job, runs=runs, replay=options.replay)
     try:
         for left in remove_leftovers(job.site):
             progress.note(f"removed what a killed process had left: {left}")
         with _alone(job):
             on_failure = None
-            if keep_root or shell:
-                on_failure = functools.partial(_look_after, job, record, keep=keep_root, shell=shell)
+            if options.keep_root or options.shell:
+                on_failure = functools.partial(_look_after, job, record, options)
             builder = choose_builder(
                 job.site.builder,
                 target=job.target,
@@ -141,8 +147,8 @@ def build(
             record.note(builder=builder.name)
             compression_of(job.target.compression)
             run = _Run(
-                job=job, builder=builder, record=record, progress=progress, until=until, force=force,
-                results=results, on_failure=on_failure,
+                job=job, options=options, builder=builder, record=record, progress=progress,
+                on_failure=on_failure,
             )  # fmt: skip
             _carry_over(run)
     except _Enough:
@@ -166,13 +172,13 @@ def _alone(job: Job) -> Iterator[None]:
         yield
 
 
-def _look_after(job: Job, record: Recorder, root: Root, *, keep: bool, shell: Aftermath | None) -> None:
+def _look_after(job: Job, record: Recorder, options: Options, root: Root) -> None:
     """Keep a root in which something failed, and let the person at the terminal look around in it."""
-    if keep:
+    if options.keep_root:
         root = root.keep(place_to_keep(job.site.paths.cache, job.name, job.target.name))
         record.note(kept_root=str(root.path), entrance=root.entrance())
-    if shell:
-        shell(root)
+    if options.shell:
+        options.shell(root)
 
 
 def _carry_over(run: _Run) -> None:
@@ -196,11 +202,11 @@ def _resolve(run: _Run) -> Resolved:
         details["order"] = list(resolved.offers)
         before = last_run(_runs_folder(run.job), run.job.name, run.job.target.name)
         run.record.inputs_are(dict(resolved.inputs), resolved.key, before)
-    if not run.force and is_published(run.job, resolved):
+    if not run.options.force and is_published(run.job, resolved):
         _keep_up(run)
         run.record.note(outcome="unchanged")
         raise _Enough
-    if not run.force and run.until is Stage.PUBLISH and is_held(run.job, resolved):
+    if run.heeds_holds and is_held(run.job, resolved):
         run.progress.note("readers were led back from what these inputs gave: nothing is published")
         _keep_up(run)
         run.record.note(outcome="held")
@@ -235,7 +241,7 @@ def _patch(run: _Run, originals: Sequence[SourceRpm]) -> tuple[PatchedSrpm, ...]
             str(one.source.rpm.nevra): {"sha256": one.sha256, "diff": one.diff} for one in patched
         }
     run.reached(Stage.PATCH)
-    if not run.force and run.until is Stage.PUBLISH and (names := held_sources(run.job, patched)):
+    if run.heeds_holds and (names := held_sources(run.job, patched)):
         run.progress.note(f"readers were led back from this very {', '.join(names)}: nothing is built")
         run.record.note(outcome="held")
         raise _Enough
@@ -261,7 +267,7 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
                 published=needs.inputs(),
             )
             key = key_of(inputs)
-            result = None if run.force else store.find(key, one)
+            result = None if run.options.force else store.find(key, one)
             if result is None:
                 if stock is None:
                     stock = _newest_stock(run, patched)
@@ -372,7 +378,7 @@ def _publish(run: _Run, gated: GatedRpms, resolved: Resolved, beside: Channel | 
         published = publish.publish(
             gated, target=job.target, repository=paths.repository, base_url=job.base_url,
             signing=job.site.signing, run=run.record.id, prove=prove, progress=run.progress,
-            channel=job.site.channel, force=run.force, inputs={job.name: resolved.key},
+            channel=job.site.channel, force=run.options.force, inputs={job.name: resolved.key},
             account=_account(run, gated, resolved), look=look,
         )  # fmt: skip
         run.record.note(repository=str(published.folder), generation=published.generation)

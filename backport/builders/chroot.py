@@ -200,13 +200,11 @@ class _Build:
             missing = self.root.dnf.without_provider(plain, extra=self.request.extra)
             if not missing:
                 raise
-            raise BuildRootError(
-                f"{self.request.name}: nothing provides what it needs to be built: {', '.join(missing)}",
+            names = ", ".join(missing)
+            raise problem.of(
+                BuildRootError,
+                message=f"{self.request.name}: nothing provides what it needs to be built: {names}",
                 hint=f"does {self.root.target.name} have it under another name? Edit the spec in the recipe",
-                command=problem.command,
-                sandboxed=problem.sandboxed,
-                log=problem.log,
-                evidence=problem.evidence,
             ) from None
         return self.root.installed() != before
 

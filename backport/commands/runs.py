@@ -108,10 +108,11 @@ def build(
     if result_dir is not None and result_dir.exists() and not result_dir.is_dir():
         raise UsageError(f"--result-dir: {result_dir} is not a folder")
     with TerminalProgress() as progress:
-        report = pipeline.build(
-            job, until=Stage(until), force=force, progress=progress, replay=replay, keep_root=keep_root,
-            shell=progress.open_shell if shell else None, results=result_dir,
+        options = pipeline.Options(
+            until=Stage(until), force=force, keep_root=keep_root, results=result_dir, replay=replay,
+            shell=progress.open_shell if shell else None,
         )  # fmt: skip
+        report = pipeline.build(job, options, progress)
     return _shown(report, explain=explain, exit_code=report.exit_code)
 
 

@@ -42,10 +42,8 @@ def reported(folder: TargetFolder) -> Iterator[None]:
         with as_kind(PublishError):
             yield
     except SignError as problem:
-        raise PublishError(
-            f"the metadata cannot be signed: {problem.message}", hint=problem.hint, command=problem.command,
-            log=problem.log, evidence=problem.evidence,
-        ) from problem  # fmt: skip
+        message = f"the metadata cannot be signed: {problem.message}"
+        raise problem.of(PublishError, message=message) from problem
     except OSError as problem:
         place = problem.filename or folder.path
         hint = _HINTS.get(problem.errno or 0)

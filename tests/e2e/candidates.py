@@ -64,7 +64,7 @@ def build_openssl(lab: Lab, folder: Path) -> tuple[BuiltRpms, ...]:
     with served(lab, folder, paths=paths) as services:
         job = load_job("openssl", "f28", services.site)
         sign.init_key(job.site.signing, "backport <backport@example.org>")
-        report = pipeline.build(job, until=Stage.BUILD, force=False, progress=Silent())
+        report = pipeline.build(job, pipeline.Options(until=Stage.BUILD), Silent())
     assert report.outcome == "stopped", report.failure
     return _kept_results(cache / "built", report)
 

@@ -12,9 +12,11 @@ import pytest
 
 from backport import errors, gates
 from backport.errors import (
+    BUSY,
     BackportError,
     BuildError,
     BuildTimeout,
+    BusyError,
     DeadlineError,
     HostError,
     Interrupted,
@@ -77,18 +79,17 @@ def test_what_the_system_does_not_explain_is_told_as_it_is() -> None:
 
 
 def test_the_failure_of_a_tool_is_of_its_stages_kind_with_all_that_is_known(tmp_path: Path) -> None:
-    told = ToolError(
+    told = BusyError(
         "cp failed",
         hint="make room",
         command=("cp",),
         sandboxed=True,
         log=tmp_path,
         evidence=("x",),
-        busy=True,
     )
     with pytest.raises(PublishError) as caught, as_kind(PublishError):
         raise told
-    assert vars(caught.value) == vars(told)
+    assert vars(caught.value) == {**vars(told), "exit_code": BUSY}
     assert (caught.value.kind, caught.value.exit_code) == ("publish", 75)
 
 

@@ -12,7 +12,7 @@ from backport.errors import BUSY, FetchError, HostError, Interrupted
 from backport.files import locked
 from backport.progress import Silent
 from backport.runs.history import past_runs
-from backport.runs.job import Job, Stage, load_job
+from backport.runs.job import Job, load_job
 from backport.runs.report import RunReport
 
 REPLAY = ("backport", "build", "openssl", "--target", "f28")
@@ -34,7 +34,7 @@ def failing(problem: BaseException) -> Any:
 
 def build(job: Job) -> RunReport:
     """Run, and see that the report is on disk and nothing was published."""
-    report = pipeline.build(job, until=Stage.PUBLISH, force=False, progress=Silent(), replay=REPLAY)
+    report = pipeline.build(job, pipeline.Options(replay=REPLAY), Silent())
     runs = job.site.paths.cache / "runs"
     assert list(past_runs(runs)) == [report]
     assert (runs / report.run / "junit.xml").is_file()
