@@ -124,11 +124,7 @@ def metadata_files(folder: Path) -> tuple[str, ...]:
     return tuple(record.location_href for record in _records(folder))
 
 
-def check_repodata(
-    folder: Path,
-    *,
-    digests: Collection[str] | None = None,
-) -> tuple[Discrepancy, ...]:
+def check_repodata(folder: Path, *, digests: Collection[str] | None = None) -> tuple[Discrepancy, ...]:
     """Every way in which the metadata of ``folder`` and the files in it disagree.
 
     Sizes and presence are compared for all packages, digests for the locations in ``digests``
@@ -169,12 +165,7 @@ def bindings() -> Any:
     return host_bindings("createrepo_c")
 
 
-def parse_packages(
-    folder: Path,
-    paths: Sequence[Path],
-    *,
-    known: Mapping[str, Package],
-) -> list[Package]:
+def parse_packages(folder: Path, paths: Sequence[Path], *, known: Mapping[str, Package]) -> list[Package]:
     """The packages in the order of ``paths``. The bindings parse and hash outside of Python's lock."""
     createrepo_c = bindings()
 

@@ -65,13 +65,7 @@ class WebError(Exception):
         self.spoils = spoils
 
 
-def get(
-    url: str,
-    *,
-    limits: Limits,
-    hint: str,
-    environment: bool = True,
-) -> bytes:
+def get(url: str, *, limits: Limits, hint: str, environment: bool = True) -> bytes:
     """A small file as a whole; its content is for the caller to verify.
 
     ``environment`` says whether proxies and certificates of the caller's environment are used. Raises

@@ -86,31 +86,19 @@ class Root:
     dnf: Dnf
 
     def install(
-        self,
-        packages: Sequence[str],
-        *,
-        extra: Sequence[ExtraRepository] = (),
-        log: Path | None = None,
+        self, packages: Sequence[str], *, extra: Sequence[ExtraRepository] = (), log: Path | None = None
     ) -> None:
         """Install packages, given as names, NEVRAs, files or capabilities. Raises ToolError."""
         self._transact("install", packages, extra=extra, log=log)
 
     def update(
-        self,
-        packages: Sequence[str] = (),
-        *,
-        extra: Sequence[ExtraRepository] = (),
-        log: Path | None = None,
+        self, packages: Sequence[str] = (), *, extra: Sequence[ExtraRepository] = (), log: Path | None = None
     ) -> None:
         """Update packages (default: all) to the newest that the repositories hold. Raises ToolError."""
         self._transact("upgrade", packages, extra=extra, log=log)
 
     def downgrade(
-        self,
-        packages: Sequence[str],
-        *,
-        extra: Sequence[ExtraRepository] = (),
-        log: Path | None = None,
+        self, packages: Sequence[str], *, extra: Sequence[ExtraRepository] = (), log: Path | None = None
     ) -> None:
         """Put older versions in the place of packages. Raises ToolError."""
         self._transact("downgrade", packages, extra=extra, log=log)
@@ -215,12 +203,7 @@ class Root:
         return self.path / PurePosixPath(self.resolve(path)).relative_to("/")
 
     def _transact(
-        self,
-        action: Action,
-        packages: Sequence[str],
-        *,
-        extra: Sequence[ExtraRepository],
-        log: Path | None,
+        self, action: Action, packages: Sequence[str], *, extra: Sequence[ExtraRepository], log: Path | None
     ) -> None:
         what = f"{action} of {', '.join(packages[:_NAMED_PACKAGES]) or 'all packages'}"
         if len(packages) > _NAMED_PACKAGES:

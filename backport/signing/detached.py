@@ -65,13 +65,7 @@ def signer_of(content: bytes, signature: bytes, keys: Sequence[Key]) -> str:
     return found if found in {key.fingerprint for key in keys} else ""
 
 
-def good_signer(
-    content: bytes,
-    signature: bytes,
-    home: Path,
-    scratch: Path,
-    *keyrings: str | Path,
-) -> str:
+def good_signer(content: bytes, signature: bytes, home: Path, scratch: Path, *keyrings: str | Path) -> str:
     """Whose a signature is, by gpg's status lines: GOODSIG is there for no key that is revoked or expired."""
     file = scratch / "signature"
     file.write_bytes(signature)

@@ -12,7 +12,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,12 +98,12 @@ class Signer:
         """
         status = os.memfd_create("status")
         try:
-            completed = _gpg(
+            command = _gpg(
                 self.signing, *self.arguments(), "--status-fd", str(status), "--armor",
                 # The exclamation mark bars subkeys.
                 "--local-user", f"{self.key.fingerprint}!", "--output", "-", "--detach-sign",
-                stdin=content, accept=None, pass_fds=(status,),
             )  # fmt: skip
+            completed = _run(replace(command, stdin=content, accept=None, pass_fds=(status,)))
             said = os.pread(status, _STATUS_LIMIT, 0).decode("utf-8", "replace")
         finally:
             os.close(status)
@@ -133,9 +133,8 @@ def init_key(signing: Signing, packager: str) -> KeyInfo:
     """
     home = signing.gnupghome
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_home(signing)
-    with shared_agent(signing.gnupghome):
-        if keys := _secret_keys(signing):
+    with _opened(signing) as keys:
+        if keys:
             raise SignError(
                 f"{home} holds the key {keys[0].fingerprint} already",
                 hint="use it, or make another to take its place with `backport keys rollover`",
@@ -149,18 +148,17 @@ def add_key(signing: Signing, packager: str) -> tuple[KeyInfo, KeyInfo]:
 
     Raises SignError when a second key was made before, or the present one cannot certify.
     """
-    _check_home(signing)
-    with shared_agent(signing.gnupghome):
-        keys = _secret_keys(signing)
+    with _opened(signing) as keys:
         now = _choose(keys, signing)
         _make_key(signing, packager)
         old = {key.fingerprint for key in keys}
         (new,) = [key for key in _secret_keys(signing) if key.fingerprint not in old]
-        _gpg(
+        command = _gpg(
             signing, *_passphrase_arguments(signing), "--cert-digest-algo", "sha256",
             "--trust-model", "always", "--default-key", now.fingerprint,
-            "--quick-sign-key", new.fingerprint, accept=(0,), what="the new key could not be certified",
+            "--quick-sign-key", new.fingerprint, what="the new key could not be certified",
         )  # fmt: skip
+        _run(command)
         return _key_info(signing, now), _key_info(signing, new)
 
 
@@ -168,9 +166,7 @@ def other_keys(signing: Signing) -> tuple[KeyInfo, ...]:
     """The keys that clients are to know besides the one that signs. Raises SignError."""
     if len(key_state(signing)) < 2:
         return ()
-    _check_home(signing)
-    with shared_agent(signing.gnupghome):
-        keys = _secret_keys(signing)
+    with _opened(signing) as keys:
         signs = _choose(keys, signing).fingerprint
         wanted = set(key_state(signing)) - {signs}
         return tuple(_key_info(signing, key) for key in keys if key.fingerprint in wanted)
@@ -182,7 +178,7 @@ def public_key(signing: Signing, fingerprint: str) -> str | None:
     Raises SignError.
     """
     _check_home(signing)
-    return _exported(signing, fingerprint, accept=None).decode("ascii") or None
+    return _run(replace(_export(signing, fingerprint), accept=None)).output.decode("ascii") or None
 
 
 def public_keys(signing: Signing) -> dict[str, str]:
@@ -191,25 +187,24 @@ def public_keys(signing: Signing) -> dict[str, str]:
     Raises SignError.
     """
     _check_home(signing)
-    listing = _gpg(
-        signing, "--with-colons", "--list-keys", accept=(0,), what="the public keys cannot be listed"
-    ).text  # fmt: skip
+    command = _gpg(signing, "--with-colons", "--list-keys", what="the public keys cannot be listed")
     found: list[str] = []
     primary = False
-    for fields in (line.split(":") for line in listing.splitlines()):
+    for fields in (line.split(":") for line in _run(command).text.splitlines()):
         if primary and fields[0] == "fpr":
             found.append(fields[9])
         primary = fields[0] == "pub" or (primary and fields[0] != "fpr")
-    return {fingerprint: _exported(signing, fingerprint).decode("ascii") for fingerprint in found}
+    return {fingerprint: _exported(signing, fingerprint) for fingerprint in found}
 
 
 def _make_key(signing: Signing, packager: str) -> None:
-    _gpg(
+    command = _gpg(
         signing, *_passphrase_arguments(signing, new=True), "--cert-digest-algo", "sha256",
         # By --yes gpg makes a key although there is one of the same name, as at a change of the key.
         "--yes", "--default-preference-list", _PREFERENCES, "--quick-generate-key", "--", packager,
-        "rsa4096", "sign", "never", timeout=_KEY_TIMEOUT, accept=(0,), what="no key could be made",
+        "rsa4096", "sign", "never", what="no key could be made",
     )  # fmt: skip
+    _run(replace(command, timeout=_KEY_TIMEOUT))
 
 
 def show_key(signing: Signing) -> KeyInfo:
@@ -218,17 +213,15 @@ def show_key(signing: Signing) -> KeyInfo:
     Raises SignError when it is missing, not the only one, expired, revoked, or not an RSA key that
     signs by itself.
     """
-    _check_home(signing)
-    with shared_agent(signing.gnupghome):
-        return _key_info(signing, _choose(_secret_keys(signing), signing))
+    with _opened(signing) as keys:
+        return _key_info(signing, _choose(keys, signing))
 
 
 @contextlib.contextmanager
 def open_key(signing: Signing, *, digest: Digest = "sha256") -> Iterator[Signer]:
     """The key, ready to sign; its agent ends with the block. Raises SignError."""
-    _check_home(signing)
-    with shared_agent(signing.gnupghome):
-        key = _key_info(signing, _choose(_secret_keys(signing), signing))
+    with _opened(signing) as keys:
+        key = _key_info(signing, _choose(keys, signing))
         yield Signer(key=key, signing=signing, digest=digest)
 
 
@@ -236,6 +229,14 @@ def sign_file(path: Path, signing: Signing, *, digest: Digest = "sha256") -> Pat
     """A detached, armored signature of one file, as ``<path>.asc`` beside it. Raises SignError."""
     with open_key(signing, digest=digest) as signer:
         return signer.sign_file(path)
+
+
+@contextlib.contextmanager
+def _opened(signing: Signing) -> Iterator[list[_SecretKey]]:
+    """The secret keys of the GNUPGHOME; its agent ends with the block."""
+    _check_home(signing)
+    with shared_agent(signing.gnupghome):
+        yield _secret_keys(signing)
 
 
 def _check_home(signing: Signing) -> None:
@@ -271,10 +272,8 @@ def _check_passphrase_file(path: Path) -> None:
 
 
 def _secret_keys(signing: Signing) -> list[_SecretKey]:
-    listing = _gpg(
-        signing, "--with-colons", "--list-secret-keys", accept=(0,), what="the secret keys cannot be listed"
-    )
-    return parse_secret_keys(listing.text)
+    what = "the secret keys cannot be listed"
+    return parse_secret_keys(_run(_gpg(signing, "--with-colons", "--list-secret-keys", what=what)).text)
 
 
 def parse_secret_keys(text: str) -> list[_SecretKey]:
@@ -360,16 +359,20 @@ def _key_info(signing: Signing, key: _SecretKey) -> KeyInfo:
         user_id=key.user_id,
         created=key.created,
         expires=key.expires,
-        public_key=_exported(signing, key.fingerprint).decode("ascii"),
+        public_key=_exported(signing, key.fingerprint),
     )
 
 
-def _exported(signing: Signing, fingerprint: str, *, accept: tuple[int, ...] | None = (0,)) -> bytes:
-    """The public key as clients get it."""
+def _exported(signing: Signing, fingerprint: str) -> str:
+    return _run(_export(signing, fingerprint)).output.decode("ascii")
+
+
+def _export(signing: Signing, fingerprint: str) -> Command:
+    """What gives the public key as clients get it."""
     return _gpg(
-        signing, "--armor", "--no-emit-version", "--export-options", "export-clean", "--export",
-        fingerprint, accept=accept, what="the public key cannot be exported",
-    ).output  # fmt: skip
+        signing, "--armor", "--no-emit-version", "--export-options", "export-clean", "--export", fingerprint,
+        what="the public key cannot be exported",
+    )  # fmt: skip
 
 
 def _passphrase_arguments(signing: Signing, *, new: bool = False) -> tuple[str, ...]:
@@ -381,21 +384,16 @@ def _passphrase_arguments(signing: Signing, *, new: bool = False) -> tuple[str, 
     return ("--pinentry-mode", "error")
 
 
-def _gpg(
-    signing: Signing,
-    *arguments: str,
-    accept: tuple[int, ...] | None,
-    timeout: float = _GPG_TIMEOUT,
-    stdin: bytes | None = None,
-    what: str | None = None,
-    pass_fds: tuple[int, ...] = (),
-) -> Completed:
-    command = Command(
-        ["gpg", "--batch", "--no-tty", "--quiet", *arguments], timeout=timeout, accept=accept, stdin=stdin,
-        what=what, pass_fds=pass_fds, env={"GNUPGHOME": str(signing.gnupghome)},
+def _gpg(signing: Signing, *arguments: str, what: str | None = None) -> Command:
+    return Command(
+        ["gpg", "--batch", "--no-tty", "--quiet", *arguments], timeout=_GPG_TIMEOUT, what=what,
+        env={"GNUPGHOME": str(signing.gnupghome)},
     )  # fmt: skip
-    with as_kind(SignError):
-        return run(command)
+
+
+@as_kind(SignError)
+def _run(command: Command) -> Completed:
+    return run(command)
 
 
 def _why_not(status: str) -> tuple[str, str | None]:
