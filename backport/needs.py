@@ -27,9 +27,9 @@ from pydantic import BaseModel
 
 from backport.errors import PublishError, as_kind
 from backport.files import write_atomically
-from backport.gates.sieve import parts_of
-from backport.gates.stock import Metadata, Stock, metadata_of_folder
-from backport.gates.universe import PUBLISHED, add_repository, ask_for_files, new_pool, solv
+from backport.gates.filter import parts_of
+from backport.gates.pool import PUBLISHED, add_repository, ask_for_files, new_pool, solv
+from backport.gates.repositories import Metadata, TargetRepositories, metadata_of_folder
 from backport.progress import Progress
 from backport.recipe import Package
 from backport.repository.channel import Channel, ChannelPackage
@@ -86,10 +86,10 @@ def survey(
     others = _of_other_recipes(job, channel)
     if not others and not whole:
         return {name: Needs() for name in builds}
-    folder = job.site.paths.cache / "stock" / f"{job.target.name}-{job.target.arch}"
-    stock = Stock(target=job.target, cache=folder, progress=progress).metadata()
+    cache = job.site.paths.cache
+    repositories = TargetRepositories.of(job.target, cache=cache, progress=progress).metadata()
     wanted = {name: edited_needs(one.needs, job.recipe.packages[name]) for name, one in builds.items()}
-    market = _Market(job=job, stock=stock, channel=channel, others=others)
+    market = _Market(job=job, repositories=repositories, channel=channel, others=others)
     key = market.key(builds, wanted)
     kept = job.site.paths.cache / "needs" / f"{job.name}-{job.target.name}-{job.site.channel}.json"
     require_own(kept.parent)
@@ -167,7 +167,7 @@ class _Market:
     """Everything that a build root can choose from."""
 
     job: Job
-    stock: Mapping[str, Metadata]
+    repositories: Mapping[str, Metadata]
     channel: Channel | None
     others: Sequence[ChannelPackage]
 
@@ -177,7 +177,7 @@ class _Market:
         return key_of(
             {
                 "target": target_digest(self.job.target),
-                "stock": repr({name: metadata.digest for name, metadata in self.stock.items()}),
+                "stock": repr({name: metadata.digest for name, metadata in self.repositories.items()}),
                 "others": repr(sorted((str(one.nevra), one.sha256) for one in self.others)),
                 "needs": repr(
                     {name: (packages[name].bump, wanted[name], one.binaries) for name, one in builds.items()}
@@ -199,7 +199,7 @@ class _Market:
         self, builds: Mapping[str, Offer], wanted: Mapping[str, Sequence[str]], *, files: bool
     ) -> dict[str, _Answer]:
         pool = new_pool(self.job.target)
-        for name, metadata in self.stock.items():
+        for name, metadata in self.repositories.items():
             add_repository(pool, name, metadata, files=files)
         if self.channel and self.others:
             published = add_repository(pool, PUBLISHED, metadata_of_folder(self.channel.folder), files=files)

@@ -270,7 +270,7 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
             result = None if run.options.force else store.find(key, one)
             if result is None:
                 if stock is None:
-                    stock = _newest_stock(run, patched)
+                    stock = _newest_of_target(run, patched)
                 warned = run.job.recipe.gates.reason_to_warn(f"upgrade-path.{name}")
                 limited = replace(one, stock=stock.get(name), bounded=warned is None)
                 run.progress.note(f"building {one.source.rpm.nevra} with {run.builder.name}")
@@ -291,10 +291,12 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
     return tuple(built)
 
 
-def _newest_stock(run: _Run, patched: Sequence[PatchedSrpm]) -> dict[str, Nevra]:
+def _newest_of_target(run: _Run, patched: Sequence[PatchedSrpm]) -> dict[str, Nevra]:
     """What the target has of the packages that are built, by name."""
     names = [one.source.rpm.nevra.name for one in patched]
-    return gates.newest_stock(run.job.target, names, cache=run.job.site.paths.cache, progress=run.progress)
+    return gates.newest_of_target(
+        run.job.target, names, cache=run.job.site.paths.cache, progress=run.progress
+    )
 
 
 def _sign(run: _Run, built: Sequence[BuiltRpms]) -> SignedRpms:

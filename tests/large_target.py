@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from backport.gates.stock import metadata_of_folder
-from backport.gates.universe import Universe, ids, load_universe
+from backport.gates.pool import Pool, ids, load_pool
+from backport.gates.repositories import metadata_of_folder
 from backport.repodata import FOLDER, REPOMD, bindings
 from backport.site import Koji
 from backport.sources.koji.hub import Hub
@@ -115,21 +115,21 @@ def _files(chance: random.Random, name: str) -> Iterator[str]:
         yield f"/usr/share/{name}/data-{number // 10}/file-{number % 10}.dat"
 
 
-def _ask(folder: Path) -> Universe:
+def _ask(folder: Path) -> Pool:
     stock = {name: metadata_of_folder(folder / name) for name in ("fedora", "updates")}
     paths = {"/usr/lib/.build-id", *(f"/usr/bin/package-{number:05}" for number in range(5))}
-    universe = load_universe(
+    pool = load_pool(
         load_target(_TARGETS, "f28"),
         stock,
         metadata_of_folder(folder / "candidate"),
         paths=paths,
         folder=folder,
     )
-    gone = ids(universe.replaced)
-    consumers = [one for one in universe.kept for each in universe.requirements(one) if each.providers & gone]
+    gone = ids(pool.replaced)
+    consumers = [one for one in pool.kept for each in pool.requirements(one) if each.providers & gone]
     assert consumers
-    assert all(universe.owners(path) for path in paths)
-    return universe
+    assert all(pool.owners(path) for path in paths)
+    return pool
 
 
 def _peak() -> int:
@@ -143,8 +143,8 @@ def main(folder: Path) -> None:
     importlib.import_module("backport.pipeline")
     Hub(Koji())
     started = time.monotonic()
-    universe = _ask(folder)
-    print(time.monotonic() - started, _peak(), len(universe.all_stock))
+    pool = _ask(folder)
+    print(time.monotonic() - started, _peak(), len(pool.known))
 
 
 if __name__ == "__main__":

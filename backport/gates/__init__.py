@@ -17,17 +17,18 @@ from backport.errors import BackportError, HostError, PublishError
 from backport.gates.abi import examine_abi
 from backport.gates.contents import examine_files
 from backport.gates.dependencies import examine_dependencies
+from backport.gates.pool import newest_of_sources
+from backport.gates.repositories import TargetRepositories
 from backport.gates.roots import examine_roots
 from backport.gates.signed import examine_signatures
-from backport.gates.subject import Subject, stock_of
-from backport.gates.universe import newest_of_sources
+from backport.gates.subject import Subject
 from backport.gates.upgrade_path import examine_upgrade_paths
 from backport.progress import Progress
 from backport.recipe import Gates, Recipe
 from backport.repository.channel import Channel
 from backport.target import Target
 
-__all__ = ["examine", "newest_stock", "passed"]
+__all__ = ["examine", "newest_of_target", "passed"]
 
 Examination: TypeAlias = Callable[[Subject], Iterator[Check]]
 
@@ -42,11 +43,11 @@ _GATES: tuple[tuple[str, str, Examination], ...] = (
 """The quick ones first."""
 
 
-def newest_stock(
+def newest_of_target(
     target: Target, names: Collection[str], *, cache: Path, progress: Progress
 ) -> dict[str, Nevra]:
     """The newest EVR that the target has of these source packages. Raises ToolError, HostError."""
-    metadata = stock_of(target, cache=cache, progress=progress).metadata()
+    metadata = TargetRepositories.of(target, cache=cache, progress=progress).metadata()
     return newest_of_sources(target, metadata, names)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from backport.artifacts import Check, Finding, Rpm, Verdict
 from backport.errors import HostError
 from backport.files import scratch_folder
+from backport.gates.pool import Solvable, is_published, provides
 from backport.gates.subject import Subject
-from backport.gates.universe import Solvable, is_published, provides
 from backport.roots.dnf import host_programs
 from backport.roots.sandbox import Bind, Sandbox
 from backport.run import Command, find_program
@@ -45,7 +45,7 @@ def examine_abi(subject: Subject) -> Iterator[Check]:
             f"{PROGRAM} is not installed on this host",
             hint="`backport doctor` names the package that brings it",
         )
-    kept = sonames_of(capability for one in subject.universe.candidate for capability in provides(one))
+    kept = sonames_of(capability for one in subject.pool.candidate for capability in provides(one))
     for new, old in pairs:
         yield _check(subject, old, new, lost=sorted(sonames_of(provides(old)) - kept))
 
@@ -62,8 +62,8 @@ def sonames_of(capabilities: Iterable[str]) -> frozenset[str]:
 
 def _libraries(subject: Subject, one: Rpm) -> Iterator[Solvable]:
     """What programs on servers may have been linked with: the target's own, and what is there now."""
-    universe = subject.universe
-    by_number = {old.id: old for old in (*universe.target, *universe.stock)}
+    pool = subject.pool
+    by_number = {old.id: old for old in (*pool.target, *pool.server)}
     for old in by_number.values():
         same = (old.name, old.arch) == (one.nevra.name, one.nevra.arch)
         if same and sonames_of(provides(old)):
@@ -111,17 +111,15 @@ class _Comparison:
         published = "-published" if is_published(old) else ""
         self.log = subject.workspace / f"abi-{new.nevra.name}{published}.log"
         self.workspace = subject.workspace
-        self.packages = [subject.stock_file(old), new.path]
+        self.packages = [subject.file_of(old), new.path]
         wanted = (f"{old.name}-debuginfo", old.evr, old.arch)
-        old_debug = next(
-            (one for one in subject.universe.all_stock if (one.name, one.evr, one.arch) == wanted), None
-        )
+        old_debug = next((one for one in subject.pool.known if (one.name, one.evr, one.arch) == wanted), None)
         new_debug = next(
             (one for one in subject.signed.rpms if one.nevra.name == f"{new.nevra.name}-debuginfo"), None
         )
         self.debug: list[Path] = []
         if new_debug and old_debug:
-            self.debug = [subject.stock_file(old_debug), new_debug.path]
+            self.debug = [subject.file_of(old_debug), new_debug.path]
 
     @property
     def means(self) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import rpm as rpm_bindings
 
 from backport.artifacts import Check, Finding, Verdict, is_for_debugging
+from backport.gates.pool import Solvable, ids
 from backport.gates.subject import Subject
-from backport.gates.universe import Solvable, ids
 from backport.trust import read_header
 
 File = Any
@@ -84,7 +84,7 @@ def _conflicts(subject: Subject) -> Check:
     )
     finding = Finding.unless(
         [*others["other"], *others["sibling"]],
-        expected="shared files are the same, but of packages that are replaced",
+        expected="shared files are the same, except of packages that are replaced",
         found=f"{sum(len(files) for files in subject.files.values())} files, "
         f"{sum(len(paths) for _, paths in shared)} of them shared",
         advice=advice,
@@ -99,12 +99,12 @@ def _shared(subject: Subject) -> list[tuple[Solvable, set[str]]]:
     What several of these packages have already is left out where it is a folder of ours: it can
     only be one of theirs, too. A folder such as /usr/lib/.build-id has thousands of owners.
     """
-    universe = subject.universe
-    kept = ids(universe.kept)
+    pool = subject.pool
+    kept = ids(pool.kept)
     by_number: dict[int, Solvable] = {}
     paths: dict[int, set[str]] = defaultdict(set)
     for name, is_folder in _kinds(subject).items():
-        owners = [owner for owner in universe.owners(name) if owner.id in kept]
+        owners = [owner for owner in pool.owners(name) if owner.id in kept]
         if is_folder and len(owners) > 1:
             continue
         for owner in owners:
@@ -114,7 +114,7 @@ def _shared(subject: Subject) -> list[tuple[Solvable, set[str]]]:
 
 
 def _kinds(subject: Subject) -> dict[str, bool]:
-    """Every path of the candidate, and whether it is but a folder."""
+    """Every path of the candidate, and whether it is only a folder."""
     kinds: dict[str, bool] = {}
     for file in (file for files in subject.files.values() for file in files):
         kinds[file.name] = kinds.get(file.name, True) and stat.S_ISDIR(file.mode)
@@ -153,11 +153,11 @@ def _privileges(subject: Subject) -> Check:
 def _models(subject: Subject) -> list[Solvable]:
     """The packages whose files tell which rights are nothing new: the target's own, and what is published of
     what the target has not."""
-    universe = subject.universe
-    names = {one.name for one in universe.replaced_of_target}
+    pool = subject.pool
+    names = {one.name for one in pool.replaced_of_target}
     published = [one for one in subject.replaced if one.name not in names]
-    return [one for one in (*universe.replaced_of_target, *published) if not is_for_debugging(one.name)]
+    return [one for one in (*pool.replaced_of_target, *published) if not is_for_debugging(one.name)]
 
 
 def _files_of(subject: Subject, one: Solvable) -> tuple[File, ...]:
-    return tuple(rpm_bindings.files(read_header(subject.stock_file(one))))
+    return tuple(rpm_bindings.files(read_header(subject.file_of(one))))

@@ -1,7 +1,7 @@
 """Gates ``installable.closure`` and ``consumers``: whether everything finds what it requires.
 
 Held against what a client has after the update: the candidate's packages, and of the target's and the
-published ones the newest, but those whose place the candidate's take.
+published ones the newest, except those whose place the candidate's take.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backport.artifacts import Check, Finding
+from backport.gates.pool import ids
 from backport.gates.subject import Subject
-from backport.gates.universe import ids
 
 
 def examine_dependencies(subject: Subject) -> Iterator[Check]:
@@ -20,18 +20,18 @@ def examine_dependencies(subject: Subject) -> Iterator[Check]:
 
 
 def _closure(subject: Subject) -> Check:
-    universe = subject.universe
-    there = ids((*universe.kept, *universe.candidate))
+    pool = subject.pool
+    there = ids((*pool.kept, *pool.candidate))
     problems = [
         f"{one.str()} requires {requirement.text}"
-        for one in universe.candidate
-        for requirement in universe.requirements(one)
+        for one in pool.candidate
+        for requirement in pool.requirements(one)
         if not requirement.providers & there
     ]
     finding = Finding.unless(
         problems,
         expected="each requirement is provided by the target, by what is published or by the candidate",
-        found=f"{len(universe.candidate)} packages beside {len(universe.kept)} others do",
+        found=f"{len(pool.candidate)} packages beside {len(pool.kept)} others do",
         advice="add the package that provides it to the recipe, or build without what needs it",
     )
     return Check.of("gate.installable.closure", "Every package finds what it requires", finding)
@@ -39,13 +39,13 @@ def _closure(subject: Subject) -> Check:
 
 def _consumers(subject: Subject) -> Check:
     """Of the other packages only those that lose something count, not what never was to be had."""
-    universe = subject.universe
-    before, gone = ids(universe.stock), ids(universe.replaced)
-    there = ids((*universe.kept, *universe.candidate))
+    pool = subject.pool
+    before, gone = ids(pool.server), ids(pool.replaced)
+    there = ids((*pool.kept, *pool.candidate))
     consumers: set[str] = set()
     problems = []
-    for one in universe.kept:
-        for requirement in universe.requirements(one):
+    for one in pool.kept:
+        for requirement in pool.requirements(one):
             if not requirement.providers & gone:
                 continue
             consumers.add(one.str())

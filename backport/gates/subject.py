@@ -10,16 +10,16 @@ from typing import Any
 import rpm as rpm_bindings
 
 from backport.artifacts import Nevra, Rpm, SignedRpms, is_for_debugging
-from backport.gates.stock import Stock, metadata_of_folder, verified_file
-from backport.gates.universe import (
+from backport.gates.pool import (
     PUBLISHED,
     PUBLISHED_DEBUG,
+    Pool,
     Solvable,
-    Universe,
     is_published,
-    load_universe,
+    load_pool,
     location_of,
 )
+from backport.gates.repositories import TargetRepositories, metadata_of_folder, verified_file
 from backport.progress import Progress
 from backport.recipe import Gates
 from backport.repository.channel import Channel
@@ -66,16 +66,16 @@ class Subject:
         return {nevra: tuple(rpm_bindings.files(header)) for nevra, header in self.headers.items()}
 
     @functools.cached_property
-    def universe(self) -> Universe:
+    def pool(self) -> Pool:
         """The target's packages, the published ones and the candidate's. Raises ToolError."""
         paths = {file.name for files in self.files.values() for file in files}
-        stock = self._stock.metadata()
+        repositories = self._repositories.metadata()
         if self.published:
-            stock[PUBLISHED] = metadata_of_folder(self.published.folder)
-            stock[PUBLISHED_DEBUG] = metadata_of_folder(self.published.debug)
-        return load_universe(
+            repositories[PUBLISHED] = metadata_of_folder(self.published.folder)
+            repositories[PUBLISHED_DEBUG] = metadata_of_folder(self.published.debug)
+        return load_pool(
             self.target,
-            stock,
+            repositories,
             metadata_of_folder(self.candidate),
             paths=paths,
             folder=self.workspace,
@@ -84,13 +84,13 @@ class Subject:
     @functools.cached_property
     def replaced(self) -> tuple[Solvable, ...]:
         """The server's packages that the update replaces, without those that are only for debugging."""
-        return tuple(one for one in self.universe.replaced if not is_for_debugging(one.name))
+        return tuple(one for one in self.pool.replaced if not is_for_debugging(one.name))
 
-    def stock_file(self, one: Solvable) -> Path:
+    def file_of(self, one: Solvable) -> Path:
         """A package of the target or a published one as a file, verified. Raises ToolError."""
         location, checksum = location_of(one)
         if self.published is None or not is_published(one):
-            return self._stock.package(one.repo.name, location, checksum)
+            return self._repositories.package(one.repo.name, location, checksum)
         folder = self.published.folder if one.repo.name == PUBLISHED else self.published.debug
         return verified_file(folder, location, checksum, keys=self.published.keys, workspace=self.workspace)
 
@@ -118,10 +118,5 @@ class Subject:
         return (*self.before, self.repository)
 
     @functools.cached_property
-    def _stock(self) -> Stock:
-        return stock_of(self.target, cache=self.cache, progress=self.progress)
-
-
-def stock_of(target: Target, *, cache: Path, progress: Progress) -> Stock:
-    """The target's repositories, and what is kept of them in the cache."""
-    return Stock(target=target, cache=cache / "stock" / f"{target.name}-{target.arch}", progress=progress)
+    def _repositories(self) -> TargetRepositories:
+        return TargetRepositories.of(self.target, cache=self.cache, progress=self.progress)

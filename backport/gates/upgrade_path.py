@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 from backport.artifacts import Check, Finding, Nevra
+from backport.gates.pool import is_published, nevra_of
 from backport.gates.subject import Subject
-from backport.gates.universe import is_published, nevra_of
 from backport.trust import by_evr
 from backport.trust import compare_evrs as compare
 
@@ -52,11 +52,11 @@ def next_bump(nevra: Nevra) -> Nevra | None:
 def _check(subject: Subject, nevra: Nevra, *, made: Nevra, origin: Nevra) -> Check:
     bound = bound_for(nevra, made=made, origin=origin)
     later = next_bump(nevra)
-    namesakes = [one for one in subject.universe.all_stock if one.name == nevra.name]
-    stock = [nevra_of(one) for one in namesakes if not is_published(one)]
+    namesakes = [one for one in subject.pool.known if one.name == nevra.name]
+    own = [nevra_of(one) for one in namesakes if not is_published(one)]
     published = [nevra_of(one) for one in namesakes if is_published(one)]
-    newest = max(stock, key=by_evr, default="nothing: the target has no such package")
-    problems = [f"the target has {one}" for one in stock if compare(nevra, one) <= 0]
+    newest = max(own, key=by_evr, default="nothing: the target has no such package")
+    problems = [f"the target has {one}" for one in own if compare(nevra, one) <= 0]
     problems += [f"{one} is published" for one in published if compare(nevra, one) <= 0]
     if bound and compare(nevra, bound) >= 0:
         problems.append(f"it is not below {bound}, from which it came")
@@ -66,7 +66,7 @@ def _check(subject: Subject, nevra: Nevra, *, made: Nevra, origin: Nevra) -> Che
         problems,
         expected=f"above {newest}, below {bound or 'nothing: its release is its own'}",
         found=str(nevra),
-        evidence=[f"target: {one}" for one in stock] + [f"published: {one}" for one in published],
+        evidence=[f"target: {one}" for one in own] + [f"published: {one}" for one in published],
         advice="change the release in the recipe: `bump`, or an edit of the spec's Release",
     )
     return Check.of(

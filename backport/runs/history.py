@@ -73,7 +73,7 @@ _CACHE_SCRATCH = {
     "": r"\.diff-\w{8}",
     "built": r"\.new-\w{8}",
     "sources": r"(keys|splice)-\w{8}",
-    "stock/*": r"(keys|repomd|sifted)-\w{8}",
+    "stock/*": r"(keys|repomd|filtered)-\w{8}",
 }
 
 

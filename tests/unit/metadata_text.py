@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from backport.gates.stock import Metadata
+from backport.gates.repositories import Metadata
 
 COMMON = 'xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm"'
 FILELISTS = 'xmlns="http://linux.duke.edu/metadata/filelists"'

@@ -15,7 +15,7 @@ from backport.errors import PublishError, ToolError, UsageError
 from backport.gates import passed
 from backport.gates.abi import sonames_of
 from backport.gates.contents import is_conflict, privileges_of
-from backport.gates.stock import Stock, metadata_of_folder
+from backport.gates.repositories import TargetRepositories, metadata_of_folder
 from backport.gates.upgrade_path import bound_for, next_bump
 from backport.progress import Silent
 from backport.recipe import Gates, load_recipe
@@ -186,14 +186,14 @@ def test_a_recipe_with_a_wrong_gate_is_refused(tmp_path: Path, table: str, messa
     assert message in caught.value.message
 
 
-def stock(folder: Path) -> Stock:
+def stock(folder: Path) -> TargetRepositories:
     key = Key(fingerprint="A" * 40, file=folder / "key.asc")
     repository = Repository(id="base", baseurl=(folder / "repository").as_uri(), keys=("key",))
     target = Target(
         name="f28", summary="Old", releasever="28", dist=".fc28", arch="x86_64", repositories=(repository,),
         keys={"key": key}, buildroot=("bash",),
     )  # fmt: skip
-    return Stock(target=target, cache=folder / "cache", progress=Silent())
+    return TargetRepositories(target=target, cache=folder / "cache", progress=Silent())
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../x.rpm", "a/../../x.rpm", "http://elsewhere/x.rpm"])

@@ -11,7 +11,7 @@ import pytest
 
 from backport import needs
 from backport.artifacts import Nevra
-from backport.gates.stock import Metadata, Stock
+from backport.gates.repositories import Metadata, TargetRepositories
 from backport.needs import Needs, build_requires_in, edited_needs, survey
 from backport.progress import Silent
 from backport.recipe import Package as RecipePackage
@@ -55,7 +55,7 @@ def ask(
     folder.mkdir()
     stock = write(folder / "stock", STOCK)
     here = write(folder / "published", [one for one, _ in published])
-    monkeypatch.setattr(Stock, "metadata", lambda _self: {"fedora": stock})
+    monkeypatch.setattr(TargetRepositories, "metadata", lambda _self: {"fedora": stock})
     monkeypatch.setattr(needs, "metadata_of_folder", lambda _folder: here)
     packages = tuple(
         ChannelPackage(
@@ -188,10 +188,10 @@ def test_the_answer_is_kept_until_something_changes(
 def test_without_other_recipes_nothing_is_looked_at(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_self: Stock) -> dict[str, Metadata]:
+    def refuse(_self: TargetRepositories) -> dict[str, Metadata]:
         raise AssertionError("the target's metadata was asked for")
 
-    monkeypatch.setattr(Stock, "metadata", refuse)
+    monkeypatch.setattr(TargetRepositories, "metadata", refuse)
     assert survey(job, {"a": build("a", (), ())}, None, whole=False, progress=Silent()) == {"a": Needs()}
 
 

@@ -44,13 +44,19 @@ class Metadata:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stock:
+class TargetRepositories:
     """The target's repositories, and what was fetched from them."""
 
     target: Target
     cache: Path
     """Where fetched files are kept, named by their digests."""
     progress: Progress
+
+    @classmethod
+    def of(cls, target: Target, *, cache: Path, progress: Progress) -> TargetRepositories:
+        """The target's repositories, what is fetched from them kept in the site's cache."""
+        folder = cache / "stock" / f"{target.name}-{target.arch}"
+        return cls(target=target, cache=folder, progress=progress)
 
     def metadata(self) -> dict[str, Metadata]:
         """The metadata of every repository, by its id. Raises ToolError, HostError
@@ -129,10 +135,10 @@ def verified_file(
     kind, digest = checksum
     path = folder / location
     if Path(location).name != location or path.is_symlink() or not path.is_file():
-        raise ToolError(f"{path}: is missing", hint="`backport repo verify` tells what is lost")
+        raise ToolError(f"{path}: is missing", hint="`backport repo verify` names what is lost")
     if digest_of(path, kind) != digest:
         raise ToolError(
-            f"{path}: is not what the metadata names", hint="`backport repo verify` tells what is lost"
+            f"{path}: is not what the metadata names", hint="`backport repo verify` names what is lost"
         )
     trust.verify_rpm(path, keys, workspace)
     return path

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from backport.errors import PublishError
-from backport.gates.stock import Metadata
+from backport.gates.repositories import Metadata
 from backport.repodata import bindings
 
 Package: TypeAlias = Any
-"""createrepo_c.Package, as far as the file that is read tells of it."""
+"""createrepo_c.Package, as far as the file that is read describes it."""
 
 _NAMESPACES = {
     "primary": 'metadata xmlns="http://linux.duke.edu/metadata/common" '
@@ -33,7 +33,7 @@ _RICH_PART = re.compile(r"[^\s()]+(?:\([^()]*\))*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sieve:
+class Filter:
     """What can matter, as names of capabilities and paths of files."""
 
     names: set[str] = field(default_factory=set)
@@ -46,21 +46,21 @@ class Sieve:
     """Files of which it matters who has them, and who requires them."""
 
     @classmethod
-    def of(cls, stock: Mapping[str, Metadata], candidate: Metadata, paths: Collection[str]) -> Sieve:
-        """What can matter of ``stock`` for ``candidate``, whose files are ``paths``. Raises PublishError."""
-        sieve = cls(files=set(paths))
-        _read("primary", candidate.primary, sieve._learn_from_candidate)
-        for metadata in stock.values():
-            _read("primary", metadata.primary, sieve._learn_from_stock)
-        sieve.offered.update(sieve.names, sieve.files)
-        return sieve
+    def of(cls, repositories: Mapping[str, Metadata], candidate: Metadata, paths: Collection[str]) -> Filter:
+        """What can matter for ``candidate``, whose files are ``paths``. Raises PublishError."""
+        chosen = cls(files=set(paths))
+        _read("primary", candidate.primary, chosen._learn_from_candidate)
+        for metadata in repositories.values():
+            _read("primary", metadata.primary, chosen._learn_from_others)
+        chosen.offered.update(chosen.names, chosen.files)
+        return chosen
 
-    def sift(self, metadata: Metadata, folder: Path) -> Metadata:
+    def apply(self, metadata: Metadata, folder: Path) -> Metadata:
         """The same metadata, written to ``folder`` without what does not matter. Raises PublishError."""
-        sifted = Metadata(primary=folder / "primary.xml", filelists=folder / "filelists.xml")
-        _copy("primary", metadata.primary, sifted.primary, self._without_dependencies)
-        _copy("filelists", metadata.filelists, sifted.filelists, self._without_files)
-        return sifted
+        filtered = Metadata(primary=folder / "primary.xml", filelists=folder / "filelists.xml")
+        _copy("primary", metadata.primary, filtered.primary, self._without_dependencies)
+        _copy("filelists", metadata.filelists, filtered.filelists, self._without_files)
+        return filtered
 
     def _learn_from_candidate(self, package: Package) -> None:
         self.names.add(package.name)
@@ -69,7 +69,7 @@ class Sieve:
             self.wanted.update(parts_of(dependency[0]))
         self._learn_files(package)
 
-    def _learn_from_stock(self, package: Package) -> None:
+    def _learn_from_others(self, package: Package) -> None:
         if package.name in self.names:
             self.offered.update(dependency[0] for dependency in package.provides)
         self._learn_files(package)
@@ -144,7 +144,7 @@ def _copy(
 
 
 def _read(kind: Literal["primary", "filelists"], path: Path, visit: Callable[[Package], None]) -> None:
-    """Show ``visit`` each package that the file tells of. Raises PublishError, and what ``visit`` raises."""
+    """Show ``visit`` each package that the file describes. Raises PublishError, and what ``visit`` raises."""
     createrepo_c = bindings()
     raised: list[BaseException] = []
 

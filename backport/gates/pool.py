@@ -17,8 +17,8 @@ from backport.artifacts import Nevra
 from backport.bindings import bindings
 from backport.errors import PublishError
 from backport.files import scratch_folder
-from backport.gates.sieve import Sieve
-from backport.gates.stock import Metadata
+from backport.gates.filter import Filter
+from backport.gates.repositories import Metadata
 from backport.target import Target
 
 Solvable: TypeAlias = Any
@@ -40,20 +40,20 @@ class Requirement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Universe:
+class Pool:
     """All packages; a client after the update has the newest of the target's, or the candidate's.
 
     Of the target's packages only those requirements, capabilities and files are there that can matter for
-    the candidate (see `backport.gates.sieve`).
+    the candidate (see `backport.gates.filter`).
     """
 
-    pool: Any
+    solv: Any
     target: tuple[Solvable, ...]
     """The newest of the target's packages, one of each name and architecture."""
-    stock: tuple[Solvable, ...]
+    server: tuple[Solvable, ...]
     """What a server may have: the newest of the target's packages and of the published ones, without what
     published packages have taken the place of."""
-    all_stock: tuple[Solvable, ...]
+    known: tuple[Solvable, ...]
     """Every package of the target and every published one, the older ones too; but not a published one that
     the candidate has itself."""
     candidate: tuple[Solvable, ...]
@@ -62,7 +62,7 @@ class Universe:
     @functools.cached_property
     def replaced(self) -> tuple[Solvable, ...]:
         """The server's packages whose place the candidate's take: of the same name, or obsoleted."""
-        return self._replaced_among(self.stock)
+        return self._replaced_among(self.server)
 
     @functools.cached_property
     def replaced_of_target(self) -> tuple[Solvable, ...]:
@@ -83,23 +83,23 @@ class Universe:
     def kept(self) -> tuple[Solvable, ...]:
         """The server's packages that stay beside the candidate's."""
         gone = {one.id for one in self.replaced}
-        return tuple(one for one in self.stock if one.id not in gone)
+        return tuple(one for one in self.server if one.id not in gone)
 
     def requirements(self, one: Solvable) -> Iterator[Requirement]:
-        """What a package requires, but what rpm itself provides."""
+        """What a package requires, except what rpm itself provides."""
         for dependency in _dependencies(one, "REQUIRES"):
             if dependency.str().startswith(_FROM_RPM):
                 continue
             known = self._requirements.get(dependency.id)
             if known is None:
-                providers = frozenset(other.id for other in self.pool.whatprovides(dependency))
+                providers = frozenset(other.id for other in self.solv.whatprovides(dependency))
                 known = Requirement(text=dependency.str(), providers=providers)
                 self._requirements[dependency.id] = known
             yield known
 
     def owners(self, path: str) -> tuple[Solvable, ...]:
         """The packages with this file; only for the paths that the pool was asked to know."""
-        return tuple(self.pool.whatprovides(self.pool.Dep(path)))
+        return tuple(self.solv.whatprovides(self.solv.Dep(path)))
 
 
 def is_update(old: Solvable, new: Solvable) -> bool:
@@ -108,7 +108,7 @@ def is_update(old: Solvable, new: Solvable) -> bool:
 
 
 def is_published(one: Solvable) -> bool:
-    """Whether a package of the stock is the channel's, not the target's."""
+    """Whether a package of those known is the channel's, not the target's."""
     return one.repo.name in (PUBLISHED, PUBLISHED_DEBUG)
 
 
@@ -146,15 +146,15 @@ def provides(one: Solvable) -> tuple[str, ...]:
     return tuple(dependency.str() for dependency in _dependencies(one, "PROVIDES"))
 
 
-def load_universe(
+def load_pool(
     target: Target,
-    stock: Mapping[str, Metadata],
+    repositories: Mapping[str, Metadata],
     candidate: Metadata,
     *,
     paths: Collection[str],
     folder: Path,
-) -> Universe:
-    """All packages of the repositories in ``stock``, by their ids, and of the candidate's.
+) -> Pool:
+    """All packages of the repositories in ``repositories``, by their ids, and of the candidate's.
 
     What is published is among the former, as PUBLISHED and PUBLISHED_DEBUG. ``paths`` are the files whose
     owners will be asked for. What is written to ``folder`` is gone in the end. Raises PublishError when
@@ -162,20 +162,20 @@ def load_universe(
     """
     pool = new_pool(target)
     candidates = add_repository(pool, _CANDIDATE, candidate)
-    sieve = Sieve.of(stock, candidate, paths)
-    all_stock = []
-    for name, metadata in stock.items():
-        with scratch_folder(folder, "sifted-") as scratch:
-            repository = add_repository(pool, name, sieve.sift(metadata, scratch))
-        all_stock += [one for one in repository.solvables if one.arch not in ("src", "nosrc")]
+    chosen = Filter.of(repositories, candidate, paths)
+    known = []
+    for name, metadata in repositories.items():
+        with scratch_folder(folder, "filtered-") as scratch:
+            repository = add_repository(pool, name, chosen.apply(metadata, scratch))
+        known += [one for one in repository.solvables if one.arch not in ("src", "nosrc")]
     ask_for_files(pool, paths)
     own = {one.str() for one in candidates.solvables}
-    all_stock = [one for one in all_stock if not (is_published(one) and one.str() in own)]
-    return Universe(
-        pool=pool,
-        target=_newest(one for one in all_stock if not is_published(one)),
-        stock=_on_a_server(all_stock),
-        all_stock=tuple(all_stock),
+    known = [one for one in known if not (is_published(one) and one.str() in own)]
+    return Pool(
+        solv=pool,
+        target=_newest(one for one in known if not is_published(one)),
+        server=_on_a_server(known),
+        known=tuple(known),
         candidate=tuple(candidates.solvables),
     )
 
@@ -189,7 +189,7 @@ def new_pool(target: Target) -> Any:
 
 
 def newest_of_sources(
-    target: Target, stock: Mapping[str, Metadata], names: Collection[str]
+    target: Target, repositories: Mapping[str, Metadata], names: Collection[str]
 ) -> dict[str, Nevra]:
     """The newest EVR that the target has of each of these source packages, as far as it has any.
 
@@ -197,7 +197,7 @@ def newest_of_sources(
     metadata cannot be read, HostError where libsolv's bindings are missing.
     """
     pool, newest = new_pool(target), dict[str, Solvable]()
-    for name, metadata in stock.items():
+    for name, metadata in repositories.items():
         for one in add_repository(pool, name, metadata, files=False).solvables:
             source = one.lookup_str(solv().SOLVABLE_SOURCENAME) or one.name
             if source in names and not one.lookup_str(solv().SOLVABLE_SOURCEEVR):

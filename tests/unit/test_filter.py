@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from backport.errors import PublishError
-from backport.gates import sieve
-from backport.gates.sieve import Sieve
-from backport.gates.universe import Universe, ids, load_universe, provides
+from backport.gates import filter as slim
+from backport.gates.filter import Filter
+from backport.gates.pool import Pool, ids, load_pool, provides
 from backport.target import load_target
 from tests.unit.metadata_text import Package, write
 
@@ -41,10 +41,8 @@ STOCK = (
 )
 
 
-def load(
-    folder: Path, stock: Sequence[Package] = STOCK, candidate: Sequence[Package] = CANDIDATE
-) -> Universe:
-    return load_universe(
+def load(folder: Path, stock: Sequence[Package] = STOCK, candidate: Sequence[Package] = CANDIDATE) -> Pool:
+    return load_pool(
         TARGET,
         {"fedora": write(folder / "fedora", stock)},
         write(folder / "candidate", candidate),
@@ -53,31 +51,31 @@ def load(
     )
 
 
-def answers(universe: Universe) -> dict[str, Any]:
+def answers(pool: Pool) -> dict[str, Any]:
     """All that gates ask, in words."""
-    gone, there = ids(universe.replaced), ids((*universe.kept, *universe.candidate))
+    gone, there = ids(pool.replaced), ids((*pool.kept, *pool.candidate))
     asked = {
         (one.str(), each.text): bool(each.providers & there)
-        for one in universe.kept
-        for each in universe.requirements(one)
+        for one in pool.kept
+        for each in pool.requirements(one)
         if each.providers & gone
     }
-    required = universe.requirements(universe.candidate[0])
+    required = pool.requirements(pool.candidate[0])
     return {
         "consumers": asked,
         "closure": {each.text: len(each.providers & there) for each in required},
-        "replaced": {one.str(): (set(provides(one)), one.lookup_location()[0]) for one in universe.replaced},
-        "owners": {path: {one.str() for one in universe.owners(path)} for path in CANDIDATE[0].files},
-        "stock": {one.str() for one in universe.stock},
+        "replaced": {one.str(): (set(provides(one)), one.lookup_location()[0]) for one in pool.replaced},
+        "owners": {path: {one.str() for one in pool.owners(path)} for path in CANDIDATE[0].files},
+        "server": {one.str() for one in pool.server},
     }
 
 
 def test_every_answer_is_as_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("whole", "sifted"):
+    for name in ("whole", "filtered"):
         (tmp_path / name).mkdir()
-    sifted = answers(load(tmp_path / "sifted"))
-    monkeypatch.setattr(Sieve, "sift", lambda _self, metadata, _folder: metadata)
-    assert sifted == answers(load(tmp_path / "whole"))
+    filtered = answers(load(tmp_path / "filtered"))
+    monkeypatch.setattr(Filter, "apply", lambda _self, metadata, _folder: metadata)
+    assert filtered == answers(load(tmp_path / "whole"))
 
 
 def test_the_answers_are_right(tmp_path: Path) -> None:
@@ -99,7 +97,7 @@ def test_the_answers_are_right(tmp_path: Path) -> None:
 def test_what_does_not_matter_is_left_out(tmp_path: Path) -> None:
     metadata = write(tmp_path / "fedora", STOCK)
     candidate = write(tmp_path / "candidate", CANDIDATE)
-    found = Sieve.of({"fedora": metadata}, candidate, CANDIDATE[0].files).sift(metadata, tmp_path)
+    found = Filter.of({"fedora": metadata}, candidate, CANDIDATE[0].files).apply(metadata, tmp_path)
     primary, filelists = found.primary.read_text(), found.filelists.read_text()
     assert primary.count("<package ") == len(STOCK)
     for left_out in ("libm.so.6", "nowhere", "Long", "It is"):
@@ -112,8 +110,8 @@ def test_what_does_not_matter_is_left_out(tmp_path: Path) -> None:
 def test_owners_are_found_where_primary_alone_is_looked_at(tmp_path: Path) -> None:
     """Libsolv leaves the file lists alone where every path in question is one that primary has."""
     stock = [Package(name="tool", files=["/usr/bin/tool", "/usr/share/tool"])]
-    universe = load(tmp_path, stock, [Package(name="new-tool", files=["/usr/bin/tool"])])
-    assert {one.name for one in universe.owners("/usr/bin/tool")} == {"tool", "new-tool"}
+    pool = load(tmp_path, stock, [Package(name="new-tool", files=["/usr/bin/tool"])])
+    assert {one.name for one in pool.owners("/usr/bin/tool")} == {"tool", "new-tool"}
 
 
 def test_nothing_of_it_is_left(tmp_path: Path) -> None:
@@ -126,7 +124,7 @@ def test_metadata_that_is_broken_is_told(tmp_path: Path) -> None:
     metadata.primary.write_text(metadata.primary.read_text().removesuffix("</metadata>"))
     candidate = write(tmp_path / "candidate", CANDIDATE)
     with pytest.raises(PublishError, match=r"primary\.xml: cannot be read as repository metadata") as caught:
-        Sieve.of({"fedora": metadata}, candidate, ())
+        Filter.of({"fedora": metadata}, candidate, ())
     assert caught.value.hint
 
 
@@ -138,4 +136,4 @@ def test_what_comes_from_within_is_not_taken_for_broken_metadata(
         raise problem
 
     with pytest.raises(problem):
-        sieve._read("primary", write(tmp_path / "fedora", STOCK).primary, visit)
+        slim._read("primary", write(tmp_path / "fedora", STOCK).primary, visit)
