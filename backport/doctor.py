@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from backport.artifacts import Check, Finding, Verdict
 from backport.bindings import import_bindings
@@ -138,28 +139,10 @@ def _check_key(key: Key) -> None:
         trust.checked_key(key, folder)
 
 
-def _mock_user() -> pwd.struct_passwd:
+def _mockhost() -> Any:
     from backport.builders import mockhost  # noqa: PLC0415  # needs rpm's bindings, as above
 
-    return mockhost.find_caller()
-
-
-def _mock_way(user: pwd.struct_passwd, folder: Path) -> None:
-    from backport.builders import mockhost  # noqa: PLC0415  # as above
-
-    mockhost.require_way(user, folder)
-
-
-def _mock_container() -> None:
-    from backport.builders import mockhost  # noqa: PLC0415  # as above
-
-    mockhost.start_container()
-
-
-def _mock_builddep() -> bool:
-    from backport.builders import mockhost  # noqa: PLC0415  # as above
-
-    return mockhost.has_builddep()
+    return mockhost
 
 
 def _published(site: Site) -> Sequence[Check]:
@@ -182,10 +165,10 @@ class Probes:
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
     writable: Callable[[Path], bool] = lambda folder: os.access(folder, os.W_OK | os.X_OK)
     can_link: Callable[[Path, Path], bool] = _can_link
-    mock_user: Callable[[], pwd.struct_passwd] = _mock_user
-    mock_way: Callable[[pwd.struct_passwd, Path], None] = _mock_way
-    mock_container: Callable[[], None] = _mock_container
-    mock_builddep: Callable[[], bool] = _mock_builddep
+    mock_user: Callable[[], pwd.struct_passwd] = lambda: _mockhost().find_caller()
+    mock_way: Callable[[pwd.struct_passwd, Path], None] = lambda *way: _mockhost().require_way(*way)
+    mock_container: Callable[[], None] = lambda: _mockhost().start_container()
+    mock_builddep: Callable[[], bool] = lambda: _mockhost().has_builddep()
     signing_key: Callable[[Signing], str] = _signing_key
     check_key: Callable[[Key], None] = _check_key
     source_version: Callable[[Source], str] = lambda source: source.version()
@@ -194,11 +177,11 @@ class Probes:
     open_sealer: Callable[[Path], object] = open_sealer
 
 
-def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = None) -> tuple[Check, ...]:
+def examine_host(site: Site, *, probes: Probes | None = None) -> tuple[Check, ...]:
     """All checks of this host for what ``site`` asks of it, in the order in which to mend things.
 
-    ``offline`` leaves the hub alone. A hub that does not answer is a warning, since the host is not
-    to blame; nor is a target that cannot be read, as long as nothing uses it.
+    A hub that does not answer is a warning, since the host is not to blame; so is a target that cannot be
+    read, as long as nothing uses it.
     """
     host = probes or Probes()
     family = _family(host.os_release())
@@ -212,7 +195,7 @@ def examine_host(site: Site, *, offline: bool = False, probes: Probes | None = N
         *_keys(site, host, family),
         *_targets(site),
         *host.published(site),
-        *(_source(make(site), host, offline=offline) for make in SOURCES.values()),
+        *(_source(make(site), host) for make in SOURCES.values()),
     )
 
 
@@ -416,15 +399,9 @@ def _pinned_keys(site: Site) -> dict[str, Key]:
     return {**{name: key for target in targets for name, key in target.keys.items()}, **site.keys}
 
 
-def _source(source: Source, host: Probes, *, offline: bool) -> Check:
-    def version() -> Finding:
-        return (
-            Finding.skipped("it was not asked for")
-            if offline
-            else Finding.passed(host.source_version(source))
-        )
-
+def _source(source: Source, host: Probes) -> Check:
     return _ask(
-        source.name, f"the {source.name} {source.address} answers", version,
+        source.name, f"the {source.name} {source.address} answers",
+        lambda: Finding.passed(host.source_version(source)),
         advice="check its address in the site file and the network", verdict=Verdict.WARN,
     )  # fmt: skip

@@ -71,8 +71,8 @@ class Host:
         }
         return Probes(**{**probes, **self.changes})  # type: ignore[arg-type]  # named by the tests
 
-    def examine(self, site: Site | None = None, *, offline: bool = False) -> dict[str, Check]:
-        checks = examine_host(site or Site(), offline=offline, probes=self.probes())
+    def examine(self, site: Site | None = None) -> dict[str, Check]:
+        checks = examine_host(site or Site(), probes=self.probes())
         assert len({check.id for check in checks}) == len(checks)
         return {check.id: check for check in checks}
 
@@ -340,15 +340,6 @@ def test_a_hub_that_does_not_answer_is_no_fault_of_the_host() -> None:
     checks = host.examine()
     assert checks["hub"].verdict is Verdict.WARN
     assert faults(checks) == {}
-
-
-def test_offline_the_hub_is_left_alone() -> None:
-    def asked(_source: Source) -> str:
-        pytest.fail("the hub was asked")
-
-    host = Host()
-    host.changes["source_version"] = asked
-    assert host.examine(offline=True)["hub"].verdict is Verdict.SKIPPED
 
 
 def test_a_broken_target_is_told(tmp_path: Path) -> None:
