@@ -84,6 +84,7 @@ def maillog(
 class MailPolicy(StrEnum):
     """The rules of Exim's configuration that can be chosen."""
 
+    REQUIRE_HELO = "require-helo"
     HELO_BOTNET = "helo-botnet"
     SENDER_BOTNET = "sender-botnet"
     SENDER_BOTNET_COARSE = "sender-botnet-coarse"
@@ -109,18 +110,26 @@ def exim_config(
     staple: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The OCSP response to staple, in DER; default: none.")
     ] = None,
+    keep_trying: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="How long require-tls-outbound tries a host again with which TLS fails, such as 2h; "
+            "default: the mail comes back at once.",
+        ),
+    ] = None,
 ) -> None:
     """Print a configuration for Exim 4.91 or later, each rule with a comment that explains it.
 
     It is the one that the self-test proves rule by rule.
 
-    The rules: helo-botnet, sender-botnet or its coarse form sender-botnet-coarse, require-tls-inbound,
-    require-tls-outbound.
+    The rules: require-helo, helo-botnet, sender-botnet or its coarse form sender-botnet-coarse,
+    require-tls-inbound, require-tls-outbound.
 
     \b
     Examples:
         backport exim-config > exim.conf && exim -C "$PWD/exim.conf" -bV
-        backport exim-config --policy require-tls-inbound --policy require-tls-outbound
+        backport exim-config --policy require-tls-inbound --policy require-tls-outbound --keep-trying 2h
     """
     from backport.selftest.configuration import ALL_POLICIES, Policy, Server, render_configuration
 
@@ -131,7 +140,8 @@ def exim_config(
         ocsp_answer=str(staple) if staple else None,
     )
     policies = {Policy(name) for name in policy} if policy else ALL_POLICIES
-    typer.echo(render_configuration(policies, server, purpose="as the self-test proves it"), nl=False)
+    purpose = "as the self-test proves it"
+    typer.echo(render_configuration(policies, server, purpose=purpose, keep_trying=keep_trying), nl=False)
 
 
 @app.command()

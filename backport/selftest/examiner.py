@@ -196,9 +196,12 @@ class Examiner:
     def _botnet_rules(self, exim: Exim) -> None:
         greeting = mail.greet_as_botnet(exim)
         mail_checks.judge_helo(self.ledger, greeting)
+        hasty = mail.skip_the_greeting(exim)
+        mail_checks.judge_greeting(self.ledger, hasty)
         senders = mail.offer_senders(exim, mail.REFINED)
         mail_checks.judge_senders(self.ledger, "mail.sender-botnet.refined", mail.REFINED, senders)
         self._keep("mail: a client that greets as a botnet", greeting.transcript)
+        self._keep("mail: a client that does not greet", hasty.transcript)
         self._keep("mail: senders under the refined rule", senders.transcript)
 
     def _coarse_rule(self, exim: Exim) -> None:
@@ -218,6 +221,7 @@ class Examiner:
     def _mail(self, exim: Exim, expected: Handshake) -> None:
         clear, transfer = mail.ask_in_clear(exim), mail.transfer(exim)
         mail_checks.judge_recipients(self.ledger, clear, transfer.dialogue)
+        mail_checks.judge_unknown(self.ledger, transfer.dialogue)
         mail_checks.judge_transfer(self.ledger, transfer, expected)
         self._keep("mail: a recipient in clear", clear.transcript)
         self._keep("mail: messages over TLS", transfer.dialogue.transcript)

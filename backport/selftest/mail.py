@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from backport.probe.errors import Closed, Deadline, WireError
 from backport.probe.smtp import TIMEOUT, Refused, Reply, SmtpClient
@@ -22,6 +23,7 @@ HELO = f"client.{DOMAIN}"
 BOTNET_HELO = "ylmf-pc"
 SENDER_DOMAIN = "sender.example"
 LOCAL = f"postmaster@{HOST}"
+UNKNOWN = f"nobody.here@{HOST}"
 SENDER = f"sender@{HOST}"
 """A local address, so that what bounces comes back here."""
 LOG_TIMEOUT = 10.0
@@ -43,7 +45,7 @@ class SenderRule:
 
 REFINED = SenderRule(
     policy=Policy.SENDER_BOTNET,
-    refused=("Anastasia12", "Anastasia123", "Anastasiaabcde"),
+    refused=("Anastasia12", "Anastasia123", '"Anastasia123"', "Anastasiaabcde"),
     passed=("Anastasia", "Anastasia1", "Anastasia123456", "Anastasia.Kulikovwa", "anastasia123"),
 )
 COARSE = SenderRule(
@@ -65,8 +67,8 @@ class Dialogue:
     transcript: Transcript = field(default_factory=Transcript)
     replies: dict[str, Reply] = field(default_factory=dict)
     """The replies that matter, by what they answer."""
-    closed: bool = False
-    """Whether the server closed the connection by itself."""
+    closed: set[str] = field(default_factory=set)
+    """The commands, by the same names, after which the server closed the connection by itself."""
     session: Session | None = None
     log: str = ""
     trouble: WireError | None = None
@@ -99,34 +101,39 @@ def greet_as_botnet(exim: Exim) -> Dialogue:
     """Greet with the botnet's name, and see whether the server closes the connection."""
     dialogue = Dialogue()
 
-    def say(client: SmtpClient) -> None:
-        try:
-            dialogue.replies["EHLO"] = client.command(f"EHLO {BOTNET_HELO}")
-            client.reply("anything more")
-        except WireError as problem:
-            dialogue.closed = isinstance(problem, Closed)
-            dialogue.transcript.note(problem.message)
-
-    _speak(exim, dialogue, say, timeout=_DROP_TIMEOUT)
+    _speak(exim, dialogue, partial(_say_last, dialogue, "EHLO", f"EHLO {BOTNET_HELO}"), timeout=_DROP_TIMEOUT)
     _read_log(exim, dialogue, f"rejected EHLO or HELO {BOTNET_HELO}")
     return dialogue
 
 
 def offer_senders(exim: Exim, rule: SenderRule) -> Dialogue:
-    """Offer every sender of a rule, in clear."""
+    """Offer every sender of a rule, in clear, on a connection of its own."""
+    dialogue = Dialogue()
+
+    def say(local_part: str, client: SmtpClient) -> None:
+        _greet(client)
+        _say_last(dialogue, local_part, f"MAIL FROM:<{address(local_part)}>", client)
+
+    for local_part in (*rule.refused, *rule.passed):
+        _speak(exim, dialogue, partial(say, local_part), timeout=_DROP_TIMEOUT)
+    _read_log(exim, dialogue, f"rejected MAIL <{re.escape(address(rule.refused[-1]))}>")
+    return dialogue
+
+
+def skip_the_greeting(exim: Exim) -> Dialogue:
+    """Name a sender without a greeting; where that is refused, after one that is rejected, too."""
     dialogue = Dialogue()
 
     def say(client: SmtpClient) -> None:
-        _greet(client)
-        for local_part in (*rule.refused, *rule.passed):
-            reply = client.command(f"MAIL FROM:<{address(local_part)}>")
-            dialogue.replies[local_part] = reply
-            if reply.code == 250:
-                client.command("RSET")
+        reply = client.command(f"MAIL FROM:<{SENDER}>")
+        if reply.code != 250:
+            _greet(client)
+            client.command("EHLO not a name")
+            reply = client.command(f"MAIL FROM:<{SENDER}>")
+        dialogue.replies["MAIL"] = reply
         client.command("QUIT")
 
     _speak(exim, dialogue, say)
-    _read_log(exim, dialogue, f"rejected MAIL <{re.escape(address(rule.refused[-1]))}>")
     return dialogue
 
 
@@ -184,7 +191,20 @@ def _submit(client: SmtpClient, found: Transfer, recipients: Sequence[str]) -> N
                 found.ids[one] = match[1]
         else:
             client.command("RSET")
+    _demand(250, client.command(f"MAIL FROM:<{SENDER}>"))
+    found.dialogue.replies[UNKNOWN] = client.command(f"RCPT TO:<{UNKNOWN}>")
     client.command("QUIT")
+
+
+def _say_last(dialogue: Dialogue, name: str, command: str, client: SmtpClient) -> None:
+    """Say a command; after a refusal, see whether the server closes the connection."""
+    try:
+        reply = dialogue.replies[name] = client.command(command)
+        client.command("QUIT") if reply.code == 250 else client.reply("anything more")
+    except WireError as problem:
+        if isinstance(problem, Closed):
+            dialogue.closed.add(name)
+        dialogue.transcript.note(problem.message)
 
 
 def _speak(

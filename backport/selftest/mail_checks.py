@@ -22,7 +22,9 @@ PLAN = {
     "mail.helo-botnet": "a client that greets as a botnet is sent away",
     "mail.sender-botnet.coarse": "botnet senders are refused by the coarse rule",
     "mail.sender-botnet.refined": "botnet senders are refused by the refined rule, and no others",
+    "mail.requires-helo": "nobody sends who has not greeted",
     "mail.rcpt-requires-tls": "recipients are accepted over TLS only",
+    "mail.unknown-recipient": "an unknown recipient is refused at RCPT",
     "mail.outbound.no-starttls": "mail to a server without STARTTLS comes back at once",
     "mail.outbound.refused-starttls": "mail to a server that answers STARTTLS by 454 waits in the queue",
     "mail.outbound.failed-handshake": "mail to a server whose TLS handshake fails is not sent in clear",
@@ -30,7 +32,7 @@ PLAN = {
     "mail.inbound.log": "the log names the TLS of incoming mail",
     "mail.inbound.received": "the Received header names the TLS of incoming mail",
 }
-NEED_TLS = ("mail.rcpt-requires-tls", "mail.outbound.", "mail.inbound.")
+NEED_TLS = ("mail.rcpt-requires-tls", "mail.unknown-recipient", "mail.outbound.", "mail.inbound.")
 """Prefixes of the checks that take a server which does STARTTLS."""
 
 BOTNET = "identified as Anastasia Botnet"
@@ -44,7 +46,7 @@ _SHOW_RULE = "Compare Exim's configuration with the rule that `backport exim-con
 def judge_helo(ledger: Ledger, dialogue: Dialogue) -> None:
     """The botnet's greeting: 550, or at once the end of the connection, and the log line."""
     reply = dialogue.replies.get("EHLO")
-    refused = reply.code == 550 if reply else dialogue.closed
+    closed = "EHLO" in dialogue.closed
     logged = _logged(dialogue.log, f"rejected EHLO or HELO {mail.BOTNET_HELO}")
     if _unfinished(ledger, "mail.helo-botnet", dialogue):
         return
@@ -52,9 +54,9 @@ def judge_helo(ledger: Ledger, dialogue: Dialogue) -> None:
     ledger.record(
         "mail.helo-botnet",
         Finding.judged(
-            good=refused and dialogue.closed and bool(logged),
+            good=closed and (reply is None or reply.code == 550) and bool(logged),
             expected="550, the connection closed, a log line",
-            found=f"{said}, {'closed' if dialogue.closed else 'not closed'}, {_or_no_line(logged)}",
+            found=f"{said}, {'closed' if closed else 'not closed'}, {_or_no_line(logged)}",
             evidence=logged,
             advice=_SHOW_RULE.format("helo-botnet"),
         ),
@@ -83,6 +85,8 @@ def _wrong_replies(rule: SenderRule, dialogue: Dialogue) -> Iterator[str]:
     for local_part, reply in dialogue.replies.items():
         if reply.code != (550 if local_part in rule.refused else 250):
             yield f"{local_part}: {reply}"
+        elif local_part in rule.refused and local_part not in dialogue.closed:
+            yield f"{local_part}: may try another sender, the connection was not closed"
 
 
 def _wrong_lines(rule: SenderRule, log: str) -> Iterator[str]:
@@ -92,6 +96,30 @@ def _wrong_lines(rule: SenderRule, log: str) -> Iterator[str]:
     for local_part in rule.passed:
         if _logged(log, f"rejected MAIL <{mail.address(local_part)}>"):
             yield f"{local_part}: in the log as rejected"
+
+
+def judge_greeting(ledger: Ledger, dialogue: Dialogue) -> None:
+    """A sender without a greeting before it: refused, in whatever words."""
+    _judge_refusal(ledger, "mail.requires-helo", dialogue, "MAIL", _SHOW_RULE.format("require-helo"))
+
+
+def judge_unknown(ledger: Ledger, dialogue: Dialogue) -> None:
+    """A recipient whom the server does not know: refused, and not bounced later to a forged sender."""
+    advice = "Put `!verify = recipient` into acl_smtp_rcpt, as `backport exim-config` prints it."
+    _judge_refusal(ledger, "mail.unknown-recipient", dialogue, mail.UNKNOWN, advice)
+
+
+def _judge_refusal(ledger: Ledger, check_id: str, dialogue: Dialogue, said: str, advice: str) -> None:
+    reply = dialogue.replies.get(said)
+    if reply is None:
+        _unfinished(ledger, check_id, dialogue)
+    else:
+        ledger.record(
+            check_id,
+            Finding.judged(
+                good=reply.code in (503, 550), expected="503 or 550", found=str(reply), advice=advice
+            ),
+        )
 
 
 def judge_recipients(ledger: Ledger, clear: Dialogue, secure: Dialogue) -> None:

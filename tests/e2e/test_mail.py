@@ -52,6 +52,7 @@ def test_a_correct_server_gives_no_false_alarm(parts: Parts, updated: Root, tmp_
 @pytest.mark.parametrize(
     ("missing", "failing"),
     [
+        (Policy.REQUIRE_HELO, {"mail.requires-helo"}),
         (Policy.HELO_BOTNET, {"mail.helo-botnet"}),
         (Policy.SENDER_BOTNET, {"mail.sender-botnet.refined"}),
         (Policy.REQUIRE_TLS_INBOUND, {"mail.rcpt-requires-tls"}),
@@ -108,7 +109,9 @@ def test_garbage_in_the_place_of_smtp_leaves_what_needs_no_smtp(
         examiner = parts.examiner(updated, tmp_path)
         examiner.after(parts.tls)
     found = examiner.ledger.checks()
-    dialogues = {"mail.helo-botnet", "mail.sender-botnet.coarse", "mail.sender-botnet.refined"}
+    dialogues = {
+        "mail.helo-botnet", "mail.requires-helo", "mail.sender-botnet.coarse", "mail.sender-botnet.refined",
+    }  # fmt: skip
     assert stopping(found) == {"after.starttls", "transport.banner", *dialogues}
     assert "no SMTP reply" in by_id(found, "after.starttls").found
     assert by_id(found, "mail.outbound.delivered").verdict is Verdict.SKIPPED

@@ -6,9 +6,10 @@ from backport.errors import UsageError
 from backport.selftest.configuration import ALL_POLICIES, Policy, Server, Trial, render_configuration
 
 MARKS = {
-    Policy.HELO_BOTNET: "{ylmf-pc}",
-    Policy.SENDER_BOTNET: r"\N^Anastasia.{2,5}@\N",
-    Policy.SENDER_BOTNET_COARSE: r"\N^Anastasia.*\N",
+    Policy.REQUIRE_HELO: "def:sender_helo_name",
+    Policy.HELO_BOTNET: r"ylmf-pc\W*$\N",
+    Policy.SENDER_BOTNET: r"Anastasia.{2,5}[@%]\N",
+    Policy.SENDER_BOTNET_COARSE: r"Anastasia\N",
     Policy.REQUIRE_TLS_INBOUND: "!encrypted = *",
     Policy.REQUIRE_TLS_OUTBOUND: "hosts_require_tls = *",
 }
@@ -38,6 +39,33 @@ def test_without_policies_there_is_still_a_server() -> None:
 def test_the_two_forms_of_the_sender_rule_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="two forms"):
         render_configuration({Policy.SENDER_BOTNET, Policy.SENDER_BOTNET_COARSE}, Server(), purpose="x")
+
+
+@pytest.mark.parametrize(
+    ("time", "rule"),
+    [
+        ("2h", "F,2h,900s"),
+        ("1h30m", "F,1h30m,900s"),
+        ("20m", "F,20m,300s"),
+        ("7d", "F,7d,900s"),
+        ("1w", "F,1w,900s"),
+    ],
+)
+def test_how_long_mail_is_tried_again_where_tls_fails(time: str, rule: str) -> None:
+    text = render_configuration(ALL_POLICIES, Server(), purpose="x", keep_trying=time)
+    assert f"\n*  tls_required  {rule}\n" in text
+    assert "\n*  tls_required\n" in render_configuration(ALL_POLICIES, Server(), purpose="x")
+
+
+@pytest.mark.parametrize("time", ["", "2", "h", "0h", "3s", "2 h", "-2h", "2h\n", "8d", "٢h", "9999999999h"])
+def test_what_is_no_time_to_keep_trying(time: str) -> None:
+    with pytest.raises(UsageError, match="no time"):
+        render_configuration(ALL_POLICIES, Server(), purpose="x", keep_trying=time)
+
+
+def test_there_is_nothing_to_keep_trying_without_the_rule() -> None:
+    with pytest.raises(UsageError, match="require-tls-outbound"):
+        render_configuration((), Server(), purpose="x", keep_trying="2h")
 
 
 @pytest.mark.parametrize(

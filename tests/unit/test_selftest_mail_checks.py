@@ -47,22 +47,22 @@ def reply(text: str) -> Reply:
 
 
 def test_a_botnet_that_is_dropped_passes(ledger: Ledger) -> None:
-    dialogue = Dialogue(replies={"EHLO": reply("550 no")}, closed=True, log=HELO_LINE)
+    dialogue = Dialogue(replies={"EHLO": reply("550 no")}, closed={"EHLO"}, log=HELO_LINE)
     mail_checks.judge_helo(ledger, dialogue)
     assert result(ledger, "mail.helo-botnet").verdict is Verdict.PASS
 
 
 def test_a_connection_that_ends_before_the_reply_is_read_passes(ledger: Ledger) -> None:
-    mail_checks.judge_helo(ledger, Dialogue(closed=True, log=HELO_LINE))
+    mail_checks.judge_helo(ledger, Dialogue(closed={"EHLO"}, log=HELO_LINE))
     assert result(ledger, "mail.helo-botnet").verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(
     "dialogue",
     [
-        Dialogue(replies={"EHLO": reply("250 hello")}, closed=True, log=HELO_LINE),
-        Dialogue(replies={"EHLO": reply("550 no")}, closed=False, log=HELO_LINE),
-        Dialogue(replies={"EHLO": reply("550 no")}, closed=True, log=""),
+        Dialogue(replies={"EHLO": reply("250 hello")}, closed={"EHLO"}, log=HELO_LINE),
+        Dialogue(replies={"EHLO": reply("550 no")}, log=HELO_LINE),
+        Dialogue(replies={"EHLO": reply("550 no")}, closed={"EHLO"}, log=""),
         Dialogue(log=HELO_LINE),
     ],
     ids=["welcomed", "not dropped", "not logged", "silent"],
@@ -78,7 +78,9 @@ def test_a_dialogue_that_broke_off_proves_nothing(ledger: Ledger) -> None:
     broken = Dialogue(trouble=NoAnswer("no answer within 5 s"))
     mail_checks.judge_helo(ledger, broken)
     mail_checks.judge_senders(ledger, "mail.sender-botnet.coarse", COARSE, broken)
+    mail_checks.judge_greeting(ledger, broken)
     mail_checks.judge_recipients(ledger, broken, Dialogue())
+    mail_checks.judge_unknown(ledger, broken)
     mail_checks.judge_transfer(ledger, Transfer(dialogue=broken), AFTER)
     expected = dict.fromkeys(mail_checks.PLAN, Verdict.ERROR)
     assert {check.id: check.verdict for check in ledger.checks()} == expected
@@ -92,7 +94,7 @@ def senders(rule: SenderRule, *, log: bool = True) -> Dialogue:
         for one in rule.refused
     ]
     replies = {one: reply("550 no") for one in rule.refused} | {one: reply("250 OK") for one in rule.passed}
-    return Dialogue(replies=replies, log="".join(lines) if log else "")
+    return Dialogue(replies=replies, closed=set(rule.refused), log="".join(lines) if log else "")
 
 
 RULES = pytest.mark.parametrize(
@@ -116,6 +118,31 @@ def test_every_wrong_reply_fails(check_id: str, rule: SenderRule) -> None:
         found = result(ledger, check_id)
         assert found.verdict is Verdict.FAIL
         assert found.found.startswith(f"{one}: ")
+
+
+@RULES
+def test_a_sender_who_may_try_another_address_fails(check_id: str, rule: SenderRule) -> None:
+    for one in rule.refused:
+        dialogue, ledger = senders(rule), Ledger(mail_checks.PLAN)
+        dialogue.closed.remove(one)
+        mail_checks.judge_senders(ledger, check_id, rule, dialogue)
+        assert result(ledger, check_id).found.startswith(f"{one}: ")
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        ("503 no", Verdict.PASS),
+        ("550 no", Verdict.PASS),
+        ("250 OK", Verdict.FAIL),
+        ("451 later", Verdict.FAIL),
+    ],
+)
+def test_greetings_and_unknown_recipients(ledger: Ledger, said: str, verdict: Verdict) -> None:
+    mail_checks.judge_greeting(ledger, Dialogue(replies={"MAIL": reply(said)}))
+    mail_checks.judge_unknown(ledger, Dialogue(replies={mail.UNKNOWN: reply(said)}))
+    for check_id in ("mail.requires-helo", "mail.unknown-recipient"):
+        assert result(ledger, check_id).verdict is verdict
 
 
 @RULES
