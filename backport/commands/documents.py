@@ -11,7 +11,6 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from backport.artifacts import Check
-from backport.maillog.tally import Failures, Place, Total, Usage
 from backport.probe.clients import Row
 
 
@@ -115,26 +114,6 @@ class SelfTestDocument(ExaminationDocument):
     checks: tuple[Check, ...]
     transcript: tuple[str, ...]
     """Its lines: every connection under its heading, times in seconds since each one's beginning."""
-
-
-class UnclearPart(Part):
-    """The lines that can be read in two ways, and are not counted."""
-
-    lines: NonNegativeInt
-    first: Place | None
-
-
-class MaillogDocument(Document):
-    """What `backport maillog --json` prints."""
-
-    lines: NonNegativeInt
-    """How many were read."""
-    totals: tuple[Total, ...]
-    peers: tuple[Usage, ...]
-    failures: tuple[Failures, ...]
-    unlisted_failures: NonNegativeInt
-    """Failures with peers beyond the number that is kept apart."""
-    unclear: UnclearPart
 
 
 class PackagePart(Part):

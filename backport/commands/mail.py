@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -53,6 +54,7 @@ def maillog(
     """List the peers of an Exim by the TLS that they still use, from its main log.
 
     A message counts once for a peer, however many recipients it had there. Local deliveries do not count.
+    A file that is damaged, or is no such log, is told, and the others are read; the exit code is 2 then.
 
     \b
     Examples:
@@ -60,24 +62,27 @@ def maillog(
         backport maillog --below TLSv1.2 --current --direction in /var/log/exim/main.log
         zstd -dc main.log.1.zst | backport maillog --json -
     """
-    from backport.commands.maillog_view import as_document, shown, sort_by
+    from rich.text import Text
+
+    from backport.commands.maillog_view import arranged, shown
     from backport.commands.terminal import TerminalProgress
     from backport.maillog import read
     from backport.maillog.tally import Direction, Tally, Tls
 
     tally = Tally(since=since.date() if since else None)
     with TerminalProgress(doing="reading") as progress:
-        read(files, tally, progress=progress)
-    directions = [Direction(direction)] if direction else list(Direction)
-    usages = [
-        usage
-        for one in directions
-        for usage in tally.usages(one, below=Tls(below) if below else None)
-        if usage.current or not current
-    ]
-    sort_by(sort, usages)
+        problems = read(files, tally, progress=progress)
+    report = tally.report(
+        directions=[Direction(direction)] if direction else list(Direction),
+        below=Tls(below) if below else None,
+        current=current,
+    )
+    report = replace(arranged(report, sort), unread=[problem.message for problem in problems])
     return Result(
-        as_document(tally, directions, usages[:limit]), shown(tally, directions, usages, limit=limit or 50)
+        replace(report, peers=report.peers[:limit]),
+        shown(report, limit=limit or 50),
+        exit_code=problems[0].exit_code if problems else 0,
+        notes=[Text(f"error: {problem.message}\n{problem.hint or ''}") for problem in problems],
     )
 
 

@@ -177,7 +177,8 @@ def write_result(path: Path, text: str) -> None:
 
 def print_json(data: object) -> None:
     """Print a result for machines."""
-    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+    json.dump(data, sys.stdout, indent=2)
+    sys.stdout.write("\n")
 
 
 def verbosity(*, quiet: bool, verbose: bool) -> None:

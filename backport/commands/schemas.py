@@ -16,7 +16,6 @@ from typing import Any, get_type_hints
 from pydantic import Field, TypeAdapter, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
-from backport.commands.documents import PackagePart, Part
 from backport.commands.options import print_json
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -46,12 +45,12 @@ _PRINTED: dict[str, tuple[str, ...]] = {
     "repo-anchor": _NAMES,
     "probe": ("backport.commands.documents:ProbeDocument",),
     "selftest": ("backport.commands.documents:SelfTestDocument",),
-    "maillog": ("backport.commands.documents:MaillogDocument",),
+    "maillog": ("backport.maillog.tally:Report",),
 }
 """What each command prints, one of these: the type, with [] where it is a list of them."""
 _MORE: dict[str, dict[str, Any]] = {
     "plan": {"exit_code": (int, Field(ge=0))},
-    "repo-show": {"packages": (Sequence[PackagePart], ...)},
+    "repo-show": {"packages": ("backport.commands.documents:PackagePart[]", ...)},
 }
 """What a command adds to the first of its types, or gives in another form."""
 NAMES = tuple(_PRINTED)
@@ -81,8 +80,12 @@ def _adapter(command: str) -> TypeAdapter[Any]:
     first, *others = _PRINTED[command]
     kinds = [_type(first), *(_type(other) for other in others)]
     if command in _MORE:
-        fields = {name: (hint, ...) for name, hint in get_type_hints(kinds[0]).items()}
-        kinds[0] = create_model(kinds[0].__name__, __base__=Part, **{**fields, **_MORE[command]})
+        fields: dict[str, Any] = {name: (hint, ...) for name, hint in get_type_hints(kinds[0]).items()}
+        for name, (kind, default) in _MORE[command].items():
+            fields[name] = (_type(kind) if isinstance(kind, str) else kind, default)
+        kinds[0] = create_model(
+            kinds[0].__name__, __base__=_type("backport.commands.documents:Part"), **fields
+        )
     return TypeAdapter(reduce(or_, kinds))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from backport.errors import UsageError
-from backport.maillog.files import line_blocks
+from backport.maillog.files import in_order, line_blocks
 from backport.maillog.lines import SYSLOG, recognise
 from backport.maillog.tally import Tally
 from backport.progress import Progress
@@ -14,13 +14,21 @@ _PATIENCE = 200_000
 """Lines without one of Exim's after which a file is given up."""
 
 
-def read(names: Sequence[str], tally: Tally, *, progress: Progress) -> None:
+def read(names: Sequence[str], tally: Tally, *, progress: Progress) -> list[UsageError]:
     """Count the lines of files (``-``: standard input) in constant memory.
 
-    Raises UsageError for a file that cannot be read or in which no line is one of Exim's main log.
+    Gives what is wrong with files that cannot be read, or not to their end, or in which no line is one of
+    Exim's main log. Raises it where nothing was counted of any file.
     """
-    for name in names:
-        _read_one(name, tally, progress)
+    problems = []
+    for name in in_order(names):
+        try:
+            _read_one(name, tally, progress)
+        except UsageError as problem:
+            problems.append(problem)
+    if len(problems) == len(names) and not tally.has_counted:
+        raise problems[0]
+    return problems
 
 
 def _read_one(name: str, tally: Tally, progress: Progress) -> None:

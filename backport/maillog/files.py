@@ -8,8 +8,10 @@ import importlib
 import io
 import lzma
 import os
+import re
+import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -28,30 +30,59 @@ BLOCK_SIZE = 1 << 18
 LINE_LIMIT = 1 << 16
 """Bytes; longer lines lose what is in the middle. Exim's own limit is 8,192 (LOG_BUFFER_SIZE)."""
 
-_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+_ROTATED = re.compile(r"\A(.*?)(?:[.-](\d{1,3}|\d{8}(?:-\d+)?))?(?:\.(?:gz|xz|bz2|zst))?\Z", re.DOTALL)
+"""A log's name, and what logrotate (a number, or dateext) and exicyclog put behind it."""
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """Files in the order in which their lines were written: of a set of rotated ones the oldest first.
+
+    >>> in_order(["main.log", "main.log.1", "main.log.10.gz", "main.log.2.gz"])
+    ['main.log.10.gz', 'main.log.2.gz', 'main.log.1', 'main.log']
+    """
+    parts: dict[str, tuple[str, str]] = {name: _ROTATED.findall(name)[0] for name in names}
+    logs = [log for log, _ in parts.values()]
+
+    def age(name: str) -> tuple[int, int, str]:
+        log, number = parts[name]
+        return logs.index(log), -int(number) if 0 < len(number) < 4 else 1, number or "~"
+
+    return sorted(names, key=age)
 
 
 def line_blocks(name: str, progress: Progress) -> Iterator[list[bytes]]:
     """The lines of a file, or of standard input for ``-``, without their line ends, in lists.
 
     Progress is told in bytes of the file as it is stored. Raises UsageError for a file that is not
-    there, cannot be read, is damaged, or is compressed in a way that this Python does not know.
+    there, cannot be read, is damaged, or is compressed in a way that this Python does not know; of a damaged
+    one after all whole lines that come before the damage.
     """
     shown = "standard input" if name == STDIN else name
     try:
         with _open(name) as raw:
             counted = _Counted(raw)
-            stream = _decompressed(counted, shown)
+            stream = _decompressed(counted)
             total = _size(raw)
             for lines in _lines(stream):
                 progress.transfer(shown, counted.position, total)
                 yield lines
-    except _DAMAGED as problem:
+    except ImportError:
         raise UsageError(
-            f"{shown} is damaged: {problem}", hint="Decompress it by hand to see how far it can be read."
+            f"{shown} is compressed with zstd, which this Python cannot read",
+            hint="Pipe it: zstd -dc FILE | backport maillog -",
         ) from None
-    except OSError as problem:
-        raise UsageError(f"cannot read {shown}: {problem.strerror or problem}") from None
+    except _refusals() as problem:
+        # What gzip and bz2 find wrong are OSErrors without a number.
+        if isinstance(problem, OSError) and problem.errno:
+            raise UsageError(f"cannot read {shown}: {problem.strerror}") from None
+        raise UsageError(
+            f"{shown} is damaged: {problem}", hint="What comes before the damage is counted."
+        ) from None
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    zstd = sys.modules.get("compression.zstd")
+    return EOFError, OSError, zlib.error, lzma.LZMAError, *([zstd.ZstdError] if zstd else ())
 
 
 class _Counted(io.RawIOBase):
@@ -83,49 +114,31 @@ def _size(raw: BinaryIO) -> int | None:
     return os.fstat(raw.fileno()).st_size or None
 
 
-def _decompressed(counted: _Counted, shown: str) -> BinaryIO:
-    buffered = io.BufferedReader(counted, BLOCK_SIZE)
-    for magic, opener in _FORMATS.items():
+def _decompressed(counted: _Counted) -> io.BufferedIOBase:
+    buffered: io.BufferedReader = io.BufferedReader(counted, BLOCK_SIZE)
+    for magic, opened in _FORMATS.items():
         if counted.magic.startswith(magic):
-            return opener(buffered, shown)
+            return opened(buffered)
     return buffered
 
 
-def _gzip(stream: BinaryIO, _shown: str) -> BinaryIO:
-    return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+def _zstd(stream: io.BufferedReader) -> io.BufferedIOBase:
+    # Python has it since 3.14 (PEP 784).
+    return cast("io.BufferedIOBase", importlib.import_module("compression.zstd").open(stream))
 
 
-def _xz(stream: BinaryIO, _shown: str) -> BinaryIO:
-    return cast("BinaryIO", lzma.LZMAFile(stream))
-
-
-def _bzip2(stream: BinaryIO, _shown: str) -> BinaryIO:
-    return cast("BinaryIO", bz2.BZ2File(stream))
-
-
-def _zstd(stream: BinaryIO, shown: str) -> BinaryIO:
-    try:
-        # Python has it since 3.14 (PEP 784).
-        module = importlib.import_module("compression.zstd")
-    except ImportError:
-        raise UsageError(
-            f"{shown} is compressed with zstd, which this Python cannot read",
-            hint="Pipe it: zstd -dc FILE | backport maillog -",
-        ) from None
-    return cast("BinaryIO", module.ZstdFile(stream))
-
-
-_FORMATS: dict[bytes, Callable[[BinaryIO, str], BinaryIO]] = {
-    b"\x1f\x8b": _gzip,
-    b"\xfd7zXZ\x00": _xz,
-    b"BZh": _bzip2,
+_FORMATS: dict[bytes, Callable[[io.BufferedReader], io.BufferedIOBase]] = {
+    b"\x1f\x8b": gzip.open,
+    b"\xfd7zXZ\x00": lzma.open,
+    b"BZh": bz2.open,
     b"\x28\xb5\x2f\xfd": _zstd,
 }
 
 
-def _lines(stream: BinaryIO) -> Iterator[list[bytes]]:
+def _lines(stream: io.BufferedIOBase) -> Iterator[list[bytes]]:
     rest = b""
-    while block := stream.read(BLOCK_SIZE):
+    # Not read(), which would lose what comes before damage.
+    while block := stream.read1(BLOCK_SIZE):
         lines = (rest + block).split(b"\n")
         # A file without line ends must not fill the memory.
         rest = lines.pop()[:LINE_LIMIT]

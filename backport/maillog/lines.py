@@ -66,15 +66,21 @@ _TLS_PROTOCOL = re.compile(rb"(?:local-)?(?:utf8)?(?:e?smtpsa?|e?ssmtpa?|lmtpsa?
 _QUOTED_STRING = re.compile(_QUOTED)
 
 _FAILED_ARRIVAL = re.compile(
-    _TIME + rb"(?:" + _MESSAGE + rb")?TLS error on connection (?:Ci=\S++ )?from " + _HOST + _INTERFACE +
+    _TIME + rb"(?:" + _MESSAGE + rb")?(?:TLS error on connection (?:Ci=\S++ )?from " + _HOST + _INTERFACE +
     # Errors after the handshake are mostly of clients that hang up; the last is of our own making.
     rb" \((?!recv|send|SSL_read|SSL_write|cert/key setup)(?!.*\) \[)"
+    # What an ACL's own words are about: TLS that is missing, where the line has no X= before them.
+    rb"|H=" + _HOST + _INTERFACE + rb"(?!.*\) \[)(?: DS)?(?: (?:F=" + _ANGLED + rb"|(?!X=)[A-Za-z]++=\S++))*"
+    rb" (?:temporarily )?rejected (?:after )?[A-Z]++(?: " + _ANGLED + rb")?:.*(?:TLS\b|\b[Ee]ncrypt))"
 )  # fmt: skip
+_NO_TLS = rb": (?:(?:a )?TLS session|[^:<]{1,80} (?:after|in response to) (?:pipelined )?STARTTLS)"
 _FAILED_DELIVERY = re.compile(
-    # Up to 4.99 a number tells the reason, since 4.100 its words alone.
-    _TIME + _MESSAGE + rb"(?:== " + _RECIPIENT + rb" defer(?: \(-3[78]\)[:]? H=(\S++) " + _ADDRESS +
-    rb"| H=(\S++) " + _ADDRESS + _PROXY + _INTERFACE + rb"(?: DSN=[a-z]++)?(?: DT=[^\s:]++)?"
-    rb": (?:a )?TLS session)"
+    # Up to 4.99 a number tells the reason, too, since 4.100 its words alone.
+    _TIME + _MESSAGE + rb"(?:== " + _RECIPIENT + rb" defer(?: \(-3[78]\):? H=(\S++) " + _ADDRESS +
+    rb"|(?: \(-?\d++\))? H=(\S++) " + _ADDRESS + _PROXY + _INTERFACE +
+    rb"(?: DSN=[a-z]++)?(?: DT=[^\s:]++)?" + _NO_TLS + rb")"
+    # One host of several, where the next may have taken the message.
+    rb"|H=(\S++) " + _ADDRESS + _NO_TLS +
     rb"|TLS session.* delivering unencrypted to (?:H=)?(\S++) " + _ADDRESS + rb" \(not in hosts_require_tls\)"
     rb"|TLS error on connection to (\S++) " + _ADDRESS + rb")"
 )  # fmt: skip
@@ -142,12 +148,12 @@ def delivery(line: bytes, start: int) -> Connection | None:
 
 
 def failed_arrival(line: bytes) -> Failure | None:
-    """A line that tells of a handshake as a server that failed."""
+    """A line that tells of a handshake as a server that failed, or of a client refused for lack of TLS."""
     found = _FAILED_ARRIVAL.match(line)
     if found is None:
         return None
-    time, zone, _message, name, _helo, address = found.groups()
-    return time + (zone or b""), None, name or address
+    time, zone, _message, *hosts = found.groups()
+    return time + (zone or b""), None, next(filter(None, (hosts[0], hosts[2], hosts[3], hosts[5])))
 
 
 def failed_delivery(line: bytes) -> Failure | None:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Literal
 
 from backport.maillog import lines as grammar
 
-RECORD_LIMIT = 200_000
-"""Pairs of peer and TLS kept apart in a direction; what comes on top is summed up. Each takes up to 1 kB."""
+RECORD_LIMIT = 10_000
+"""Pairs of peer and TLS kept apart in a direction, half of them for weak TLS, which is what is looked for;
+what comes on top is summed up. Each takes up to 1.5 kB until it is printed."""
 
+_NAME_LIMIT = 255
+"""Bytes of a host's name (RFC 1035, section 2.3.4) and of a suite's that are kept."""
 _CIPHERS_SHARED = 1000
+_RECENT = 8000
+"""Messages after half of which a line about one of them may count once more."""
+_AHEAD = b"!"
+"""Marks a time of the future, which says nothing about what was last: it sorts before all others."""
 
 
 class Direction(StrEnum):
@@ -51,10 +61,11 @@ _VERSIONS = {
     (b"TLS", b"1", b"2"): Tls.TLS1_2,
     (b"TLS", b"1", b"3"): Tls.TLS1_3,
 }
+_WEAK = frozenset({Tls.NONE, Tls.UNKNOWN, Tls.SSL3, Tls.TLS1, Tls.TLS1_1})
 _CIPHER = re.compile(rb"(SSL|TLS)[v-]?(\d)(?:\.(\d))?:([^\s:*]+)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
     """What one peer used in one direction of one version of TLS."""
 
@@ -104,50 +115,74 @@ class Place:
     line: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unclear:
+    """The lines that can be read in two ways, and are not counted."""
+
+    lines: int
+    first: Place | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `backport maillog --json` prints: ``lines`` is how many were read."""
+
+    version: Literal[1] = 1
+    lines: int
+    totals: Sequence[Total]
+    peers: Sequence[Usage]
+    failures: Sequence[Failures]
+    unlisted_failures: int
+    """Failures with peers beyond the number that is kept apart."""
+    unclear: Unclear
+    unread: Sequence[str] = ()
+    """What kept files from being read, or from being read to their end."""
+
+
 class _Record:
     """Messages of one peer with one value of ``X=``."""
 
-    __slots__ = ("last_message", "last_seen", "messages")
+    __slots__ = ("last_seen", "messages")
 
     def __init__(self) -> None:
         self.messages = 0
         self.last_seen = b""
-        self.last_message: bytes | None = None
-
-    def add(self, time: bytes, message: bytes | None) -> None:
-        # Several recipients of a message are several lines, one after the other.
-        if message is None or message != self.last_message:
-            self.messages += 1
-            self.last_message = message
-        if time > self.last_seen:  # noqa: PLR1730  # max() is a call, and this is done for each message
-            self.last_seen = time
 
 
-_Records = dict[tuple[bytes, bytes], _Record]
+_Records = dict[grammar.Connection, _Record]
 
 
 class Tally:
-    """Counts lines as they come; the other methods tell what was counted so far.
+    """Counts lines as they come; `report` tells what was counted so far.
 
     A message counts once for a peer and a version, however many recipients it had there. Lines from
-    before ``since`` (local time of the log) are left out. ``today`` dates lines whose time has no year.
+    before ``since`` (local time of the log) are left out. ``today`` dates lines whose time has no year, and
+    what lies more than a day ahead of it is not taken for the newest.
     """
 
     def __init__(
         self, *, since: date | None = None, today: date | None = None, limit: int = RECORD_LIMIT
     ) -> None:
         self.lines = 0
-        self.unclear = 0
-        self.first_unclear: Place | None = None
-        self.unlisted_failures = 0
+        self._unclear = 0
+        self._first_unclear: Place | None = None
         self._since = since.isoformat().encode() if since else b""
         self._today = today or date.today()  # noqa: DTZ011  # logs are in local time
+        self._latest = (self._today + timedelta(days=2)).isoformat().encode()
         self._limit = limit
         self._records: dict[Direction, _Records] = {direction: {} for direction in Direction}
         self._failures: dict[Direction, _Records] = {direction: {} for direction in Direction}
-        self._ciphers: dict[bytes, bytes] = {}
         self._unlisted: dict[tuple[Direction, Tls], _Record] = {}
+        self._unlisted_failures: Counter[Direction] = Counter()
+        self._ciphers: dict[bytes, bytes] = {}
+        self._weak: set[bytes] = set()
+        self._counted: dict[bytes, _Record] = {}
         self._place = Place(file="", line=0)
+
+    @property
+    def has_counted(self) -> bool:
+        """Whether there was any line that counts."""
+        return any(map(len, (*self._records.values(), *self._failures.values()))) or self._unclear > 0
 
     def begin(self, file: str) -> None:
         """The lines that come next are the first ones of this file."""
@@ -159,124 +194,138 @@ class Tally:
             lines = [grammar.without_syslog(line, self._today) for line in lines]
         # The loop that every line goes through: few calls, and names that are local.
         connected, arrival, delivery = grammar.CONNECTED.match, grammar.arrival, grammar.delivery
-        since, arrivals, deliveries = self._since, self._records[Direction.IN], self._records[Direction.OUT]
+        since, latest, arrivals, deliveries = self._since, self._latest, *self._records.values()
+        counted = self._counted_lately()
         for line in lines:
             found = connected(line)
             if found is None:
-                if b"TLS" in line:
-                    self._add_failure(line)
+                self._add_failure(line)
                 continue
             time, zone, message, flag = found.groups()
-            if time < since:
+            if not since <= time < latest and not (time := self._outside(time)):
                 continue
             if flag == b"<=":
                 records, connection = arrivals, arrival(line, found.start(4))
             else:
                 records, connection = deliveries, delivery(line, found.start(4))
-            if connection is None:
-                continue
-            if connection is grammar.UNCLEAR:
-                self._note_unclear(lines, line)
+            if connection is None or connection is grammar.UNCLEAR:
+                self._leave_out(connection, lines, line)
                 continue
             record = records.get(connection) or self._new_record(records, connection)
-            record.add(time + zone if zone else time, message)
+            if counted.get(message) is not record:
+                counted[message] = record
+                record.messages += 1
+            time = time + zone if zone else time
+            if time > record.last_seen:  # noqa: PLR1730  # max() is a call, and this is done for each message
+                record.last_seen = time
         self.lines += len(lines)
         self._place = Place(file=self._place.file, line=self._place.line + len(lines))
 
-    def totals(self, direction: Direction) -> Iterator[Total]:
-        """What was counted in a direction, weakest first; versions that nobody used are left out."""
-        records = self._records[direction]
-        peers = Counter(tls for _, tls in {(_text(key[0]).lower(), version(key)[0]) for key in records})
-        messages: Counter[Tls] = Counter()
-        for key, record in records.items():
-            messages[version(key)[0]] += record.messages
-        for tls in Tls:
-            rest = self._unlisted.get((direction, tls), _Record()).messages
-            if messages[tls] or rest:
-                yield Total(
+    def report(
+        self,
+        *,
+        directions: Sequence[Direction] = tuple(Direction),
+        below: Tls | None = None,
+        current: bool = False,
+    ) -> Report:
+        """What was counted in some directions; the peers in the order of their names.
+
+        ``below`` leaves out, of the totals too, that version and all better ones; ``current`` leaves out what
+        a peer has stopped using since.
+        """
+        usages = [
+            usage
+            for direction in directions
+            for usage in _usages(direction, self._records[direction])
+            if (below is None or usage.tls.strength < below.strength) and (usage.current or not current)
+        ]
+        shown = [tls for tls in Tls if below is None or tls.strength < below.strength]
+        peers = Counter((usage.direction, usage.tls) for usage in usages)
+        messages: Counter[tuple[Direction, Tls]] = Counter()
+        for usage in usages:
+            messages[usage.direction, usage.tls] += usage.messages
+        return Report(
+            lines=self.lines,
+            totals=[
+                Total(
                     direction=direction,
                     tls=tls,
-                    peers=peers[tls],
-                    messages=messages[tls] + rest,
-                    unlisted=rest,
+                    peers=peers[direction, tls],
+                    messages=messages[direction, tls] + unlisted,
+                    unlisted=unlisted,
                 )
+                for direction in directions
+                for tls in shown
+                if (unlisted := self._unlisted.get((direction, tls), _Record()).messages)
+                or peers[direction, tls]
+            ],
+            peers=usages,
+            failures=[
+                Failures(
+                    direction=direction,
+                    peer=_text(peer),
+                    count=record.messages,
+                    last_seen=_time(record.last_seen),
+                )
+                for direction in directions
+                for (peer, _), record in self._failures[direction].items()
+            ],
+            unlisted_failures=sum(self._unlisted_failures[direction] for direction in directions),
+            unclear=Unclear(lines=self._unclear, first=self._first_unclear),
+        )
 
-    def usages(self, direction: Direction, *, below: Tls | None = None) -> Iterator[Usage]:
-        """What each peer used in a direction, in no order; ``below``: only versions weaker than it."""
-        records = self._records[direction]
-        newest = _newest(records)
-        merged: dict[tuple[str, Tls], _Merged] = {}
-        for key, record in records.items():
-            tls, suite = version(key)
-            if below is None or tls.strength < below.strength:
-                merged.setdefault((_text(key[0]).lower(), tls), _Merged()).add(record, suite)
-        for (peer, tls), found in merged.items():
-            yield Usage(
-                direction=direction,
-                peer=peer,
-                tls=tls,
-                messages=found.messages,
-                last_seen=_time(found.last_seen),
-                current=newest[peer] == (found.last_seen, -tls.strength),
-                suites=dict(found.suites.most_common()),
-            )
+    def _outside(self, time: bytes) -> bytes:
+        """A time outside the usual as it is to be counted; empty for one that is too old."""
+        return _AHEAD + time if time >= self._latest else b"" if time < self._since else time
 
-    def failures(self, direction: Direction) -> Iterator[Failures]:
-        """The peers with whom TLS did not come about, in no order."""
-        for (peer, _), record in self._failures[direction].items():
-            yield Failures(
-                direction=direction,
-                peer=_text(peer),
-                count=record.messages,
-                last_seen=_time(record.last_seen),
-            )
+    def _counted_lately(self) -> dict[bytes, _Record]:
+        """Where each of the last messages was counted: its other recipients have lines of their own."""
+        if len(self._counted) > _RECENT:
+            self._counted = dict(islice(self._counted.items(), len(self._counted) // 2, None))
+        return self._counted
 
     def _add_failure(self, line: bytes) -> None:
+        if b"TLS" not in line and b"ncrypt" not in line:
+            return
         direction, failure = Direction.IN, grammar.failed_arrival(line)
         if failure is None:
             direction, failure = Direction.OUT, grammar.failed_delivery(line)
-        if failure is None or failure[0] < self._since:
+        if failure is None or not (time := self._outside(failure[0])):
             return
-        time, message, peer = failure
-        records = self._failures[direction]
-        key = (peer.lower(), grammar.NO_TLS)
-        if key in records or len(records) < self._limit:
-            records.setdefault(key, _Record()).add(time, message)
-        else:
-            self.unlisted_failures += 1
+        _, message, peer = failure
+        records, key = self._failures[direction], (peer.lower()[:_NAME_LIMIT], grammar.NO_TLS)
+        if key not in records and len(records) >= self._limit // 4:
+            self._unlisted_failures[direction] += 1
+            return
+        record = records.setdefault(key, _Record())
+        record.last_seen = max(record.last_seen, time)
+        # Exim tells of a host that it gives up, and of each recipient that has to wait for it.
+        if message is None or self._counted.get(message) is not record:
+            record.messages += 1
+            self._counted.update({message: record} if message else {})
 
     def _new_record(self, records: _Records, connection: grammar.Connection) -> _Record:
-        """A record for a connection seen for the first time, or the sum of those that are too many."""
-        if len(records) < self._limit:
-            peer, cipher = connection
-            if len(self._ciphers) < _CIPHERS_SHARED:
-                cipher = self._ciphers.setdefault(cipher, cipher)
-            return records.setdefault((peer, cipher), _Record())
-        direction = Direction.IN if records is self._records[Direction.IN] else Direction.OUT
-        return self._unlisted.setdefault((direction, version(connection)[0]), _Record())
+        """A record for a connection seen for the first time, or the sum of those that are too many.
 
-    def _note_unclear(self, lines: list[bytes], line: bytes) -> None:
-        self.unclear += 1
-        if self.first_unclear is None:
+        A peer of weak TLS has all its records, so that it is known whether it still uses that.
+        """
+        (peer, cipher), tls = connection, version(connection)[0]
+        is_weak = tls in _WEAK or any((peer, other) in records for other in self._weak)
+        if len(records) >= (self._limit if is_weak else self._limit // 2):
+            direction = Direction.IN if records is self._records[Direction.IN] else Direction.OUT
+            return self._unlisted.setdefault((direction, tls), _Record())
+        peer, cipher = peer[:_NAME_LIMIT], cipher[:_NAME_LIMIT]
+        if len(self._ciphers) < _CIPHERS_SHARED:
+            cipher = self._ciphers.setdefault(cipher, cipher)
+            if tls in _WEAK:
+                self._weak.add(cipher)
+        return records.setdefault((peer, cipher), _Record())
+
+    def _leave_out(self, connection: grammar.Connection | None, lines: list[bytes], line: bytes) -> None:
+        if connection is not None:
+            self._unclear += 1
             number = self._place.line + lines.index(line) + 1
-            self.first_unclear = Place(file=self._place.file, line=number)
-
-
-class _Merged:
-    """The records of one peer and version, put together."""
-
-    __slots__ = ("last_seen", "messages", "suites")
-
-    def __init__(self) -> None:
-        self.messages = 0
-        self.last_seen = b""
-        self.suites: Counter[str] = Counter()
-
-    def add(self, record: _Record, suite: str) -> None:
-        self.messages += record.messages
-        self.last_seen = max(self.last_seen, record.last_seen)
-        if suite:
-            self.suites[suite] += record.messages
+            self._first_unclear = self._first_unclear or Place(file=self._place.file, line=number)
 
 
 def version(connection: grammar.Connection) -> tuple[Tls, str]:
@@ -295,14 +344,30 @@ def version(connection: grammar.Connection) -> tuple[Tls, str]:
     return _VERSIONS.get((family, major, minor or b"0"), Tls.UNKNOWN), _text(suite)
 
 
-def _newest(records: _Records) -> dict[str, tuple[bytes, int]]:
-    """When each peer was seen last, and how weak its TLS then was at worst."""
-    newest: dict[str, tuple[bytes, int]] = {}
-    for key, record in records.items():
-        seen = (record.last_seen, -version(key)[0].strength)
-        name = _text(key[0]).lower()
-        newest[name] = max(newest.get(name, seen), seen)
-    return newest
+def _usages(direction: Direction, records: _Records) -> Iterator[Usage]:
+    """The records of a direction, those of each peer and version put together."""
+    named = sorted((_text(key[0]).lower(), version(key)[0].strength, *key) for key in records)
+    for peer, rows in groupby(named, key=itemgetter(0)):
+        found = [
+            (tls, [(version(key)[1], records[key]) for key in (row[2:] for row in same)])
+            for tls, same in groupby(rows, key=lambda row: version((row[2], row[3]))[0])
+        ]
+        last_seen = {tls: max(record.last_seen for _, record in same) for tls, same in found}
+        newest = max(last_seen.values())
+        current = next(tls for tls, seen in last_seen.items() if seen == newest)
+        for tls, same in found:
+            suites: Counter[str] = Counter()
+            for suite, record in same:
+                suites[suite] += record.messages
+            yield Usage(
+                direction=direction,
+                peer=peer,
+                tls=tls,
+                messages=suites.total(),
+                last_seen=_time(last_seen[tls]),
+                current=tls is current,
+                suites={suite: messages for suite, messages in suites.most_common() if suite},
+            )
 
 
 def _text(raw: bytes) -> str:
@@ -315,5 +380,5 @@ def _time(raw: bytes) -> str:
     >>> _time(b"2019-01-28 22:49:51 +0100")
     '2019-01-28T22:49:51+01:00'
     """
-    day, clock, *zone = raw.decode().split(" ")
+    day, clock, *zone = raw.lstrip(_AHEAD).decode().split(" ")
     return f"{day}T{clock}" + "".join(f"{offset[:3]}:{offset[3:]}" for offset in zone)

@@ -32,7 +32,7 @@ MANY_SELECTORS = (
     "+pipelining +received_recipients +received_sender +return_path_on_delivery +sender_on_delivery "
     "+delivery_size"
 )
-MEMORY_BOUND = 150
+MEMORY_BOUND = 80
 """MiB; the log that is read is larger."""
 
 # Port 26 is the far end: what comes there is thrown away, what comes to the other port is sent there.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 import random
 from collections.abc import Callable
@@ -12,13 +11,14 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from backport.commands.maillog_view import as_document, shown, sort_by
+from backport.commands.maillog_view import arranged, shown
 from backport.commands.terminal import output
 from backport.errors import UsageError
 from backport.maillog import files, read
 from backport.maillog import lines as grammar
-from backport.maillog.tally import Direction, Place, Tally, Tls, Usage, version
+from backport.maillog.tally import Direction, Place, Report, Tally, Tls, Usage, version
 from backport.progress import Silent
 from tests.conformity import check_document
 
@@ -29,6 +29,8 @@ NEW_ID = "1xVlcd-0000000000G-0mh2"
 """As Exim makes them since 4.97."""
 DEFERRED = f"{NEW_ID} == r@example.com R=r T=t defer H=mx.example.com"
 """As Exim writes it since 4.100: without a number."""
+WAITS = f"{ID} == r@example.com R=r T=t"
+CLOSED = "Remote host closed connection in response to"
 ARRIVED = f"{TIME} {ID} <= sender@example.org "
 DELIVERED = f"{TIME} {ID} => rcpt@example.com R=dnslookup T=remote_smtp "
 TLS12 = "X=TLSv1.2:ECDHE-RSA-AES256-GCM-SHA384:256"
@@ -45,16 +47,14 @@ def counted(*lines: str | bytes, syslog: bool = False, **options: object) -> Tal
 def found(tally: Tally) -> list[tuple[str, str, str, int]]:
     """Direction, peer, version and messages of all that was counted."""
     return sorted(
-        (usage.direction.value, usage.peer, usage.tls.value, usage.messages)
-        for direction in Direction
-        for usage in tally.usages(direction)
+        (usage.direction.value, usage.peer, usage.tls.value, usage.messages) for usage in tally.report().peers
     )
 
 
 def the_one(line: str | bytes) -> Usage:
     tally = counted(line)
-    assert tally.unclear == 0
-    (usage,) = (usage for direction in Direction for usage in tally.usages(direction))
+    assert tally.report().unclear.lines == 0
+    (usage,) = tally.report().peers
     return usage
 
 
@@ -202,7 +202,7 @@ def test_log_selectors_of_time_and_process(start: str) -> None:
 def test_lines_that_are_no_answer_to_the_question(line: str) -> None:
     tally = counted(line)
     assert found(tally) == []
-    assert tally.unclear == 0
+    assert tally.report().unclear.lines == 0
 
 
 @pytest.mark.parametrize(
@@ -246,15 +246,15 @@ def test_the_senders_address_imitates_no_field() -> None:
 def test_what_can_be_read_in_two_ways_is_credited_to_nobody(line: str) -> None:
     tally = counted("", line)
     assert found(tally) == []
-    assert tally.unclear == 1
-    assert tally.first_unclear == Place(file="main.log", line=2)
+    assert tally.report().unclear.lines == 1
+    assert tally.report().unclear.first == Place(file="main.log", line=2)
 
 
 def test_a_message_counts_once_for_a_peer_whatever_the_number_of_recipients() -> None:
     one = DELIVERED + f"H=mx.example.com [192.0.2.2] {TLS12}"
     other = one.replace(ID, "1goEaE-0001Xy-Ab").replace(TIME, "2019-01-29 00:00:00")
     tally = counted(one, one.replace("=>", "->"), one.replace("rcpt", "second"), other)
-    (usage,) = tally.usages(OUT)
+    (usage,) = tally.report().peers
     assert usage.messages == 2
     assert usage.last_seen == "2019-01-29T00:00:00"
 
@@ -269,19 +269,19 @@ def arrivals(*messages: tuple[str, str]) -> list[str]:
 
 def test_current_is_what_a_peer_used_last() -> None:
     tally = counted(*arrivals(("03", f"P=esmtps {TLS13}"), ("01", "P=esmtp"), ("02", f"P=esmtps {TLS12}")))
-    assert {usage.tls.value: usage.current for usage in tally.usages(IN)} == {
+    assert {usage.tls.value: usage.current for usage in tally.report().peers} == {
         "none": False,
         "TLSv1.2": False,
         "TLSv1.3": True,
     }
-    assert {usage.tls.value for usage in tally.usages(IN, below=Tls.TLS1_2)} == {"none"}
+    assert {usage.tls.value for usage in tally.report(below=Tls.TLS1_2).peers} == {"none"}
 
 
 def test_names_are_compared_without_case_and_suites_put_together() -> None:
     lines = arrivals(
         ("01", f"P=esmtps {TLS12}"), ("02", "P=esmtps X=TLS1.2:OTHER:128"), ("03", f"P=esmtps {TLS12}*")
     )
-    (usage,) = counted(*lines[:2], lines[2].replace("mx.example", "MX.EXAMPLE")).usages(IN)
+    (usage,) = counted(*lines[:2], lines[2].replace("mx.example", "MX.EXAMPLE")).report().peers
     assert usage.messages == 3
     assert usage.suites == {"ECDHE-RSA-AES256-GCM-SHA384": 2, "OTHER": 1}
     assert usage.last_seen.startswith("2026-01-03")
@@ -292,7 +292,7 @@ def test_since_leaves_out_what_is_older() -> None:
     failed = "2026-01-01 00:00:00 TLS error on connection from [192.0.2.1] (SSL_accept): error"
     tally = counted(*lines, failed, since=date(2026, 1, 2))
     assert found(tally) == [("in", "mx.example.org", "none", 2)]
-    assert list(tally.failures(IN)) == []
+    assert tally.report().failures == []
 
 
 def test_peers_beyond_the_limit_are_summed_up() -> None:
@@ -300,12 +300,72 @@ def test_peers_beyond_the_limit_are_summed_up() -> None:
         ARRIVED.replace(ID, f"1goEaD-00{number:04d}-Ab") + f"H=[192.0.2.{number}] P=esmtp S=1"
         for number in range(9)
     ]
+    strong = [line.replace("P=esmtp", f"P=esmtps {TLS12}") for line in lines]
+    again = [line.replace("1goEaD", "1goEaE") for line in (*strong, lines[0])]
+    report = counted(*strong, *lines, *again, limit=6).report()
+    # Half of the room is kept for weak TLS.
+    assert [(usage.peer, usage.tls, usage.messages) for usage in report.peers] == [
+        (f"192.0.2.{number}", tls, 1 + (tls is Tls.TLS1_2 or number == 0))
+        for number in range(3)
+        for tls in (Tls.NONE, Tls.TLS1_2)
+    ]
+    totals = {total.tls: (total.peers, total.messages, total.unlisted) for total in report.totals}
+    assert totals == {Tls.NONE: (3, 10, 6), Tls.TLS1_2: (3, 18, 12)}
+    failed = [
+        f"{TIME} TLS error on connection from [192.0.2.{number}] (SSL_accept): x" for number in range(9)
+    ]
+    failures = counted(*failed, limit=8).report()
+    assert (len(failures.failures), failures.unlisted_failures) == (2, 7)
+
+
+def test_a_peer_of_weak_tls_has_room_for_what_it_uses_since() -> None:
+    lines = arrivals(("01", "P=esmtp"), ("02", f"P=esmtps {TLS12}"))
+    others = [lines[1].replace("mx.", f"mx{number}.").replace("1goE", f"{number}goE") for number in range(9)]
+    report = counted(*others, *lines, limit=8).report(current=True)
+    assert {usage.tls for usage in report.peers} == {Tls.TLS1_2}
+    assert [(total.tls, total.messages) for total in report.totals] == [(Tls.TLS1_2, 10)]
+
+
+def test_what_is_left_out_is_left_out_of_the_totals() -> None:
     tally = counted(
-        *lines, *(line.replace("P=esmtp", f"P=esmtps {TLS12}") for line in lines), lines[0], limit=5
+        *arrivals(("01", "P=esmtp"), ("02", f"P=esmtps {TLS12}"), ("03", f"P=esmtps {TLS13}")),
+        DELIVERED + "H=mx.example.com [192.0.2.2]",
     )
-    assert len(list(tally.usages(IN))) == 5
-    totals = {total.tls: (total.peers, total.messages, total.unlisted) for total in tally.totals(IN)}
-    assert totals == {Tls.NONE: (5, 9, 4), Tls.TLS1_2: (0, 9, 9)}
+    for report, expected in (
+        (tally.report(below=Tls.TLS1_2), [(IN, Tls.NONE), (OUT, Tls.NONE)]),
+        (tally.report(current=True), [(IN, Tls.TLS1_3), (OUT, Tls.NONE)]),
+        (tally.report(directions=[OUT]), [(OUT, Tls.NONE)]),
+        (tally.report(directions=[IN], below=Tls.TLS1_2, current=True), []),
+    ):
+        assert [(total.direction, total.tls) for total in report.totals] == expected
+        assert [(usage.direction, usage.tls) for usage in report.peers] == expected
+
+
+def test_recipients_of_two_messages_at_once_count_each_message_once() -> None:
+    one = DELIVERED + f"H=mx.example.com [192.0.2.2] {TLS12}"
+    other = one.replace(ID, "1goEaE-0001Xy-Ab")
+    assert found(counted(one, other, one, other, one)) == [("out", "mx.example.com", "TLSv1.2", 2)]
+
+
+def test_a_time_of_the_future_counts_and_is_not_the_newest() -> None:
+    lines = arrivals(("01", "P=esmtp"), ("02", f"P=esmtps {TLS13}"))
+    forged = lines[0].replace("2026-01-01", "2999-12-31").replace("1goE01", "1goE99")
+    report = counted(*lines, forged).report()
+    assert [(usage.tls, usage.messages, usage.current) for usage in report.peers] == [
+        (Tls.NONE, 2, False),
+        (Tls.TLS1_3, 1, True),
+    ]
+    assert {usage.last_seen for usage in report.peers} == {"2026-01-01T00:00:00", "2026-01-02T00:00:00"}
+    (alone,) = counted(forged).report().peers
+    assert (alone.messages, alone.last_seen) == (1, "2999-12-31T00:00:00")
+
+
+def test_names_without_end_are_cut() -> None:
+    line = ARRIVED + f"H={'x' * 9000} [192.0.2.1] P=esmtps X=TLS1.2:{'C' * 9000}:1"
+    (usage,) = counted(line).report().peers
+    assert len(usage.peer) == 255
+    assert usage.tls is Tls.TLS1_2
+    assert len(next(iter(usage.suites))) < 255
 
 
 @pytest.mark.parametrize(
@@ -322,6 +382,22 @@ def test_peers_beyond_the_limit_are_summed_up() -> None:
          OUT, "mx.example.com"),
         (f"{DEFERRED} [192.0.2.2]: a TLS session is required, but the server did not offer TLS support",
          OUT, "mx.example.com"),
+        (f"{DEFERRED} [192.0.2.2]: SMTP error from remote mail server after STARTTLS: 454 TLS not available",
+         OUT, "mx.example.com"),
+        (f"{WAITS} defer (0) H=mx.example.com [192.0.2.2]: SMTP error from remote server after STARTTLS: 454",
+         OUT, "mx.example.com"),
+        (f"{WAITS} defer (-18) H=mx.example.com [192.0.2.2]:25 DT=0.1s: {CLOSED} pipelined STARTTLS",
+         OUT, "mx.example.com"),
+        (f"{ID} H=mx.example.com [192.0.2.2]:25: SMTP timeout after STARTTLS: Connection timed out",
+         OUT, "mx.example.com"),
+        (f"{ID} H=mx.example.com [192.0.2.2]: a TLS session is required, but an attempt to start TLS failed",
+         OUT, "mx.example.com"),
+        ("H=mx.example.org (helo) [192.0.2.1]:4711 I=[::1]:25 F=<> rejected RCPT <c@d.example>: use TLS",
+         IN, "mx.example.org"),
+        ("H=(helo) [192.0.2.1] U=x F=<a@b.example> A=plain:me temporarily rejected RCPT <c@d>: Encryption",
+         IN, "192.0.2.1"),
+        ("H=[192.0.2.1] rejected MAIL <a@b.example>: Must issue a STARTTLS command first", IN, "192.0.2.1"),
+        ("H=(helo) [192.0.2.1] F=<a@b.example> rejected after DATA: TLS is required", IN, "192.0.2.1"),
         (f"{DEFERRED} [192.0.2.2]: TLS session: (SSL_connect): error:0A000410:SSL routines::sslv3 alert",
          OUT, "mx.example.com"),
         (f"{DEFERRED} [2001:db8::2]:25* PRX=[::1]:1080 I=[::1]:4 TFO DSN=yes DT=0.1s: TLS session: (x): y",
@@ -335,8 +411,31 @@ def test_peers_beyond_the_limit_are_summed_up() -> None:
 def test_failures(line: str, direction: Direction, peer: str) -> None:
     another = line.replace(ID, "1goEaE-0001Xy-Ab").replace(NEW_ID, "1xVlcd-0000000000G-0j5g")
     tally = counted(f"{TIME} {line}", f"{TIME} {another}")
-    assert [(failed.peer, failed.count) for failed in tally.failures(direction)] == [(peer, 2)]
+    failures = [(failed.direction, failed.peer, failed.count) for failed in tally.report().failures]
+    assert failures == [(direction, peer, 2)]
     assert found(tally) == []
+
+
+def test_a_host_that_is_given_up_and_the_recipients_that_wait_for_it_are_one_failure() -> None:
+    reason = "[192.0.2.2]: a TLS session is required, but the server did not offer TLS support"
+    lines = [
+        f"{TIME} {message} {text}"
+        for text in (
+            f"H=mx1.example.com {reason}",
+            f"== r@example.com R=r T=t defer (-38) H=mx1.example.com {reason}",
+            f"== s@example.com R=r T=t defer (-38) H=mx1.example.com {reason}",
+        )
+        for message in (ID, NEW_ID)
+    ]
+    # The next host takes a third message.
+    third = f"{TIME} 1goEaE-0001Xy-Ab "
+    lines += [
+        f"{third}H=mx1.example.com {reason}",
+        f"{third}=> r@example.com R=r T=t H=mx2.example.com [192.0.2.3] {TLS13}",
+    ]
+    tally = counted(*lines)
+    assert [(failed.peer, failed.count) for failed in tally.report().failures] == [("mx1.example.com", 3)]
+    assert found(tally) == [("out", "mx2.example.com", "TLSv1.3", 1)]
 
 
 @pytest.mark.parametrize(
@@ -348,13 +447,20 @@ def test_failures(line: str, direction: Direction, peer: str) -> None:
         "TLS error on connection from (a) [192.0.2.66] (x) [192.0.2.1] (SSL_accept): error",
         'H=[192.0.2.1] rejected EHLO or HELO TLS error on connection from [192.0.2.66] (SSL_accept): x',
         f"{ID} == r@example.com R=r T=t defer (0) H=mx [192.0.2.2]: defer (-37) H=victim [192.0.2.66] TLS",
-        f"{DEFERRED} [192.0.2.2]: SMTP error from remote mail server after STARTTLS: 454 TLS not available",
+        f"{DEFERRED} [192.0.2.2]: SMTP error from remote mail server after MAIL FROM:<x@STARTTLS>: 454 later",
+        f"{DEFERRED} [192.0.2.2]: SMTP error from remote mail server after end of data: 451 after STARTTLS",
+        f"{ID} H=mx.example.com [192.0.2.2] Connection refused",
+        f"{ID} H=mx.example.com [192.0.2.2]: SMTP error from remote server after DATA: 451 after STARTTLS",
+        f"H=(x) [192.0.2.1] {TLS13} CV=no F=<a@b.example> rejected RCPT <c@d.example>: TLS is too new",
+        "H=(x) [192.0.2.1] F=<a@b.example> rejected RCPT <c@d.example>: relay not permitted",
+        'H=(x) [192.0.2.1] F=<"a TLS: "@b.example> rejected RCPT <"x>: TLS"@d.example>: relay not permitted',
+        "H=(a) [192.0.2.66] (x) [192.0.2.1] F=<> rejected RCPT <c@d.example>: use TLS",
         f"{DEFERRED} [192.0.2.2]: SMTP error after RCPT: 450 defer H=victim [192.0.2.66]: TLS session: x",
     ],
 )  # fmt: skip
 def test_no_failures(line: str) -> None:
     tally = counted(f"{TIME} {line}")
-    assert [*tally.failures(IN), *tally.failures(OUT)] == []
+    assert tally.report().failures == []
 
 
 @pytest.mark.parametrize(
@@ -371,7 +477,7 @@ def test_no_failures(line: str) -> None:
 def test_syslog(prefix: str, time: str) -> None:
     line = f"{prefix}{ID} <= a@example.org H=[192.0.2.1] P=esmtp S=1"
     assert grammar.recognise(line.encode()) == grammar.SYSLOG
-    (usage,) = counted(line, syslog=True).usages(IN)
+    (usage,) = counted(line, syslog=True).report().peers
     assert usage.last_seen == time
 
 
@@ -424,14 +530,12 @@ def test_no_line_breaks_the_count(line: str, syslog: bool) -> None:
     lines = [mutations(seed, line.encode()) for seed in range(3000)]
     tally = counted(*lines, syslog=syslog)
     assert tally.lines == 3000
-    directions = list(Direction)
-    usages = [usage for direction in directions for usage in tally.usages(direction)]
     for order in ("tls", "messages", "last-seen", "peer"):
-        sort_by(order, usages)
-    document = json.loads(as_document(tally, directions, usages).model_dump_json())
+        report = arranged(tally.report(), order)
+    document = TypeAdapter(Report).dump_python(report, mode="json")
     check_document("maillog", document)
     assert document["version"] == 1
-    assert sum(usage.messages for usage in usages) <= 3000
+    assert sum(usage.messages for usage in report.peers) <= 3000
 
 
 def test_no_subject_changes_what_is_counted() -> None:
@@ -447,10 +551,10 @@ def test_hostile_names_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[st
     tally = counted(
         ARRIVED + "H=\x1b[31mmx\x9b[bold]\u202e.example.org [192.0.2.1] P=esmtp S=1".replace("[31", "31")
     )
-    for line in shown(tally, list(Direction), list(tally.usages(IN)), limit=5):
+    for line in shown(tally.report(), limit=5):
         output().print(line)
     printed = capsys.readouterr().out
-    assert "\\x1b31mmx" in printed or tally.unclear
+    assert "\\x1b31mmx" in printed or tally.report().unclear.lines
     assert "\x1b" not in printed
     assert "\u202e" not in printed
 
@@ -512,25 +616,67 @@ def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path: Path) -> No
     assert sum(messages for _, _, _, messages in found(tally)) == 2
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"root:x:0:0\n", "is not an Exim main log"),
-        (b"\0" * 100, "is not an Exim main log"),
-        (gzip.compress(b"not a log\n"), "is not an Exim main log"),
-        (gzip.compress(LOG)[:-9], "is damaged"),
-        (gzip.compress(LOG) + b"tail", "is damaged"),
-        (b"\x1f\x8b" + LOG, "is damaged"),
-        (lzma.compress(LOG)[:-40], "is damaged"),
-        (b"BZh9" + LOG, "cannot read"),
-    ],
-)
-def test_files_that_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+@pytest.mark.parametrize("content", [b"root:x:0:0\n", b"\0" * 100, gzip.compress(b"not a log\n")])
+def test_files_that_are_no_logs(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file.log"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=said) as caught:
+    with pytest.raises(UsageError, match="is not an Exim main log") as caught:
         read([str(path)], Tally(), progress=Silent())
     assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (gzip.compress(LOG)[:-9], 3),
+        (gzip.compress(LOG) + b"tail", 3),
+        (gzip.compress(LOG * 3)[:60], 0),
+        (gzip.compress(LOG, 0)[:-90], 1),
+        (b"\x1f\x8b" + LOG, 0),
+        (lzma.compress(LOG)[:-40], 2),
+        (bz2.compress(LOG) + bz2.compress(LOG)[:-9], 6),
+        (b"BZh9" + LOG, 0),
+    ],
+)
+def test_a_damaged_file_is_told_and_the_rest_is_read(tmp_path: Path, content: bytes, lines: int) -> None:
+    damaged, whole = tmp_path / "main.log.1", tmp_path / "main.log"
+    damaged.write_bytes(content)
+    whole.write_bytes(LOG)
+    tally = Tally()
+    (problem,) = read([str(whole), str(damaged)], tally, progress=Silent())
+    assert "is damaged" in problem.message
+    assert str(damaged) in problem.message
+    # Of a line that is cut off nothing is believed.
+    assert tally.lines == 3 + lines
+    assert len(found(tally)) == 2
+
+
+def test_files_of_other_kinds_are_told_and_the_logs_are_read(tmp_path: Path) -> None:
+    whole, other = tmp_path / "main.log", tmp_path / "main.log.swp"
+    whole.write_bytes(LOG)
+    other.write_bytes(b"something else\n")
+    tally = Tally()
+    problems = read([str(other), str(tmp_path / "missing"), str(whole)], tally, progress=Silent())
+    assert len(problems) == 2
+    assert len(found(tally)) == 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a/main.log.12.gz", "a/main.log.02.gz", "a/main.log.1", "a/main.log"],
+        ["main.log-20251231.gz", "main.log-20260101.xz", "main.log-20260102", "main.log"],
+        ["b.log.1", "b.log", "a.log.1", "a.log"],
+        ["-"],
+        ["odd\nname.1", "odd\nname"],
+    ],
+)
+def test_rotated_files_are_read_in_the_order_in_which_they_were_written(names: list[str]) -> None:
+    choose = random.Random(1)
+    for _ in range(20):
+        # Sets that are given one after the other stay so.
+        mixed = sorted(choose.sample(names, len(names)), key=lambda name: not name.startswith("b"))
+        assert files.in_order(mixed) == names
 
 
 @pytest.mark.parametrize("name", ["missing", "", "."])
