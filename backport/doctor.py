@@ -18,7 +18,7 @@ from typing import Any
 
 from backport.artifacts import Check, Finding, Verdict
 from backport.bindings import import_bindings
-from backport.errors import BackportError
+from backport.errors import BackportError, UsageError
 from backport.files import scratch_folder
 from backport.run import Command, find_program, run
 from backport.seals import open_sealer, require_own
@@ -26,7 +26,7 @@ from backport.settings import Key
 from backport.signing.key import show_key
 from backport.site import Signing, Site
 from backport.sources import SOURCES, Source
-from backport.target import load_targets
+from backport.target import Target, load_targets
 
 GIB = 1024**3
 CACHE_BYTES = 8 * GIB
@@ -220,9 +220,14 @@ def _ask(
 
 def _targets(site: Site) -> Iterator[Check]:
     """A warning for each target that cannot be read: it stops whatever is asked of it, and nothing else."""
-    for name, problem in load_targets(site.paths.targets)[1].items():
+    for name, problem in _load_targets(site)[1].items():
         finding = Finding.of_problem(problem, advice="correct the file there", verdict=Verdict.WARN)
         yield Check.of(f"target.{name}", f"{name} can be read", finding)
+
+
+def _load_targets(site: Site) -> tuple[list[Target], dict[str, UsageError]]:
+    """The site's own targets, or all where it has none: nobody needs the keys of those that nothing uses."""
+    return load_targets((site.paths.targets,) if site.paths.targets else site.paths.search_path("targets"))
 
 
 def _family(release: dict[str, str]) -> str:
@@ -395,7 +400,7 @@ def _sealing(site: Site, host: Probes) -> Finding:
 
 def _pinned_keys(site: Site) -> dict[str, Key]:
     """Every key that a target names or the site adds, the site's in place of the targets' own."""
-    targets = load_targets(site.paths.targets)[0]
+    targets = _load_targets(site)[0]
     return {**{name: key for target in targets for name, key in target.keys.items()}, **site.keys}
 
 

@@ -140,7 +140,7 @@ def patch(job: Job, source: SourceRpm, workspace: Path) -> PatchedSrpm:
     """One source package with the recipe's changes. Raises PatchError."""
     return srpm.patch(
         source, job.recipe.packages[source.rpm.nevra.name], target=job.target,
-        patches=job.site.paths.patches, packager=job.site.packager, workspace=workspace,
+        patches=job.patches, packager=job.site.packager, workspace=workspace,
     )  # fmt: skip
 
 
@@ -162,9 +162,10 @@ def diff(job: Job, *, progress: Progress) -> str:
 
 
 def _check_locked(job: Job, found: Iterable[Offer | SourceRpm]) -> None:
-    if locked := lock.load_lock(job.lock_file):
+    path = job.lock_in_force
+    if locked := lock.load_lock(path):
         for one in found:
-            lock.check_lock(locked, one, path=job.lock_file)
+            lock.check_lock(locked, one, path=path)
 
 
 @dataclass(frozen=True, kw_only=True)

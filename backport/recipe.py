@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -276,17 +277,25 @@ class Recipe(SettingsFile):
 
 def load_recipe(folder: Path, name: str) -> Recipe:
     """The recipe ``name`` from ``folder``. Raises UsageError."""
-    return load(find_settings(folder, name, what="recipe"), Recipe, what="a recipe")
+    return load(find_settings((folder,), name, what="recipe"), Recipe, what="a recipe")
 
 
-def find_settings(folder: Path, name: str, *, what: str) -> Path:
-    """The file ``name.toml`` in ``folder``; an unknown name is told with the nearest known one."""
-    known = sorted(path.stem for path in folder.glob("*.toml"))
+def settings_in(folders: Sequence[Path]) -> dict[str, Path]:
+    """The settings files in the folders, by name in the order of names; of several the first folder's."""
+    found = {path.stem: path for folder in reversed(folders) for path in folder.glob("*.toml")}
+    return dict(sorted(found.items()))
+
+
+def find_settings(folders: Sequence[Path], name: str, *, what: str) -> Path:
+    """The first file ``name.toml`` in the folders. Raises UsageError: an unknown name is told with the
+    nearest known one, and a file that leads out of its folder is refused."""
+    known = settings_in(folders)
     if name not in known:
-        hint = f"known: {', '.join(known)}" if known else f"{folder} holds none"
+        nothing = f"there is none in {', '.join(map(str, folders))}"
+        hint = f"known: {', '.join(known)}" if known else nothing
         raise UsageError(f"unknown {what} {name!r}{did_you_mean(name, known)}", hint=hint)
-    path = folder / f"{name}.toml"
-    if not is_inside(path, folder):
+    path = known[name]
+    if not is_inside(path, path.parent):
         raise UsageError(
             f"{path}: leads out of its folder, to {os.path.realpath(path)}", hint="put the file itself there"
         )

@@ -15,11 +15,13 @@ from pydantic import Field, field_validator, model_validator
 
 from backport.artifacts import Nevra
 from backport.errors import UsageError
-from backport.recipe import Nvr, Recipe, load_recipe
+from backport.recipe import Nvr, Recipe, find_settings, load_recipe, settings_in
 from backport.settings import Fingerprint, Key, Name, Settings, SettingsFile, Url, did_you_mean, load
-from backport.target import Target
+from backport.target import Target, load_target
 
-SITE_FILES = (Path("backport.toml"), Path("/etc/backport/backport.toml"))
+ETC = Path("/etc/backport")
+"""Where a host's own site file, recipes, patches and targets are."""
+SITE_FILES = (Path("backport.toml"), ETC / "backport.toml")
 """Where the site file is looked for when neither --config nor BACKPORT_CONFIG names one."""
 
 
@@ -38,10 +40,13 @@ class Koji(Settings):
     """Deadline in seconds of one file's download with all its retries."""
 
 
-def _data_folder(name: str) -> Path:
-    """What comes with backport: in the package where it was installed, else beside it in the checkout."""
-    package = Path(str(files("backport")))
-    return package / "data" / name if (package / "data").is_dir() else package.parent / name
+def _shipped(kind: str) -> Path | None:
+    """What comes with backport: in the package where it was installed, or beside it in the checkout. What
+    lies beside an installed package is somebody else's."""
+    package, name = Path(str(files("backport"))), {"recipes": "specs", "targets": "mock-configs"}[kind]
+    if (package / "data").is_dir():
+        return package / "data" / name
+    return package.parent / name if (package.parent / "packaging" / "backport.spec").is_file() else None
 
 
 class Paths(Settings):
@@ -51,14 +56,25 @@ class Paths(Settings):
     """Downloads, built packages, roots and reports of past runs."""
     repository: Path = Path("/srv/backport")
     """What is published; a web server may serve it as it is."""
-    recipes: Path = Field(default_factory=lambda: _data_folder("specs"))
-    """The recipes; default: those that come with backport."""
-    patches: Path = Field(default_factory=lambda: _data_folder("patches"))
-    """The recipes' patches; default: those that come with backport."""
-    targets: Path = Field(default_factory=lambda: _data_folder("mock-configs"))
-    """The targets; default: those that come with backport."""
+    recipes: Path | None = None
+    """The site's own recipes; after them come ``/etc/backport/recipes`` and what comes with backport."""
+    patches: Path | None = None
+    """The patches of the recipes in ``recipes``, or of all where that is not set; default: ``patches`` beside
+    the folder that the recipe is in."""
+    targets: Path | None = None
+    """The site's own targets; after them come ``/etc/backport/targets`` and what comes with backport."""
     locks: Path | None = None
-    """Where ``backport lock`` writes; default: beside the recipes."""
+    """Where ``backport lock`` writes; default: ``recipes``, or else ``/etc/backport/recipes``."""
+
+    def search_path(self, kind: Literal["recipes", "targets"]) -> tuple[Path, ...]:
+        """The folders of recipes or targets; a file in an earlier one hides later ones of its name."""
+        own: Path | None = getattr(self, kind)
+        return tuple(folder for folder in (own, ETC / kind, _shipped(kind)) if folder)
+
+    def patches_of(self, recipes: Path) -> Path:
+        """The folder of the patches that the recipes in the folder ``recipes`` name."""
+        own = self.patches if self.recipes in (None, recipes) else None
+        return own or recipes.parent / "patches"
 
 
 class Signing(Settings):
@@ -188,13 +204,13 @@ def check_channel(channel: str, site: Site, *, configured: bool = False) -> None
     place, hint = site.place("channel") if configured else "channel", "use one such as testing"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", channel):
         raise UsageError(f"{place}: {channel!r} is no name for a folder", hint=hint)
-    if (site.paths.targets / f"{channel}.toml").exists():
+    if channel in settings_in(site.paths.search_path("targets")):
         raise UsageError(f"{place}: {channel} is the name of a target", hint=hint)
 
 
 def check_names(site: Site) -> None:
     """Refuse mirrors of targets and pins of packages that are nowhere. Raises UsageError."""
-    targets = sorted(path.stem for path in site.paths.targets.glob("*.toml"))
+    targets = list(settings_in(site.paths.search_path("targets")))
     for name in site.mirrors:
         if name not in targets:
             raise UsageError(
@@ -214,9 +230,14 @@ def check_names(site: Site) -> None:
 
 def known_recipes(site: Site) -> Iterator[Recipe]:
     """The site's recipes in the order of their names, without those that cannot be loaded."""
-    for path in sorted(site.paths.recipes.glob("*.toml")):
+    for path in settings_in(site.paths.search_path("recipes")).values():
         with contextlib.suppress(UsageError):
             yield load_recipe(path.parent, path.stem)
+
+
+def find_target(site: Site, name: str) -> Target:
+    """The target of that name in the site's search path. Raises UsageError."""
+    return load_target(find_settings(site.paths.search_path("targets"), name, what="target").parent, name)
 
 
 def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Target]:

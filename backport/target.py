@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from backport.errors import UsageError
-from backport.recipe import find_settings
+from backport.recipe import find_settings, settings_in
 from backport.settings import Key, Name, Settings, SettingsFile, Url, load
 
 PackageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/@][A-Za-z0-9._+/():-]*$")]
@@ -80,12 +81,12 @@ def vendor_of(dist: str) -> str:
     return {"fc": "fedora", "el": "redhat"}.get(name, name)
 
 
-def load_targets(folder: Path) -> tuple[list[Target], dict[str, UsageError]]:
-    """Every target in ``folder`` that can be read, and what is wrong with the others, by name."""
+def load_targets(folders: Sequence[Path]) -> tuple[list[Target], dict[str, UsageError]]:
+    """Every target in the folders that can be read, and what is wrong with the others, by name."""
     found, wrong = [], {}
-    for name in sorted(path.stem for path in folder.glob("*.toml")):
+    for name, path in settings_in(folders).items():
         try:
-            found.append(load_target(folder, name))
+            found.append(load_target(path.parent, name))
         except UsageError as problem:
             wrong[name] = problem
     return found, wrong
@@ -93,7 +94,7 @@ def load_targets(folder: Path) -> tuple[list[Target], dict[str, UsageError]]:
 
 def load_target(folder: Path, name: str) -> Target:
     """The target ``name`` from ``folder``. Raises UsageError."""
-    path = find_settings(folder, name, what="target")
+    path = find_settings((folder,), name, what="target")
     target = load(path, Target, what="a target")
     if target.name != name:
         raise UsageError(

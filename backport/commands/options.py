@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,12 +36,13 @@ class Result:
     """What goes to standard error behind that, with --json, too."""
 
 
-def _known(folder: str) -> list[str]:
+def _known(kind: Literal["recipes", "targets"]) -> list[str]:
     """Names for completion; a broken site file completes nothing."""
+    from backport.recipe import settings_in
     from backport.site import load_site
 
     try:
-        return sorted(path.stem for path in getattr(load_site(None).paths, folder).glob("*.toml"))
+        return list(settings_in(load_site(None).paths.search_path(kind)))
     except BackportError:
         return []
 
@@ -266,13 +267,12 @@ class Place:
 def place_of(target: str, channel: str | None, config: Path | None) -> Place:
     """The folder that the options name. Raises UsageError."""
     from backport.repository.generations import TargetFolder
-    from backport.site import check_channel, load_site
-    from backport.target import load_target
+    from backport.site import check_channel, find_target, load_site
 
     site = load_site(config)
     channel = channel or site.channel
     check_channel(channel, site)
-    loaded = load_target(site.paths.targets, target)
+    loaded = find_target(site, target)
     return Place(
         site=site, target=loaded, folder=TargetFolder.of(site.paths.repository, loaded.name, channel)
     )

@@ -27,8 +27,8 @@ from backport.repository.overview import PAGE, rendered_page
 from backport.repository.readers import MIRRORLIST, mirrorlist
 from backport.repository.tree import MAX_BYTES, difference, strange
 from backport.settings import Key
-from backport.site import Site
-from backport.target import Target, load_target
+from backport.site import Site, find_target
+from backport.target import Target
 
 _GC = "`backport repo gc` writes it anew"
 _RESTORE = "restore what is missing from a copy, or accept what is there by `backport repo anchor`"
@@ -211,7 +211,7 @@ def check_clients(site: Site) -> tuple[Check, ...]:
 def _check_clients(site: Site, name: str) -> Check:
     folder = TargetFolder.of(site.paths.repository, name)
     try:
-        target, record = load_target(site.paths.targets, name), folder.current_generation()
+        target, record = find_target(site, name), folder.current_generation()
         found = about_clients(folder, record, target, site_keys(site.signing), site.url) if record else ()
         faults = [str(fault) for fault in found]
     except BackportError as problem:

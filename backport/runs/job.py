@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,11 +13,11 @@ from backport import __version__
 from backport.artifacts import PatchedSrpm, Rpm
 from backport.errors import UsageError
 from backport.files import digest_of
-from backport.recipe import Recipe, load_recipe
+from backport.recipe import Recipe, find_settings, load_recipe
 from backport.settings import Key, Settings, did_you_mean
-from backport.site import Site, apply_site, check_channel, check_names, load_site
+from backport.site import ETC, Site, apply_site, check_channel, check_names, find_target, load_site
 from backport.sources import Source, choose_source
-from backport.target import Target, load_target
+from backport.target import Target
 
 
 class Stage(StrEnum):
@@ -38,6 +39,8 @@ class Job:
 
     name: str
     recipe: Recipe
+    recipes: Path
+    """The folder that the recipe was found in."""
     target: Target
     site: Site
 
@@ -53,8 +56,20 @@ class Job:
 
     @property
     def lock_file(self) -> Path:
-        """Where ``backport lock`` pins what was resolved."""
-        return (self.site.paths.locks or self.site.paths.recipes) / f"{self.name}.lock"
+        """Where ``backport lock`` pins what was resolved: never in files that were installed."""
+        paths = self.site.paths
+        return (paths.locks or paths.recipes or ETC / "recipes") / f"{self.name}.lock"
+
+    @property
+    def lock_in_force(self) -> Path:
+        """The site's lock, or else the one that lies beside the recipe, if there is any."""
+        own = self.lock_file
+        return own if os.path.lexists(own) else self.recipes / own.name
+
+    @property
+    def patches(self) -> Path:
+        """The folder that the recipe's patches are below."""
+        return self.site.paths.patches_of(self.recipes)
 
     @property
     def base_url(self) -> str:
@@ -78,9 +93,10 @@ def load_job(
     check_names(site)
     wishes = {"builder": builder, "channel": channel}
     site = site.model_copy(update={name: value for name, value in wishes.items() if value})
-    recipe = load_recipe(site.paths.recipes, name)
+    recipes = find_settings(site.paths.search_path("recipes"), name, what="recipe").parent
+    recipe = load_recipe(recipes, name)
     target_name = target_name or _only_target(name, recipe)
-    target = load_target(site.paths.targets, target_name)
+    target = find_target(site, target_name)
     if target_name not in recipe.targets:
         guess = did_you_mean(target_name, recipe.targets)
         raise UsageError(
@@ -89,8 +105,9 @@ def load_job(
         )
     check_channel(site.channel, site, configured=channel is None)
     recipe, target = apply_site(recipe, target, site)
-    _require_patches(name, recipe, site.paths.patches)
-    return Job(name=name, recipe=recipe, target=target, site=site)
+    job = Job(name=name, recipe=recipe, recipes=recipes, target=target, site=site)
+    _require_patches(name, recipe, job.patches)
+    return job
 
 
 def settings_inputs(job: Job, *, builder: str, signing_key: str) -> dict[str, str]:
@@ -111,7 +128,7 @@ def settings_inputs(job: Job, *, builder: str, signing_key: str) -> dict[str, st
     for name, package in job.recipe.packages.items():
         inputs[f"{name} recipe"] = _digest(package)
         for patch in package.patches:
-            inputs[f"{name} patch {patch.file}"] = digest_of(job.site.paths.patches / patch.file)
+            inputs[f"{name} patch {patch.file}"] = digest_of(job.patches / patch.file)
     return inputs
 
 

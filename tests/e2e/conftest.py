@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backport.recipe import load_recipe
-from backport.site import Signing, apply_site, load_site
-from backport.target import Target, load_target
+from backport.site import Signing, at_site, find_target, load_site
+from backport.target import Target
 from tests.e2e.examined import Parts, make_parts
 from tests.e2e.shelf import Publisher, Shelf, small_key
 from tests.lab.build import ensure
@@ -38,8 +37,7 @@ def services(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def f28(services: Served) -> Target:
     """The target f28 as the lab's site file makes it: the lab's repositories and keys."""
     site = load_site(services.site)
-    recipe = load_recipe(site.paths.recipes, "openssl")
-    return apply_site(recipe, load_target(site.paths.targets, "f28"), site)[1]
+    return at_site(find_target(site, "f28"), site)
 
 
 @pytest.fixture(scope="module")

@@ -85,10 +85,10 @@ def test_the_command_runs_as_anybody_without_what_building_needs(root: Root) -> 
 def test_recipes_targets_and_patches_come_along(root: Root) -> None:
     text = run(root, "python3", "-sPc", (
         "import sys; sys.path.insert(0, '/usr/lib/backport');"
-        "from backport.site import Site; from backport.recipe import load_recipe;"
-        "paths = Site().paths; print(load_recipe(paths.recipes, 'openssl').targets, paths.patches)"
+        "from backport.runs.job import load_job;"
+        "job = load_job('openssl', None, None); print(job.target.name, job.patches, job.lock_file)"
     ))  # fmt: skip
-    assert text == "('f28',) /usr/lib/backport/backport/data/patches\n"
+    assert text == "f28 /usr/lib/backport/backport/data/patches /etc/backport/recipes/openssl.lock\n"
 
 
 def test_every_command_has_a_man_page_and_shells_complete(root: Root) -> None:

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from backport import site as site_module
 from backport.errors import UsageError
 from backport.runs.job import Job, load_job, settings_inputs, target_digest
+from backport.site import ETC
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -151,11 +153,90 @@ def test_of_several_targets_one_has_to_be_named(tmp_path: Path) -> None:
     assert "--target" in (caught.value.hint or "")
 
 
-def test_the_lock_lies_beside_the_recipes_or_where_the_site_says(tmp_path: Path) -> None:
-    assert job(tmp_path).lock_file == ROOT / "specs" / "openssl.lock"
+def test_the_lock_is_written_to_the_sites_own_folders_and_never_to_what_was_installed(tmp_path: Path) -> None:
+    assert job(tmp_path).lock_file == ETC / "recipes" / "openssl.lock"
+    assert job(tmp_path, "[paths]\nrecipes = 'own'").lock_file == tmp_path / "own" / "openssl.lock"
     assert job(tmp_path, "[paths]\nlocks = 'locks'").lock_file == tmp_path / "locks" / "openssl.lock"
 
 
 def test_the_base_url_is_the_sites_or_the_folders_own(tmp_path: Path) -> None:
     assert job(tmp_path, "[paths]\nrepository = 'repo'").base_url == (tmp_path / "repo").as_uri()
     assert job(tmp_path, 'base_url = "https://repo.example"').base_url == "https://repo.example"
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(site_module, "ETC", tmp_path / "etc")
+    (tmp_path / "etc").mkdir()
+    return tmp_path / "etc"
+
+
+def put(folder: Path, patch: str | None = "its own") -> None:
+    """The shipped recipe in a folder of somebody's own, with a patch beside it."""
+    for path, content in (
+        (folder / "recipes/openssl.toml", (ROOT / "specs/openssl.toml").read_text()),
+        (folder / "targets/f28.toml", (ROOT / "mock-configs/f28.toml").read_text()),
+        (folder / "patches/openssl/f28-security-policy.patch", patch),
+    ):
+        if content is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+
+def test_the_sites_own_recipes_come_before_the_hosts_and_those_before_the_shipped(
+    tmp_path: Path, etc: Path
+) -> None:
+    own = "[paths]\nrecipes = 'own/recipes'\ntargets = 'own/targets'"
+    (tmp_path / "own").mkdir()
+    for folder, patches in ((None, ROOT / "patches"), (etc, etc / "patches"), (tmp_path / "own", None)):
+        if folder:
+            put(folder)
+        found = job(tmp_path, own)
+        assert found.recipe.place("summary").startswith(str(folder or ROOT))
+        assert found.target.place("name").startswith(str(folder or ROOT))
+        assert found.patches == (patches or tmp_path / "own/patches")
+    assert job(tmp_path).recipes == etc / "recipes"
+
+
+def test_a_recipe_takes_no_patch_from_beside_another(tmp_path: Path, etc: Path) -> None:
+    put(tmp_path / "own", patch=None)
+    put(etc)
+    with pytest.raises(UsageError, match=r"own/patches/openssl/f28-security-policy\.patch does not exist"):
+        job(tmp_path, "[paths]\nrecipes = 'own/recipes'")
+
+
+def test_a_setting_for_patches_is_that_of_the_recipes_beside_it(tmp_path: Path, etc: Path) -> None:
+    put(tmp_path / "own")
+    (tmp_path / "none").mkdir()
+    assert job(tmp_path, "[paths]\npatches = 'own/patches'").patches == tmp_path / "own/patches"
+    text = "[paths]\npatches = 'own/patches'\nrecipes = 'none'"
+    assert job(tmp_path, text).patches == ROOT / "patches"
+
+
+def test_all_places_are_known_where_a_name_is_not(tmp_path: Path, etc: Path) -> None:
+    put(etc)
+    (etc / "recipes/openssl.toml").rename(etc / "recipes/mine.toml")
+    with pytest.raises(UsageError, match=r"did you mean mine\?") as caught:
+        load_job("mien", None, site_file(tmp_path))
+    assert {"mine", "openssl"} <= set((caught.value.hint or "").removeprefix("known: ").split(", "))
+
+
+def test_a_lock_that_comes_with_a_recipe_is_in_force_until_the_site_has_its_own(
+    tmp_path: Path, etc: Path
+) -> None:
+    put(etc)
+    found = job(tmp_path, "[paths]\nlocks = 'locks'")
+    assert found.lock_in_force == etc / "recipes/openssl.lock"
+    found.lock_file.parent.mkdir()
+    found.lock_file.touch()
+    assert found.lock_in_force == tmp_path / "locks/openssl.lock"
+
+
+def test_what_lies_beside_an_installed_package_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "specs").mkdir()
+    monkeypatch.setattr(site_module, "files", lambda _name: tmp_path / "backport")
+    assert site_module.Paths().search_path("recipes") == (ETC / "recipes",)
+    (tmp_path / "backport/data/specs").mkdir(parents=True)
+    assert site_module.Paths().search_path("recipes")[1] == tmp_path / "backport/data/specs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,7 @@ def job(tmp_path: Path) -> Job:
     site = tmp_path / "backport.toml"
     site.write_text('[paths]\ncache = "cache"\nrepository = "repository"\n')
     job = load_job("openssl", "f28", site)
-    return Job(
-        name=job.name, recipe=job.recipe, site=job.site,
-        target=job.target.model_copy(update={"buildroot": ("bash",)}),
-    )  # fmt: skip
+    return replace(job, target=job.target.model_copy(update={"buildroot": ("bash",)}))
 
 
 def ask(

@@ -115,7 +115,7 @@ def test_relative_paths_are_taken_from_the_site_files_folder(tmp_path: Path) -> 
     site = load_site(file)
     assert site.paths.cache == tmp_path / "sub/cache"
     assert site.paths.repository == Path("/srv/elsewhere")
-    assert site.paths.recipes.is_absolute()
+    assert site.paths.recipes is None
     assert site.signing.gnupghome == tmp_path / "sub/gnupg"
     assert site.signing.passphrase_file is None
     assert site.keys["lab"].file == tmp_path / "sub/keys/lab.asc"
