@@ -32,7 +32,7 @@ from backport.probe.questions import (
     small_hello,
     titles,
 )  # fmt: skip
-from backport.probe.smtp import Contact, Greeting, Stage, ask, inject, meet
+from backport.probe.smtp import Call, Contact, Greeting, Stage
 from backport.probe.software import in_its_words, software_of
 from backport.probe.suites import name_of
 from backport.probe.tls import Offer, Session, knows_group, read_certificates, verified
@@ -131,9 +131,9 @@ class _Examination:
         self._session: Session | None = None
 
     def report(self) -> Report:
-        transcript = Transcript(style=self._subject.style)
-        self._pages.append(("a default client", transcript))
-        first = self._meet(Offer(), transcript)
+        call = self._call()
+        self._pages.append(("a default client", call.transcript))
+        first = call.meet(self._completed(Offer()))
         ledger = self._ledger
         whole = transport.judge_steps(ledger, first, direct_tls=self._subject.direct_tls)
         if first.session:
@@ -306,29 +306,27 @@ class _Examination:
         return contact
 
     def _outcome(self, question: Question) -> tuple[Contact, Transcript]:
-        subject = self._subject
-        transcript = Transcript(style=subject.style)
-        greeting = Greeting(helo=subject.helo, direct_tls=subject.direct_tls)
+        call = self._call()
+        offer = self._completed(question.offer or Offer())
         if question.hello:
-            deadline = self._deadline.at_most(subject.timeout * _SHARE)
-            contact = ask(subject.dial, question.hello, greeting, transcript=transcript, deadline=deadline)
+            contact = call.ask(question.hello)
             if contact.answer:
-                transcript.note(_in_words(contact.answer))
-        elif question.injects:
-            offer = self._completed(question.offer or Offer())
-            deadline = self._deadline.at_most(subject.timeout * _SHARE)
-            contact = inject(subject.dial, offer, greeting, transcript=transcript, deadline=deadline)
+                call.transcript.note(_in_words(contact.answer))
         else:
-            contact = self._meet(question.offer or Offer(), transcript)
+            contact = call.inject(offer) if question.injects else call.meet(offer)
         if contact.session:
             contact.details[:] = summarize(contact.session)
-        return contact, transcript
+        return contact, call.transcript
 
-    def _meet(self, offer: Offer, transcript: Transcript) -> Contact:
+    def _call(self) -> Call:
+        """A new connection, with its share of the time that is left."""
         subject = self._subject
-        greeting = Greeting(helo=subject.helo, direct_tls=subject.direct_tls)
-        deadline = self._deadline.at_most(subject.timeout * _SHARE)
-        return meet(subject.dial, self._completed(offer), greeting, transcript=transcript, deadline=deadline)
+        return Call(
+            dial=subject.dial,
+            greeting=Greeting(helo=subject.helo, direct_tls=subject.direct_tls),
+            transcript=Transcript(style=subject.style),
+            deadline=self._deadline.at_most(subject.timeout * _SHARE),
+        )
 
     def _completed(self, offer: Offer) -> Offer:
         subject = self._subject

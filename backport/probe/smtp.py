@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -68,11 +69,6 @@ class SmtpClient:
         self._transcript = transcript
         self._buffer = b""
 
-    @property
-    def unread(self) -> bytes:
-        """What the server sent beyond its last reply, as far as it has been received."""
-        return self._buffer
-
     def command(self, line: str, *smuggled: str) -> Reply:
         """Send a command line and read its reply. Raises WireError.
 
@@ -101,14 +97,16 @@ class SmtpClient:
                 return Reply(code=code, lines=tuple(lines))
 
     def start_tls(self, offer: Offer) -> Session:
-        """Turn the connection into a TLS one.
+        """Turn the connection into a TLS one. Raises WireError, as `require_silence` does."""
+        self.require_silence()
+        return self._wire.start_tls(offer)
 
-        Raises NotSmtp when the server said more in clear than its reply: inside TLS that would be
-        taken for its answer.
+    def require_silence(self) -> None:
+        """Raise NotSmtp where the server said more in clear than its reply: inside TLS that would be taken
+        for its answer.
         """
         if self._buffer:
             raise NotSmtp("the server sent more in clear after its reply to STARTTLS")
-        return self._wire.start_tls(offer)
 
     def _line(self, what: str) -> bytes:
         while b"\n" not in self._buffer:
@@ -190,85 +188,141 @@ def converse(
     ``timeout`` is in seconds and bounds the whole conversation. Raises WireError: Refused where the
     server said no, NotSmtp, Closed, NoAnswer, Unreachable, HandshakeFailed, CannotOffer.
     """
-    contact = meet(dial, offer, Greeting(helo=helo), transcript=transcript, deadline=Deadline(timeout))
+    call = Call(dial=dial, greeting=Greeting(helo=helo), transcript=transcript, deadline=Deadline(timeout))
+    contact = call.meet(offer)
     banner, plain, session, inside = contact.banner, contact.plain, contact.session, contact.inside
     if contact.trouble or not (banner and plain and session and inside):
         raise contact.trouble or WireError("the conversation did not come to its end")
     return Conversation(banner=banner, plain=plain, session=session, inside=inside)
 
 
-def meet(
-    dial: Dial, offer: Offer, greeting: Greeting, *, transcript: Transcript, deadline: Deadline
-) -> Contact:
-    """The same conversation, told as far as it came; what ended it early is its ``trouble``."""
-    contact = Contact()
-    try:
-        with Wire(dial(deadline), deadline) as wire:
-            transcript.note("Connected to server")
-            client = SmtpClient(wire, transcript)
-            _dialogue(contact, client, offer, greeting, transcript)
-            contact.resumable = wire.resumable()
-    except WireError as problem:
-        contact.trouble = problem
-        transcript.note(problem.message)
-    return contact
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One connection to be made: where to, how the client presents itself, and until when.
 
-
-def inject(
-    dial: Dial, offer: Offer, greeting: Greeting, *, transcript: Transcript, deadline: Deadline
-) -> Contact:
-    """STARTTLS with a command behind it in the same write, as somebody on the way could add it.
-
-    A server must forget what came in clear (RFC 3207 section 4.2). ``started`` is what it says
-    to STARTTLS. Where it goes on, ``inside`` is its first reply to QUIT, the only command given inside TLS.
+    What happens is told as far as it came; what ended it early is the contact's ``trouble``.
     """
-    contact = Contact()
-    try:
-        with Wire(dial(deadline), deadline) as wire:
-            transcript.note("Connected to server")
-            client = SmtpClient(wire, transcript)
-            _welcome(contact, client, transcript)
-            _hello(contact, client, greeting, transcript)
-            contact.stage = Stage.ACCEPTED
-            contact.started = client.command("STARTTLS", "NOOP")
-            if contact.started.code == 220:
-                _secure(contact, client, offer, transcript)
-                contact.stage = Stage.INSIDE
-                contact.inside = client.command("QUIT")
-                contact.stage = Stage.DONE
-                if contact.inside.code != QUIT_REPLY:
-                    wire.limit(PATIENCE)
-                    contact.more = client.reply("a second reply to QUIT")
-    except WireError as problem:
-        contact.trouble = problem
-        transcript.note(problem.message)
-    return contact
+
+    dial: Dial
+    greeting: Greeting
+    transcript: Transcript
+    deadline: Deadline
+
+    def meet(self, offer: Offer) -> Contact:
+        """A whole conversation with STARTTLS, or inside TLS from the beginning."""
+        return self._told(lambda talk: talk.whole(offer))
+
+    def inject(self, offer: Offer) -> Contact:
+        """STARTTLS with a command behind it in the same write, as somebody on the way could add it.
+
+        A server must forget what came in clear (RFC 3207 section 4.2). ``started`` is what it says to
+        STARTTLS. Where it goes on, ``inside`` is its first reply to QUIT, all that is asked inside TLS.
+        """
+        return self._told(lambda talk: talk.smuggle(offer))
+
+    def ask(self, hello: Hello) -> Contact:
+        """STARTTLS, then a ClientHello of our own making: ``answer`` is what came back."""
+        return self._told(lambda talk: talk.ask(hello))
+
+    def _told(self, say: Callable[[_Talk], None]) -> Contact:
+        contact = Contact()
+        try:
+            with Wire(self.dial(self.deadline), self.deadline) as wire:
+                self.transcript.note("Connected to server")
+                say(_Talk(wire, self.greeting, self.transcript, contact))
+        except WireError as problem:
+            contact.trouble = problem
+            self.transcript.note(problem.message)
+        return contact
 
 
-def ask(
-    dial: Dial, hello: Hello, greeting: Greeting, *, transcript: Transcript, deadline: Deadline
-) -> Contact:
-    """STARTTLS, then a ClientHello of our own making: ``answer`` is what came back. It goes no further."""
-    contact = Contact()
-    try:
-        with Wire(dial(deadline), deadline) as wire:
-            transcript.note("Connected to server")
-            client = SmtpClient(wire, transcript)
-            if not greeting.direct_tls:
-                _until_started(contact, client, greeting, transcript)
-            contact.stage = Stage.HANDSHAKE
-            contact.answer = _hear(wire, client, hello)
-            contact.stage = Stage.DONE
-    except WireError as problem:
-        contact.trouble = problem
-        transcript.note(problem.message)
-    return contact
+class _Talk:
+    """One conversation in progress: its contact is told each step before it is taken."""
+
+    def __init__(self, wire: Wire, greeting: Greeting, transcript: Transcript, contact: Contact) -> None:
+        self._wire, self._greeting = wire, greeting
+        self._transcript, self._contact = transcript, contact
+        self._client = SmtpClient(wire, transcript)
+
+    def whole(self, offer: Offer) -> None:
+        if self._greeting.direct_tls:
+            self._secure(offer)
+            self._welcome()
+        else:
+            self._until_started()
+            self._secure(offer)
+        contact, client = self._contact, self._client
+        contact.stage = Stage.INSIDE
+        contact.inside = _expect(
+            250, client.command(f"EHLO {self._greeting.helo}"), "the server refuses EHLO inside TLS"
+        )
+        contact.stage = Stage.DONE
+        with contextlib.suppress(WireError):
+            client.command("QUIT")
+        contact.resumable = self._wire.resumable()
+
+    def smuggle(self, offer: Offer) -> None:
+        contact, client = self._contact, self._client
+        self._welcome()
+        self._hello()
+        contact.stage = Stage.ACCEPTED
+        contact.started = client.command("STARTTLS", "NOOP")
+        if contact.started.code != 220:
+            return
+        self._secure(offer)
+        contact.stage = Stage.INSIDE
+        contact.inside = client.command("QUIT")
+        contact.stage = Stage.DONE
+        if contact.inside.code != QUIT_REPLY:
+            self._wire.limit(PATIENCE)
+            contact.more = client.reply("a second reply to QUIT")
+
+    def ask(self, hello: Hello) -> None:
+        if not self._greeting.direct_tls:
+            self._until_started()
+        self._contact.stage = Stage.HANDSHAKE
+        self._client.require_silence()
+        self._contact.answer = _hear(self._wire, hello)
+        self._contact.stage = Stage.DONE
+
+    def _until_started(self) -> None:
+        self._welcome()
+        self._hello()
+        self._contact.stage = Stage.ACCEPTED
+        self._contact.started = _expect(220, self._client.command("STARTTLS"), "the server refuses STARTTLS")
+        self._transcript.note("STARTTLS command works on this server")
+
+    def _welcome(self) -> None:
+        self._contact.stage = Stage.BANNER
+        self._contact.banner = _expect(
+            220, self._client.reply("the banner"), "the server does not welcome us"
+        )
+        self._transcript.note("We are allowed to connect")
+
+    def _hello(self) -> None:
+        contact = self._contact
+        contact.stage = Stage.EHLO
+        contact.plain = _expect(
+            250, self._client.command(f"EHLO {self._greeting.helo}"), "the server refuses EHLO"
+        )
+        self._transcript.note("We can use this server")
+        contact.stage = Stage.OFFERED
+        if "STARTTLS" not in contact.plain.features:
+            raise Refused("the server does not offer STARTTLS", contact.plain)
+        self._transcript.note("TLS is an option on this server")
+
+    def _secure(self, offer: Offer) -> None:
+        self._contact.stage = Stage.HANDSHAKE
+        self._contact.session = session = self._client.start_tls(offer)
+        self._contact.details = self._transcript.note(
+            "Connection converted to SSL",
+            describe(session, offer.servername, style=self._transcript.style),
+        )
 
 
-def _hear(wire: Wire, client: SmtpClient, hello: Hello) -> Answer:
+def _hear(wire: Wire, hello: Hello) -> Answer:
+    """What comes back to a ClientHello of our own making. Raises WireError."""
     reader = Reader()
-    if client.unread:
-        raise NotSmtp("the server sent more in clear after its reply to STARTTLS")
     wire.limit(PATIENCE)
     try:
         wire.send(hello.octets())
@@ -276,8 +330,7 @@ def _hear(wire: Wire, client: SmtpClient, hello: Hello) -> Answer:
             if received := wire.receive():
                 reader.feed(received)
             else:
-                reader.answer.closed = True
-                break
+                raise Closed("the server closed the connection")
     except Closed:
         reader.answer.closed = True
     except NoAnswer as problem:
@@ -285,56 +338,6 @@ def _hear(wire: Wire, client: SmtpClient, hello: Hello) -> Answer:
             raise
         reader.answer.problem = problem.message
     return reader.answer
-
-
-def _dialogue(
-    contact: Contact, client: SmtpClient, offer: Offer, greeting: Greeting, transcript: Transcript
-) -> None:
-    if greeting.direct_tls:
-        _secure(contact, client, offer, transcript)
-        _welcome(contact, client, transcript)
-    else:
-        _until_started(contact, client, greeting, transcript)
-        _secure(contact, client, offer, transcript)
-    contact.stage = Stage.INSIDE
-    contact.inside = _expect(
-        250, client.command(f"EHLO {greeting.helo}"), "the server refuses EHLO inside TLS"
-    )
-    contact.stage = Stage.DONE
-    with contextlib.suppress(WireError):
-        client.command("QUIT")
-
-
-def _until_started(contact: Contact, client: SmtpClient, greeting: Greeting, transcript: Transcript) -> None:
-    _welcome(contact, client, transcript)
-    _hello(contact, client, greeting, transcript)
-    contact.stage = Stage.ACCEPTED
-    contact.started = _expect(220, client.command("STARTTLS"), "the server refuses STARTTLS")
-    transcript.note("STARTTLS command works on this server")
-
-
-def _welcome(contact: Contact, client: SmtpClient, transcript: Transcript) -> None:
-    contact.stage = Stage.BANNER
-    contact.banner = _expect(220, client.reply("the banner"), "the server does not welcome us")
-    transcript.note("We are allowed to connect")
-
-
-def _hello(contact: Contact, client: SmtpClient, greeting: Greeting, transcript: Transcript) -> None:
-    contact.stage = Stage.EHLO
-    contact.plain = _expect(250, client.command(f"EHLO {greeting.helo}"), "the server refuses EHLO")
-    transcript.note("We can use this server")
-    contact.stage = Stage.OFFERED
-    if "STARTTLS" not in contact.plain.features:
-        raise Refused("the server does not offer STARTTLS", contact.plain)
-    transcript.note("TLS is an option on this server")
-
-
-def _secure(contact: Contact, client: SmtpClient, offer: Offer, transcript: Transcript) -> None:
-    contact.stage = Stage.HANDSHAKE
-    contact.session = client.start_tls(offer)
-    contact.details = transcript.note(
-        "Connection converted to SSL", describe(contact.session, offer.servername, style=transcript.style)
-    )
 
 
 def _expect(code: int, reply: Reply, otherwise: str) -> Reply:
