@@ -102,6 +102,36 @@ class ProbeDocument(ExaminationDocument):
     """Its lines: every connection under its heading, times in seconds since each one's beginning."""
 
 
+class ResolverPart(Part):
+    """The resolver that was asked."""
+
+    address: str
+    port: int = Field(ge=1, le=65535)
+    distrust: str
+    """Why what it says of signatures does not count; empty where it does."""
+
+
+class ExchangerPart(Part):
+    """A mail exchanger of a domain."""
+
+    name: str
+    preference: NonNegativeInt | None
+    """Null where the domain has no MX record: then it is the domain itself."""
+    checks: tuple[Check, ...]
+    servers: tuple[ProbeDocument, ...]
+    """One an address; `connections` is 0 where there is no way to it from here."""
+
+
+class DomainDocument(ExaminationDocument):
+    """What `backport probe --domain --json` prints."""
+
+    domain: str
+    resolver: ResolverPart
+    checks: tuple[Check, ...]
+    exchangers: tuple[ExchangerPart, ...]
+    """The most preferred first."""
+
+
 class SelfTestDocument(ExaminationDocument):
     """What `backport selftest --json` prints."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ from backport.commands.options import (
     TranscriptOption,
     write_result,
 )
+from backport.errors import UsageError
+
+if TYPE_CHECKING:
+    from backport.commands.probe_input import Request
 
 app = typer.Typer()
 
@@ -190,9 +194,23 @@ def selftest(
 @app.command()
 def probe(
     server: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="HOST[:PORT]", help="Name or address; the port is 25, with --direct-tls 465."),
-    ],
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A mail domain instead: all its exchangers, DANE, MTA-STS and TLS-RPT."
+        ),
+    ] = None,
+    resolver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS[:PORT]",
+            help="The validating resolver that is asked about a domain; default: the system's, whose word "
+            "on signatures counts where it is on this host.",
+        ),
+    ] = None,
     servername: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The name that the certificate must bear; default: HOST."),
@@ -235,39 +253,43 @@ def probe(
     junit: JunitOption = None,
     transcript: TranscriptOption = None,
 ) -> Result:
-    """Examine a mail server's TLS from outside: transport and certificates.
+    """Examine a mail server's TLS from outside, or all servers of a mail domain.
 
-    It opens at most eight connections, waits for every reply and sends no mail. Exit code 1: a check
-    failed; 2: a name, port or file that was given is wrong.
+    It opens at most eight connections to a server, waits for every reply and sends no mail. Exit code 1: a
+    check failed; 2: a name, port or file that was given is wrong.
 
     \b
     Examples:
         backport probe mail.example.org
         backport probe mail.example.org --expect TLSv1.3:TLS_AES_256_GCM_SHA384
         backport probe [2001:db8::25]:465 --direct-tls --servername mail.example.org --json
+        backport probe --domain example.org --resolver 127.0.0.1
     """
     from backport.commands.probe_input import Request
-    from backport.commands.probe_view import as_document, as_junit, run, shown
     from backport.probe.profiles import Profile
     from backport.probe.transcript import Style
 
-    probed = run(
-        Request(
-            server=server,
-            servername=servername,
-            ca=ca,
-            crl=crl,
-            direct_tls=direct_tls,
-            expect=expect,
-            staple=staple,
-            revocation=revocation,
-            helo=helo,
-            style=Style(style),
-            profile=Profile(profile) if profile else None,
-            timeout=timeout,
-        ),
-        all_addresses=all_addresses,
+    if (server is None) == (domain is None):
+        raise UsageError("one server or one domain is examined", hint="HOST, or --domain NAME")
+    request = Request(
+        server=server or "",
+        servername=servername,
+        ca=ca,
+        crl=crl,
+        direct_tls=direct_tls,
+        expect=expect,
+        staple=staple,
+        revocation=revocation,
+        helo=helo,
+        style=Style(style),
+        profile=Profile(profile) if profile else None,
+        timeout=timeout,
     )
+    if domain is not None:
+        return _probe_domain(request, domain, resolver, junit=junit, transcript=transcript)
+    from backport.commands.probe_view import as_document, as_junit, run, shown
+
+    probed = run(request, all_addresses=all_addresses)
     if junit:
         write_result(junit, as_junit(probed))
     if transcript:
@@ -278,3 +300,16 @@ def probe(
         (line for one in probed for line in shown(one)),
         exit_code=0 if all(one.passed for one in probed) else 1,
     )
+
+
+def _probe_domain(
+    request: Request, domain: str, resolver: str | None, *, junit: Path | None, transcript: Path | None
+) -> Result:
+    from backport.commands.domain_view import domain_document, domain_junit, run, shown
+
+    probed = run(request, domain, resolver)
+    if junit:
+        write_result(junit, domain_junit(probed))
+    if transcript:
+        write_result(transcript, probed.transcript())
+    return Result(domain_document(probed), shown(probed), exit_code=0 if probed.passed else 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
@@ -18,6 +19,10 @@ from backport.probe.transcript import Style
 from backport.probe.web import Web
 from backport.settings import did_you_mean
 
+if TYPE_CHECKING:
+    from backport.probe.domain import Domain
+    from backport.probe.resolver import Resolver
+
 _FILE_LIMIT = 64 * 1024 * 1024
 """Octets of a file that is given; the largest authorities' lists are smaller."""
 
@@ -26,7 +31,7 @@ _FILE_LIMIT = 64 * 1024 * 1024
 class Request:
     """The words of the command line."""
 
-    server: str
+    server: str = ""
     servername: str | None = None
     ca: Path | None = None
     crl: Path | None = None
@@ -47,11 +52,29 @@ class Request:
     def subject(self, place: Place) -> Subject:
         """What is to be examined. Raises UsageError for whatever is wrong in names or files."""
         name = host_name(self.servername) if self.servername else place.host
-        private = not place.is_public()
+        web = Web(connect=connect, private=not place.is_public()) if self.revocation else None
+        return replace(
+            self._pattern(), dial=place, host=name, servername=None if is_address(name) else name, web=web
+        )
+
+    def domain(self, name: str, resolver: str | None) -> Domain:
+        """A domain whose servers are to be examined. Raises UsageError."""
+        from backport.probe.domain import Domain  # its library costs a probe of one server too much time
+
+        if self.servername or self.direct_tls:
+            option = "--servername" if self.servername else "--direct-tls"
+            raise UsageError(f"{option} is for one server, not for a domain", hint="leave it out")
+        if is_address(domain := host_name(name)):
+            raise UsageError(f"no domain: {name!r}", hint="a name such as example.org")
+        pattern = replace(self._pattern(), web=Web(connect=connect) if self.revocation else None)
+        return Domain(name=domain, resolver=chosen_resolver(resolver), server=pattern)
+
+    def _pattern(self) -> Subject:
+        """What is asked of any server."""
         return Subject(
-            dial=place,
-            host=name,
-            servername=None if is_address(name) else name,
+            dial=Place("", 25),
+            host="",
+            servername=None,
             helo=host_name(self.helo) if self.helo else own_name(socket.gethostname()),
             expectation=expectation(self.expect),
             trust=trust(self.ca) if self.ca else None,
@@ -59,9 +82,20 @@ class Request:
             direct_tls=self.direct_tls,
             staple=self.staple,
             style=self.style,
-            web=Web(connect=connect, private=private) if self.revocation else None,
             timeout=self.timeout,
         )
+
+
+def chosen_resolver(text: str | None) -> Resolver:
+    """The resolver ``ADDRESS[:PORT]``, or the system's first. Raises UsageError."""
+    from backport.probe.resolver import Resolver  # as above
+
+    if text is None:
+        return Resolver.of_system()
+    address, port = host_and_port(text, port=53)
+    if not is_address(address):
+        raise UsageError(f"no address: {address!r}", hint="--resolver takes an address, such as 127.0.0.1:53")
+    return Resolver(address, port, named=True)
 
 
 def expectation(text: str | None) -> Expectation:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -33,24 +31,18 @@ from backport.runs.report import junit_document, tally
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One probe: of whom, when, and what it came to."""
+    """One probe: of whom, and what it came to."""
 
-    host: str
-    port: int
-    address: str
-    """Where the connections went; empty where there was none."""
-    addresses: tuple[str, ...]
-    """All that the name has."""
+    place: Place
     servername: str | None
     direct_tls: bool
-    started: datetime
-    seconds: float
     report: Report
 
     @property
     def where(self) -> str:
         """The server as a person writes it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host, port = self.place.host, self.place.port
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def passed(self) -> bool:
@@ -78,30 +70,28 @@ def run(request: Request, *, all_addresses: bool = False) -> list[Probe]:
 
 
 def _probe(place: Place, subject: Subject, profile: Profile | None) -> Probe:
-    started, begin = datetime.now(UTC), time.monotonic()
     report = examine(subject)
-    if profile:
-        checks = held_against(report.checks, profile, opportunistic=not subject.direct_tls)
-        report = replace(report, checks=checks)
     return Probe(
-        host=place.host,
-        port=place.port,
-        address=place.address,
-        addresses=place.known(),
+        place=place,
         servername=subject.servername,
         direct_tls=subject.direct_tls,
-        started=started,
-        seconds=time.monotonic() - begin,
-        report=report,
+        report=under(profile, report, opportunistic=not subject.direct_tls),
     )
+
+
+def under(profile: Profile | None, report: Report, *, opportunistic: bool) -> Report:
+    """The report with its verdicts as the profile has them."""
+    checks = held_against(report.checks, profile, opportunistic=opportunistic) if profile else report.checks
+    return replace(report, checks=checks)
 
 
 def shown(probe: Probe) -> Iterator[RenderableType]:
     """For people: the transcript, the table, the advice and, last, the summary."""
-    if len(probe.addresses) > 1:
-        yield f"{probe.host} is {', '.join(probe.addresses)}; examined: {probe.address}\n"
+    place, known = probe.place, probe.place.known()
+    if len(known) > 1:
+        yield f"{place.host} is {', '.join(known)}; examined: {place.address}\n"
     yield probe.report.transcript
-    yield checks_table(_worth_reading(probe.report.checks))
+    yield checks_table(worth_reading(probe.report.checks))
     if probe.report.clients:
         yield "\nWho can still talk to it, by what was seen:"
         for row in probe.report.clients:
@@ -111,7 +101,7 @@ def shown(probe: Probe) -> Iterator[RenderableType]:
     yield Text(probe.summary(), style="bold green" if probe.passed else "bold red")
 
 
-def _worth_reading(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+def worth_reading(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     """The checks that a person wants to read of: where nothing could be connected to, that alone."""
     connect = next((check for check in checks if check.id == "transport.connect"), None)
     return (connect,) if connect and connect.stops else checks
@@ -129,15 +119,15 @@ def as_document(probe: Probe) -> ProbeDocument:
     session = probe.report.first.session
     return ProbeDocument(
         tool=f"backport {__version__}",
-        started=probe.started.replace(microsecond=0),
-        seconds=round(probe.seconds, 3),
+        started=probe.report.started.replace(microsecond=0),
+        seconds=round(probe.report.seconds, 3),
         passed=probe.passed,
         summary=probe.summary(),
         server=ServerPart(
-            host=probe.host,
-            port=probe.port,
-            addresses=probe.addresses,
-            address=probe.address or None,
+            host=probe.place.host,
+            port=probe.place.port,
+            addresses=probe.place.known(),
+            address=probe.place.address or None,
             servername=probe.servername,
             direct_tls=probe.direct_tls,
         ),
@@ -156,12 +146,13 @@ def as_junit(probes: Sequence[Probe]) -> str:
     checks = first.report.checks
     if len(probes) > 1:
         checks = tuple(
-            replace(check, id=f"{probe.address}.{check.id}")
+            replace(check, id=f"{probe.place.address}.{check.id}")
             for probe in probes
             for check in probe.report.checks
         )
-    seconds = sum(probe.seconds for probe in probes)
-    return junit_document(f"backport probe {first.where}", checks, started=first.started, seconds=seconds)
+    seconds = sum(probe.report.seconds for probe in probes)
+    name, started = f"backport probe {first.where}", first.report.started
+    return junit_document(name, checks, started=started, seconds=seconds)
 
 
 def _session(session: Session) -> SessionPart:

@@ -43,7 +43,7 @@ _PRINTED: dict[str, tuple[str, ...]] = {
     "repo-prune": _NAMES,
     "repo-gc": _NAMES,
     "repo-anchor": _NAMES,
-    "probe": ("backport.commands.documents:ProbeDocument",),
+    "probe": ("backport.commands.documents:ProbeDocument", "backport.commands.documents:DomainDocument"),
     "selftest": ("backport.commands.documents:SelfTestDocument",),
     "maillog": ("backport.maillog.tally:Report",),
 }

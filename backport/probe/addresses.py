@@ -89,6 +89,8 @@ class Place:
     address: str = ""
     """The address that answered; empty before the first connection."""
     _family: int = field(default=socket.AF_UNSPEC, repr=False)
+    found: tuple[tuple[int, str], ...] = ()
+    """Families and addresses, where they are known already: then the host's resolver is not asked."""
 
     def __call__(self, deadline: Deadline) -> socket.socket:
         """A connection to it. Raises Unreachable or NoAnswer."""
@@ -99,13 +101,12 @@ class Place:
     def known(self) -> tuple[str, ...]:
         """All addresses of the name, as far as they can be found."""
         with contextlib.suppress(Unreachable):
-            return tuple(address for _, address in _resolved(self.host, self.port))
+            return tuple(address for _, address in self._all())
         return ()
 
     def each(self) -> list[Place]:
         """The same server at each of its addresses. Raises Unreachable."""
-        found = _resolved(self.host, self.port)
-        return [replace(self, address=address, _family=family) for family, address in found]
+        return [replace(self, address=address, _family=family) for family, address in self._all()]
 
     def is_public(self) -> bool:
         """Whether the Internet knows its addresses, as far as they can be found now.
@@ -123,7 +124,10 @@ class Place:
         return all(is_global(str(where[0])) for _, _, _, _, where in found)
 
     def _candidates(self) -> list[tuple[int, str]]:
-        return [(self._family, self.address)] if self.address else _resolved(self.host, self.port)
+        return [(self._family, self.address)] if self.address else self._all()
+
+    def _all(self) -> list[tuple[int, str]]:
+        return _interleaved(self.found) if self.found else _resolved(self.host, self.port)
 
 
 def _resolved(host: str, port: int) -> list[tuple[int, str]]:

@@ -5,6 +5,7 @@ left, as many as are allowed.
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,9 @@ class Report:
     """What the server chose for old clients."""
     clients: tuple[clients.Row, ...] = ()
     """Who can still talk to it; none where no handshake works."""
+    started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+    seconds: float = 0.0
+    """Wall time."""
 
 
 def plan(*, direct_tls: bool = False) -> dict[str, str]:
@@ -116,7 +120,9 @@ def plan(*, direct_tls: bool = False) -> dict[str, str]:
 
 def examine(subject: Subject) -> Report:
     """Examine a server. What goes wrong on the way is in the checks; nothing is raised for it."""
-    return _Examination(subject).report()
+    started, begin = dt.datetime.now(dt.UTC), time.monotonic()
+    report = _Examination(subject).report()
+    return replace(report, started=started, seconds=time.monotonic() - begin)
 
 
 class _Examination:

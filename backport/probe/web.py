@@ -67,18 +67,27 @@ class Web:
         with Wire(connection, deadline) as wire:
             if not (self.private or _is_public(connection)):
                 raise WebError(f"{host} is an address inside a private network")
-            wire.send(_head(host, port, path, content, content_type) + content)
-            raw = bytearray()
-            while received := wire.receive():
-                raw += received
-                if len(raw) > SIZE_LIMIT:
-                    raise WebError(f"the answer is longer than {SIZE_LIMIT} octets")
-        try:
-            response = http.client.HTTPResponse(cast("socket.socket", _Received(bytes(raw))))
-            response.begin()
-            return response, response.read()
-        except (http.client.HTTPException, ValueError) as problem:
-            raise WebError(f"no HTTP answer: {type(problem).__name__}") from None
+            name = f"[{host}]" if ":" in host else host
+            name += "" if port == 80 else f":{port}"
+            return exchange(wire, name, path, content=content, content_type=content_type)
+
+
+def exchange(
+    wire: Wire, host: str, path: str, *, content: bytes = b"", content_type: str = "", limit: int = SIZE_LIMIT
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """One request and its answer on a connection, of ``limit`` octets at most. Raises WireError."""
+    wire.send(_head(host, path, content, content_type) + content)
+    raw = bytearray()
+    while received := wire.receive():
+        raw += received
+        if len(raw) > limit:
+            raise WebError(f"the answer is longer than {limit} octets")
+    try:
+        response = http.client.HTTPResponse(cast("socket.socket", _Received(bytes(raw))))
+        response.begin()
+        return response, response.read()
+    except (http.client.HTTPException, ValueError) as problem:
+        raise WebError(f"no HTTP answer: {type(problem).__name__}") from None
 
 
 class _Received:
@@ -106,11 +115,10 @@ def _parts(url: str) -> tuple[str, int, str]:
     return host, port, path
 
 
-def _head(host: str, port: int, path: str, content: bytes, content_type: str) -> bytes:
-    name = f"[{host}]" if ":" in host else host
+def _head(host: str, path: str, content: bytes, content_type: str) -> bytes:
     lines = [
         f"{'POST' if content else 'GET'} {path} HTTP/1.1",
-        f"Host: {name}" + ("" if port == 80 else f":{port}"),
+        f"Host: {host}",
         "User-Agent: backport",
         "Connection: close",
     ]

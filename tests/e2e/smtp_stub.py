@@ -94,10 +94,12 @@ def simple_context(authority: Authority, folder: Path, name: str = "mail.example
 
 
 @contextlib.contextmanager
-def serving(script: Script, tls: SSL.Context | None = None) -> Iterator[Dial]:
+def serving(
+    script: Script, tls: SSL.Context | None = None, *, where: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[Dial]:
     """Serve every connection by ``script`` in a thread of its own; gives the way to connect."""
     done = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(where)
     threads: list[threading.Thread] = []
 
     def attend(connection: socket.socket) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from backport.commands.probe_input import expectation, lists, own_name, trust
 from backport.commands.probe_view import Probe, advice_lines, as_document, as_junit
 from backport.errors import UsageError
 from backport.probe import Report, transport
-from backport.probe.addresses import host_and_port
+from backport.probe.addresses import Place, host_and_port
 from backport.probe.revocation import State, by_ocsp
 from backport.probe.smtp import Contact, Reply
 from backport.probe.software import Software, in_its_words, software_of
@@ -138,12 +139,12 @@ def probe() -> Probe:
         Check(id="certificate.key", title="key", verdict=Verdict.FAIL, found="\x07", advice="Make one."),
         Check(id="certificate.crl", title="CRL", verdict=Verdict.SKIPPED, advice="no list"),
     )
-    report = Report(checks=checks, first=Contact(session=session), transcript="one\ntwo\n", connections=5)
-    return Probe(
-        host="mail.example.org", port=25, address="192.0.2.1", addresses=("192.0.2.1",),
-        servername="mail.example.org", direct_tls=False, started=datetime(2026, 1, 1, tzinfo=UTC),
-        seconds=0.5, report=report,
+    report = Report(
+        checks=checks, first=Contact(session=session), transcript="one\ntwo\n", connections=5,
+        started=datetime(2026, 1, 1, tzinfo=UTC), seconds=0.5,
     )  # fmt: skip
+    place = Place("mail.example.org", 25, address="192.0.2.1", found=((socket.AF_INET, "192.0.2.1"),))
+    return Probe(place=place, servername="mail.example.org", direct_tls=False, report=report)
 
 
 def test_the_document_keeps_to_its_schema(probe: Probe) -> None:
@@ -156,7 +157,8 @@ def test_the_document_keeps_to_its_schema(probe: Probe) -> None:
 
 def test_where_nothing_answers_the_document_keeps_to_its_schema(probe: Probe) -> None:
     report = replace(probe.report, first=Contact(), transcript="", connections=1)
-    document = as_document(replace(probe, address="", servername=None, report=report))
+    place = replace(probe.place, address="")
+    document = as_document(replace(probe, place=place, servername=None, report=report))
     check_document("probe", json.loads(document.model_dump_json()))
 
 
