@@ -77,6 +77,7 @@ _LIMITS = "raise the limits of the build"
 _CONFLICT = "let one of the packages not hold the file, or name the other as obsolete"
 _UNPACKAGED = "name them under %files, or remove them in %install"
 _PATCH = "the patch does not fit this source: make it again"
+_FAILED_SCRIPTLET = re.compile(r"Error in \w+ scriptlet in rpm package (?P<name>\S+)")
 _SCRIPTLET = _rule(r"^error: .*scriptlet failed|^Error in \w+ scriptlet|scriptlet failed, exit status [1-9]")
 _RPM_ERROR = _rule(r"^error: (?!Bad exit status)\S", follows=_INDENTED)
 # The first rule that fits a line of the log gives the cause in words.
@@ -116,6 +117,20 @@ def is_unexplained(message: str) -> bool:
     True
     """
     return bool(re.search(r"scriptlet failed, exit status \d+$", message))
+
+
+def failed_scriptlets(log: Path) -> dict[str, str]:
+    """The packages of which a scriptlet failed in dnf's transaction, by name: the first line that says so.
+
+    A %post that fails ends no transaction: rpm warns, and dnf's exit code is 0. Nothing else than this line
+    has it: dnf's for every kind of scriptlet (dnf/yum/rpmtrans.py). Raises OSError.
+    """
+    failed: dict[str, str] = {}
+    with log.open("rb") as stream:
+        while line := stream.readline(_READ):
+            if found := _FAILED_SCRIPTLET.search(line.decode("utf-8", "replace")):
+                failed.setdefault(found["name"], printable(found[0], _LINE))
+    return failed
 
 
 def causes_of(log: Path | None, *, start: int = 0, spec: Path | None = None) -> Causes:

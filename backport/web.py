@@ -225,7 +225,7 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
     try:
         found, problem = answers.get(timeout=max(seconds, 0.001))
     except queue.Empty:
-        raise WebError(f"no answer within {max(seconds, 0):.3g} s", passing=True) from None
+        raise WebError(f"no answer within {max(seconds, 0):.2g} s", passing=True) from None
     if problem is not None:
         raise problem
     return found  # type: ignore[return-value]  # there is no problem, so there is an answer

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from backport.artifacts import Check, Finding, Verdict
-from backport.causes import causes_of
+from backport.artifacts import Check, Finding, Nevra, Verdict
+from backport.causes import causes_of, failed_scriptlets
 from backport.errors import ToolError
 from backport.gates.subject import Subject
 from backport.roots.root import Root, clean_root
@@ -109,8 +109,10 @@ def _transaction(
         evidence = problem.evidence
     else:
         installed = {str(nevra) for nevra in root.installed()}
-        if missing := sorted(wanted - installed):
-            problems += [f"{nevra} is not installed" for nevra in missing]
+        problems += [f"{nevra} is not installed" for nevra in sorted(wanted - installed)]
+        names = {Nevra.parse(nevra).name for nevra in wanted}
+        problems += [said for name, said in failed_scriptlets(log).items() if name in names]
+        if problems:
             evidence = causes_of(log).evidence
     finding = Finding.unless(
         problems,

@@ -384,6 +384,25 @@ def test_neither_update_nor_installation_without_what_is_required(workshop: Work
     assert "libtide" in checks["gate.installable.update"].evidence
 
 
+@pytest.mark.parametrize(
+    ("scriptlet", "found"),
+    [
+        (("%post", "exit 3"), "POSTIN"),
+        (("%posttrans", "echo no newline; kill -9 $$"), "POSTTRANS"),
+        (("%post -p <lua>", "error('lua')"), "POSTIN"),
+        (("%post", "echo 'Error in POSTIN scriptlet in rpm package another'"), ""),
+    ],
+    ids=["exit code", "killed", "lua", "only said"],
+)
+def test_a_scriptlet_that_fails_although_dnf_goes_on(
+    workshop: Workshop, tmp_path: Path, scriptlet: tuple[str, ...], found: str
+) -> None:
+    checks = ask(examine_roots, workshop.subject(tmp_path, workshop.libwave(relations=scriptlet)))
+    for name in ("gate.installable.update", "gate.installable.fresh"):
+        assert checks[name].verdict is (Verdict.FAIL if found else Verdict.PASS)
+        assert not found or f"{found} scriptlet in rpm package libwave" in checks[name].found
+
+
 def test_what_is_in_the_way_back_and_who_does_not_start(workshop: Workshop, tmp_path: Path) -> None:
     same = "1.1-1.fc28.bp1"
     wares = [
