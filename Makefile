@@ -10,8 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 HOST_PACKAGES := $(file < tests/lab/host-packages.txt)
-# What the tests alone need: a browser that shows the page as its readers see it, and what checks units.
-test: HOST_PACKAGES += chromium-headless-shell systemd
+# What the tests alone need: a browser that shows the page as its readers see it, what checks units, a compiler
+# for an OpenSSL with weak ciphers, and the name servers of the domains that are probed.
+test: HOST_PACKAGES += chromium-headless-shell systemd gcc libc6-dev knot unbound
 
 .PHONY: help demo test check lint types unit lab lab-clean bench specs host render rpm
 
