@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from backport.files import opened_regular
 from backport.printable import printable_line
 
 _CHUNK = 1024 * 1024
@@ -77,14 +76,10 @@ class Follower:
 
     def _read(self) -> bytes:
         try:
-            descriptor = os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with opened_regular(self._log) as stream:
+                stream.seek(self._offset)
+                chunk = stream.read(_CHUNK)
         except OSError:
             return b""
-        with os.fdopen(descriptor, "rb") as stream:
-            state = os.fstat(descriptor)
-            if not stat.S_ISREG(state.st_mode) or state.st_size <= self._offset:
-                return b""
-            stream.seek(self._offset)
-            chunk = stream.read(_CHUNK)
         self._offset += len(chunk)
         return chunk

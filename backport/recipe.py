@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from backport.artifacts import BuildOptions, Nevra
 from backport.errors import UsageError
-from backport.settings import Name, Settings, SettingsFile, Url, did_you_mean, load
+from backport.settings import Name, Settings, SettingsFile, Url, did_you_mean, load, unknown
 
 
 def _nvr(value: str) -> str:
@@ -99,10 +99,7 @@ class Build(Settings):
 
     def options(self) -> BuildOptions:
         """The same as the artifact that builders take."""
-        return BuildOptions(
-            with_=self.with_, without=self.without, macros=self.macros, check=self.check,
-            timeout=self.timeout, processes=self.processes, memory=self.memory, files=self.files,
-        )  # fmt: skip
+        return BuildOptions(**self.model_dump(exclude={"undefine"}))
 
 
 class Package(Settings):
@@ -292,8 +289,7 @@ def find_settings(folders: Sequence[Path], name: str, *, what: str) -> Path:
     known = settings_in(folders)
     if name not in known:
         nothing = f"there is none in {', '.join(map(str, folders))}"
-        hint = f"known: {', '.join(known)}" if known else nothing
-        raise UsageError(f"unknown {what} {name!r}{did_you_mean(name, known)}", hint=hint)
+        raise unknown(f"unknown {what}", name, known, hint=None if known else nothing)
     path = known[name]
     if not is_inside(path, path.parent):
         raise UsageError(

@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -170,6 +170,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def unknown(what: str, word: str, known: Collection[str], *, hint: str | None = None) -> UsageError:
+    """The error for a word that is none of the ``known``: with the nearest one, and with a hint, by default
+    all of them.
+
+    >>> str(unknown("there is no target", "f82", ["f28"]))
+    "there is no target 'f82' (did you mean f28?)"
+    """
+    hint = hint or (f"known: {', '.join(known)}" if known else "there is none")
+    return UsageError(f"{what} {word!r}{did_you_mean(word, known)}", hint=hint)
 
 
 def reason_of(error: Any) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from backport.artifacts import Nevra
 from backport.errors import UsageError
 from backport.recipe import Nvr, Recipe, find_settings, load_recipe, settings_in
-from backport.settings import Fingerprint, Key, Name, Settings, SettingsFile, Url, did_you_mean, load
+from backport.settings import Fingerprint, Key, Name, Settings, SettingsFile, Url, load, unknown
 from backport.target import Target, load_target
 
 ETC = Path("/etc/backport")
@@ -211,21 +211,13 @@ def check_channel(channel: str, site: Site, *, configured: bool = False) -> None
 def check_names(site: Site) -> None:
     """Refuse mirrors of targets and pins of packages that are nowhere. Raises UsageError."""
     targets = list(settings_in(site.paths.search_path("targets")))
+    packages = {name for recipe in known_recipes(site) for name in recipe.packages} if site.pins else ()
     for name in site.mirrors:
         if name not in targets:
-            raise UsageError(
-                f"{site.place('mirrors', name)}: there is no target {name!r}{did_you_mean(name, targets)}",
-                hint=f"known: {', '.join(targets)}",
-            )
-    packages = sorted(
-        {name for recipe in known_recipes(site) for name in recipe.packages} if site.pins else ()
-    )
+            raise unknown(f"{site.place('mirrors', name)}: there is no target", name, targets)
     for name in site.pins:
         if name not in packages:
-            raise UsageError(
-                f"{site.place('pins', name)}: no recipe has a package {name!r}{did_you_mean(name, packages)}",
-                hint=f"known: {', '.join(packages)}",
-            )
+            raise unknown(f"{site.place('pins', name)}: no recipe has a package", name, sorted(packages))
 
 
 def known_recipes(site: Site) -> Iterator[Recipe]:
@@ -253,11 +245,9 @@ def apply_site(recipe: Recipe, target: Target, site: Site) -> tuple[Recipe, Targ
     target = at_site(target, site)
     for name in recipe.source.keys:
         if name not in target.keys:
-            guess = did_you_mean(name, target.keys)
-            raise UsageError(
-                f"{recipe.place('source', 'keys')}: no key {name!r} is configured{guess}",
-                hint=f"add [keys.{name}] with fingerprint and file to the site file or the target",
-            )
+            hint = f"add [keys.{name}] with fingerprint and file to the site file or the target"
+            place = recipe.place("source", "keys")
+            raise unknown(f"{place}: no key", name, target.keys, hint=hint)
     return recipe.model_copy(update={"packages": packages}), target
 
 
@@ -268,7 +258,7 @@ def at_site(target: Target, site: Site) -> Target:
     for wanted in mirrors:
         if wanted not in ids:
             place = site.place("mirrors", target.name, wanted)
-            raise UsageError(f"{place}: no repository {wanted!r}{did_you_mean(wanted, ids)}")
+            raise unknown(f"{place}: no repository", wanted, ids)
     repositories = tuple(
         repository.model_copy(update={"baseurl": mirrors.get(repository.id, repository.baseurl)})
         for repository in target.repositories
@@ -276,8 +266,8 @@ def at_site(target: Target, site: Site) -> Target:
     return target.model_copy(update={"repositories": repositories, "keys": {**target.keys, **site.keys}})
 
 
-def _from_environment(environment: Mapping[str, str] = os.environ) -> Path | None:
-    named = environment.get("BACKPORT_CONFIG")
+def _from_environment() -> Path | None:
+    named = os.environ.get("BACKPORT_CONFIG")
     return Path(named) if named else None
 
 

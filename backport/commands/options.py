@@ -149,7 +149,7 @@ def chosen(word: str, known: Sequence[str], *, what: str, listed: str) -> str:
 
     Raises UsageError where that is none, or several; ``listed`` is the command that lists them.
     """
-    from backport.settings import did_you_mean
+    from backport.settings import unknown
 
     fitting = [name for name in known if name == word] or [name for name in known if name.startswith(word)]
     if word == "latest" and not fitting:
@@ -160,7 +160,7 @@ def chosen(word: str, known: Sequence[str], *, what: str, listed: str) -> str:
         raise UsageError(
             f"{word!r} begins {len(fitting)} of the {what}s", hint=f"among them: {', '.join(fitting[:3])}"
         )
-    raise UsageError(f"no {what} {word!r}{did_you_mean(word, known)}", hint=f"`{listed}` lists them")
+    raise unknown(f"no {what}", word, known, hint=f"`{listed}` lists them")
 
 
 def write_result(path: Path, text: str) -> None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backport.errors import PublishError, UsageError
+from backport.errors import PublishError
 from backport.evidence.intoto import ProvenanceStatement, Resource, Subject, TestStatement
 from backport.evidence.store import statements, test_results
-from backport.settings import did_you_mean
+from backport.settings import unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,8 @@ def why(generation: Path, package: str) -> tuple[Explanation, ...]:
             if package in _names_of(subject) and (generation / subject.name).is_file():
                 found.append(_explain(statement, subject, tests))
     if not found:
-        raise UsageError(
-            f"no statement is about a package {package!r}{did_you_mean(package, names)}",
-            hint="give its name, NEVRA or file name, as `backport repo show` lists them",
-        )
+        hint = "give its name, NEVRA or file name, as `backport repo show` lists them"
+        raise unknown("no statement is about a package", package, names, hint=hint)
     return tuple(sorted(found, key=lambda one: one.path))
 
 

@@ -225,9 +225,9 @@ def open_key(signing: Signing, *, digest: Digest = "sha256") -> Iterator[Signer]
         yield Signer(key=key, signing=signing, digest=digest)
 
 
-def sign_file(path: Path, signing: Signing, *, digest: Digest = "sha256") -> Path:
+def sign_file(path: Path, signing: Signing) -> Path:
     """A detached, armored signature of one file, as ``<path>.asc`` beside it. Raises SignError."""
-    with open_key(signing, digest=digest) as signer:
+    with open_key(signing) as signer:
         return signer.sign_file(path)
 
 

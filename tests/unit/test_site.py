@@ -179,8 +179,6 @@ class TestApply:
 
     def test_a_key_that_nobody_configured_is_refused(self) -> None:
         source = recipe().source.model_copy(update={"keys": ("fedora-30",)})
-        with pytest.raises(
-            UsageError, match=r"no key 'fedora-30' is configured \(did you mean fedora-2"
-        ) as caught:
+        with pytest.raises(UsageError, match=r"no key 'fedora-30' \(did you mean fedora-2") as caught:
             apply_site(recipe().model_copy(update={"source": source}), target(), Site())
         assert "[keys.fedora-30]" in (caught.value.hint or "")
