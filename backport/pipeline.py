@@ -17,7 +17,6 @@ from backport.artifacts import (
     GatedRpms,
     Nevra,
     PatchedSrpm,
-    PublishedRepo,
     Rpm,
     SignedRpms,
     SourceRpm,
@@ -39,12 +38,13 @@ from backport.prepare import (
 )
 from backport.progress import Progress
 from backport.repodata import compression_of, write_repodata
-from backport.repository import proof, publish
+from backport.repository import proof
 from backport.repository.advisories import make_advisory, stock_evrs
 from backport.repository.channel import Channel, load_channel
-from backport.repository.documents import Account
 from backport.repository.generations import Generation
-from backport.repository.upkeep import look_after
+from backport.repository.place import Place
+from backport.repository.publish import Run, publish
+from backport.repository.upkeep import keep_up
 from backport.roots.root import Aftermath, Root, clean_root, place_to_keep
 from backport.runs.history import Recorder, forget_old_runs, last_run, remove_leftovers
 from backport.runs.job import Job, Stage, package_inputs
@@ -101,6 +101,14 @@ class _Run:
         return load_channel(
             job.site.paths.repository, job.target, job.site.channel, signing=job.site.signing,
             keys=self.workspace("channel"),
+        )  # fmt: skip
+
+    def place(self) -> Place:
+        """Where packages are published."""
+        job, site = self.job, self.job.site
+        return Place(
+            repository=site.paths.repository, target=job.target, base_url=job.base_url,
+            signing=site.signing, channel=site.channel, progress=self.progress,
         )  # fmt: skip
 
     def leave(self, rpms: Sequence[Rpm], *, signed: bool) -> None:
@@ -216,14 +224,8 @@ def _resolve(run: _Run) -> Resolved:
 
 def _keep_up(run: _Run) -> None:
     """Nothing is to be published; what was may have been changed since, or the site was."""
-    site = run.job.site
     with run.record.stage(Stage.PUBLISH) as details:
-        details["renewed"] = list(
-            look_after(
-                site.paths.repository, run.job.target, site.channel, base_url=run.job.base_url,
-                signing=site.signing, progress=run.progress,
-            )
-        )  # fmt: skip
+        details["renewed"] = list(keep_up(run.place()))
 
 
 def _fetch(run: _Run, resolved: Resolved) -> tuple[SourceRpm, ...]:
@@ -362,9 +364,9 @@ def _publish(run: _Run, gated: GatedRpms, resolved: Resolved, beside: Channel | 
     with run.record.stage(Stage.PUBLISH):
         run.progress.note(f"publishing to {job.site.channel} in {paths.repository}")
 
-        def prove(published: PublishedRepo) -> tuple[Check, ...]:
+        def prove(exhibit: proof.Exhibit) -> tuple[Check, ...]:
             checks = proof.prove(
-                published, target=job.target, cache=paths.cache, workspace=run.workspace("publish"),
+                exhibit, target=job.target, cache=paths.cache, workspace=run.workspace("publish"),
                 progress=run.progress,
             )  # fmt: skip
             run.record.examined(checks)
@@ -377,17 +379,14 @@ def _publish(run: _Run, gated: GatedRpms, resolved: Resolved, beside: Channel | 
                     hint="run the same command again: what was built is kept",
                 )
 
-        published = publish.publish(
-            gated, target=job.target, repository=paths.repository, base_url=job.base_url,
-            signing=job.site.signing, run=run.record.id, prove=prove, progress=run.progress,
-            channel=job.site.channel, force=run.options.force, inputs={job.name: resolved.key},
-            account=_account(run, gated, resolved), look=look,
-        )  # fmt: skip
+        published = publish(
+            _published_run(run, gated, resolved), run.place(), prove=prove, force=run.options.force, look=look
+        )
         run.record.note(repository=str(published.folder), generation=published.generation)
 
 
-def _account(run: _Run, gated: GatedRpms, resolved: Resolved) -> Account:
-    """What is told of the run's packages to those who take them."""
+def _published_run(run: _Run, gated: GatedRpms, resolved: Resolved) -> Run:
+    """The run's packages, with what those who take them are to know."""
     job, tested, now = run.job, gated.tested, datetime.now(UTC)
     origin = Origin(
         run=run.record.id, recipe=job.name, target=job.target.name, vendor=job.target.namespace,
@@ -400,7 +399,9 @@ def _account(run: _Run, gated: GatedRpms, resolved: Resolved) -> Account:
         job.recipe.advisory, tested.signed.rpms, summary=job.recipe.summary, stock=stock_evrs(tested),
         issued=now, publisher=job.site.packager,
     )  # fmt: skip
-    return Account(origin=origin, advisory=advisory)
+    return Run(
+        gated=gated, id=run.record.id, inputs={job.name: resolved.key}, origin=origin, advisory=advisory
+    )
 
 
 def _patch_digests(job: Job, tested: TestedRpms) -> dict[str, dict[str, str]]:

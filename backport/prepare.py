@@ -12,7 +12,7 @@ from backport.errors import SignError
 from backport.files import scratch_folder
 from backport.needs import Needs, survey
 from backport.progress import Progress
-from backport.repository import holds, publish
+from backport.repository import holds
 from backport.repository.channel import Channel, load_channel
 from backport.repository.generations import Generation, TargetFolder
 from backport.runs.job import Job, settings_inputs
@@ -90,7 +90,7 @@ def resolve_job(
         channel=channel,
         inputs=inputs,
         key=key_of(inputs),
-        published=publish.published_state(job.site.paths.repository, job.target, job.site.channel),
+        published=folder_of(job).published(),
     )
 
 
@@ -105,20 +105,26 @@ def _signing_key(job: Job, *, planning: bool) -> str:
 
 def is_published(job: Job, resolved: Resolved) -> bool:
     """Whether what readers see now came from these very inputs, and a client could install it."""
-    same = resolved.published is not None and resolved.published.inputs.get(job.name) == resolved.key
-    return same and publish.is_proven(job.site.paths.repository, job.target, job.site.channel)
+    now = resolved.published
+    if now is None or now.inputs.get(job.name) != resolved.key:
+        return False
+    return folder_of(job).is_proven(now.id)
 
 
 def is_held(job: Job, resolved: Resolved) -> bool:
     """Whether readers were led back from what these very inputs gave; then only ``--force`` publishes it."""
-    return publish.is_held(job.site.paths.repository, job.target, resolved.key, job.site.channel)
+    return resolved.key in folder_of(job).held()
 
 
 def held_sources(job: Job, patched: Sequence[PatchedSrpm]) -> tuple[str, ...]:
     """The packages of which readers were led back from what was built of the very same source; it would be
     the same again, whatever else of the inputs is another. Raises PublishError."""
-    folder = TargetFolder.of(job.site.paths.repository, job.target.name, job.site.channel)
-    return holds.held_sources(folder, patched)
+    return holds.held_sources(folder_of(job), patched)
+
+
+def folder_of(job: Job) -> TargetFolder:
+    """Where the job's packages are published."""
+    return TargetFolder.of(job.site.paths.repository, job.target.name, job.site.channel)
 
 
 def fetch_all(job: Job, offers: Mapping[str, Offer], progress: Progress) -> tuple[SourceRpm, ...]:

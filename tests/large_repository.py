@@ -12,9 +12,10 @@ from pathlib import Path
 from backport.artifacts import BuiltRpms, Nevra, Rpm, SignedRpms
 from backport.errors import PublishError
 from backport.files import digest_of, remove_tree
-from backport.repository.changes import lead_back
 from backport.repository.generations import TargetFolder
-from backport.repository.publish import publish
+from backport.repository.place import Place
+from backport.repository.publish import Run, publish
+from backport.repository.rollback import rollback
 from backport.repository.verification import verify
 from backport.signing import sign
 from backport.site import Signing
@@ -105,14 +106,11 @@ class Shelf:
         return folder
 
     def publish(self, signed: SignedRpms, repository: Path) -> None:
-        publish(
-            tiny.gated(tiny.tested(signed)),
-            target=self.target,
-            repository=repository,
-            base_url=URL,
-            signing=self.signing,
-            prove=tiny.proven,
-        )
+        run = Run(gated=tiny.gated(tiny.tested(signed)))
+        publish(run, self.place(repository), prove=tiny.proven)
+
+    def place(self, repository: Path) -> Place:
+        return Place(repository=repository, target=self.target, base_url=URL, signing=self.signing)
 
     def publications(self, count: int, runs: int) -> Iterator[Publication]:
         """Publish one more package, each time into a fresh copy of a repository of so many."""
@@ -135,8 +133,7 @@ class Shelf:
     def rollback(self) -> float:
         """Seconds that it takes to lead readers of the last copy back."""
         started = time.perf_counter()
-        folder = TargetFolder.of(self.folder / "copy", "f28")
-        lead_back(folder, None, target=self.target, base_url=URL, signing=self.signing)
+        rollback(self.place(self.folder / "copy"))
         return time.perf_counter() - started
 
     def verification(self) -> tuple[float, float]:

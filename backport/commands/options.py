@@ -17,6 +17,8 @@ from backport.errors import BackportError, PublishError, UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from backport.progress import Progress
+    from backport.repository import place as publishing
     from backport.repository.clients import SiteKeys
     from backport.repository.generations import Generation, TargetFolder
     from backport.site import Site
@@ -57,7 +59,7 @@ def _complete_target(incomplete: str) -> list[str]:
 
 def complete_generation(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ids of what the folder that was named before holds, and ``latest``."""
-    from backport.repository.changes import list_generations
+    from backport.repository.listing import list_generations
 
     config = ctx.params.get("config")
     try:
@@ -217,20 +219,22 @@ class Place:
     target: Target
     folder: TargetFolder
 
-    def other(self, channel: str) -> TargetFolder:
-        """The same target's folder in another channel. Raises UsageError."""
-        from backport.repository.generations import TargetFolder
-        from backport.site import check_channel
+    def to_change(self, progress: Progress | None = None) -> publishing.Place:
+        """The folder with what every change of it takes."""
+        from backport.progress import Silent
+        from backport.repository.place import Place
 
-        check_channel(channel, self.site)
-        return TargetFolder.of(self.site.paths.repository, self.target.name, channel)
+        return Place(
+            repository=self.site.paths.repository, target=self.target, base_url=self.site.url,
+            signing=self.site.signing, channel=self.folder.channel, progress=progress or Silent(),
+        )  # fmt: skip
 
     def id_of(self, generation: str) -> str:
         """The id of the generation that is meant: by it, a beginning of it, or ``latest``.
 
         Raises UsageError for none, or several.
         """
-        from backport.repository.changes import list_generations
+        from backport.repository.listing import list_generations
 
         known = [one.id for one in list_generations(self.folder)]
         listed = f"backport repo list --target {self.target.name}"
@@ -239,7 +243,7 @@ class Place:
     def url(self, keys: SiteKeys | None) -> str | None:
         """The URL of the channel's folder as clients see it; None on a host that neither publishes nor says
         it in its site file."""
-        from backport.repository.clients import channel_url
+        from backport.repository.place import channel_url
 
         return channel_url(self.site.url, self.folder.channel) if keys or self.site.base_url else None
 

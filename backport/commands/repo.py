@@ -54,7 +54,7 @@ def list_(place: Place) -> Result:
         backport repo list --target f28 --channel testing --json
     """
     from backport.commands.terminal import rows_table
-    from backport.repository.changes import list_generations
+    from backport.repository.listing import list_generations
 
     found = list_generations(place.folder)
     rows = [
@@ -90,7 +90,7 @@ def diff(
     Example:
         backport repo diff 20261124T041000Z-0123456789ab current --target f28
     """
-    from backport.repository.changes import compare
+    from backport.repository.listing import compare
 
     records = [place.generation(None if one == "current" else one) for one in (first, second)]
     found = compare(place.folder, *records)
@@ -159,7 +159,7 @@ def add_to_host(
     from backport.repository.clients import host_lines
 
     fingerprint = place.generation(None).fingerprint
-    lines = host_lines(place.folder, tool=tool, target=place.target, base_url=place.site.url)
+    lines = host_lines(place.to_change(), tool)
 
     def shown() -> Iterator[str]:
         yield from lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,8 +19,8 @@ from backport.commands.options import (
 
 if TYPE_CHECKING:
     from backport.artifacts import Check
-    from backport.repository.changes import Moved
     from backport.repository.generations import TargetFolder
+    from backport.repository.rollback import Moved
 
 app = typer.Typer()
 
@@ -51,16 +52,9 @@ def rollback(
         backport repo rollback --target f28 20261124T041000Z-0123456789ab
         backport repo rollback --target f28 --dry-run
     """
-    from backport.repository.changes import lead_back
+    from backport.repository.rollback import rollback as roll_back
 
-    moved = lead_back(
-        place.folder,
-        place.id_of(generation) if generation else None,
-        target=place.target,
-        base_url=place.site.url,
-        signing=place.site.signing,
-        dry_run=dry_run,
-    )
+    moved = roll_back(place.to_change(), place.id_of(generation) if generation else None, dry_run=dry_run)
     _tell_unknown(place.folder)
     until = "is not published again until its source, patches or bump change, or with --force"
     return Result(moved, [_moved(moved), *(f"{name} {until}" for name in moved.held)])
@@ -92,25 +86,23 @@ def withdraw(
     from backport.commands.terminal import TerminalProgress
     from backport.files import remove_tree
     from backport.repository import proof
-    from backport.repository.withdraw import withdraw as take_back
+    from backport.repository.withdraw import withdraw as withdraw_package
     from backport.site import at_site
 
     cache, loaded = place.site.paths.cache, at_site(place.target, place.site)
     with TerminalProgress() as progress:
 
         def prove(exhibit: proof.Exhibit) -> tuple[Check, ...]:
-            workspace = cache / "withdraw" / exhibit.generation
+            workspace = cache / "withdraw" / exhibit.record.id
             workspace.mkdir(parents=True)
-            checks = proof.examine(
-                exhibit, target=loaded, cache=cache, workspace=workspace, progress=progress
-            )
+            checks = proof.prove(exhibit, target=loaded, cache=cache, workspace=workspace, progress=progress)
             if not any(check.stops for check in checks):
                 remove_tree(workspace)
             return checks
 
-        done = take_back(
-            place.folder, name, target=loaded, base_url=place.site.url, signing=place.site.signing,
-            prove=prove, reason=reason, publisher=place.site.packager, dry_run=dry_run, progress=progress,
+        done = withdraw_package(
+            replace(place.to_change(progress), target=loaded), name, prove=prove,
+            publisher=place.site.packager, reason=reason, dry_run=dry_run,
         )  # fmt: skip
     lines = [f"{'would be withdrawn' if dry_run else 'withdrawn'}: {one}" for one in done.packages]
     lines += [f"the newest then: {one}" for one in done.instead]
@@ -146,14 +138,15 @@ def promote(
         backport repo promote stable testing --target f28 --create
     """
     from backport.commands.terminal import TerminalProgress
-    from backport.repository.changes import promote as promote_generation
+    from backport.repository.promote import promote as promote_generation
+    from backport.site import check_channel
 
     place = place_of(target, source, config)
+    check_channel(destination, place.site)
     with TerminalProgress() as progress:
-        moved = promote_generation(
-            place.folder, place.other(destination), target=place.target, base_url=place.site.url,
-            signing=place.site.signing, force=force, progress=progress, create=create, dry_run=dry_run,
-        )  # fmt: skip
+        giving = place.to_change(progress)
+        taking = giving.other(destination)
+        moved = promote_generation(giving, taking, force=force, create=create, dry_run=dry_run)
     return Result(moved, [_moved(moved)])
 
 
@@ -171,12 +164,9 @@ def prune(
         backport repo prune --target f28 --keep 10
         backport repo prune --target f28 --keep 10 --dry-run
     """
-    from backport.repository.changes import prune as prune_generations
+    from backport.repository.prune import prune as prune_generations
 
-    gone = prune_generations(
-        place.folder, keep, target=place.target, base_url=place.site.url, signing=place.site.signing,
-        dry_run=dry_run,
-    )  # fmt: skip
+    gone = prune_generations(place.to_change(), keep, dry_run=dry_run)
     _tell_unknown(place.folder)
     return _removed(gone, "would be removed:" if dry_run else "removed")
 
@@ -192,15 +182,13 @@ def gc(place: Place) -> Result:
     Example:
         backport repo gc --target f28
     """
-    from backport.repository.changes import collect_garbage
+    from backport.repository.prune import collect_garbage
     from backport.roots.root import remove_kept
     from backport.runs.history import remove_leftovers
 
     gone = remove_leftovers(place.site) + remove_kept(place.site.paths.cache, place.target.name)
     if place.folder.path.exists() or not gone:
-        gone += collect_garbage(
-            place.folder, target=place.target, base_url=place.site.url, signing=place.site.signing
-        )
+        gone += collect_garbage(place.to_change())
         _tell_unknown(place.folder)
     return _removed(gone, "removed")
 
@@ -216,9 +204,9 @@ def anchor(place: Place) -> Result:
     Example:
         backport repo anchor --target f28
     """
-    from backport.repository.changes import accept_folder
+    from backport.repository.prune import anchor as accept_folder
 
-    known = accept_folder(place.folder, signing=place.site.signing)
+    known = accept_folder(place.to_change())
     return Result(known, [f"recorded {name}" for name in known])
 
 

@@ -20,7 +20,7 @@ from backport.commands.options import print_json
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """The dialect of the schemas (JSON Schema, draft 2020-12)."""
-_MOVED = ("backport.repository.changes:Moved",)
+_MOVED = ("backport.repository.rollback:Moved",)
 _NAMES = ("builtins:str[]",)
 _CHECKS = ("backport.artifacts:Check[]",)
 _PRINTED: dict[str, tuple[str, ...]] = {
@@ -32,8 +32,8 @@ _PRINTED: dict[str, tuple[str, ...]] = {
     "keys-show": ("backport.signing.key:KeyInfo",),
     "doctor": _CHECKS,
     "verify-provenance": _CHECKS,
-    "repo-list": ("backport.repository.changes:Listed[]",),
-    "repo-diff": ("backport.repository.changes:Difference",),
+    "repo-list": ("backport.repository.listing:Listed[]",),
+    "repo-diff": ("backport.repository.listing:Difference",),
     "repo-verify": ("backport.repository.verification:Verified",),
     "repo-add-to-host": ("backport.commands.documents:HostLinesPart",),
     "repo-show": ("backport.repository.generations:Generation", "backport.evidence.why:Explanation[]"),

@@ -102,23 +102,20 @@ def place_evidence(
     generation: Path,
     evidence: Evidence | None,
     *,
-    before: Path | None,
+    earlier: Sequence[Path],
     present: Mapping[str, str] | None,
     signer: Signer,
     link: Link,
-    lender: Path | None = None,
 ) -> None:
-    """Put evidence into a new generation: the new one, signed, and of that of ``before`` what still counts.
+    """Put evidence into a new generation: the new one, signed, and of ``earlier`` ones what still counts.
 
-    ``present`` are the generation's packages, their digests by path; None: it has all that ``before`` has.
-    ``lender`` is an older generation from which packages come back.
+    ``present`` are the generation's packages, their digests by path; None: it has all that those have.
     Raises SignError, PublishError, OSError.
     """
     folder = generation / FOLDER
     folder.mkdir(exist_ok=True)
-    for source in (before, lender):
-        if source is not None:
-            _carry_on(source, generation, present, link)
+    for one in earlier:
+        _carry_on(one, generation, present, link)
     if evidence is not None:
         for end, text in evidence.texts.items():
             path = folder / f"{evidence.name}{end}"

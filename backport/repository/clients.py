@@ -1,19 +1,24 @@
-"""What lies beside the generations for those who use them: the .repo file, and the keys that it names."""
+"""What is there for clients besides packages and metadata: .repo file, keys and mirror lists.
+
+A mirror list is one line: the URL of the generation's own repository. It lies in the repository, and clients
+ask for it through ``current``: so the one rename switches it, too, and all that they then fetch, the
+signature of ``repomd.xml`` before all, is of one generation.
+"""
 
 from __future__ import annotations
 
 import configparser
-import errno
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.errors import PublishError, SignError, as_kind
+from backport.errors import PublishError, as_kind
 from backport.files import read_regular, write_atomically
-from backport.repository.generations import STABLE, Generation, TargetFolder
-from backport.repository.readers import write_mirrorlists
+from backport.repository.contents import repositories_of
+from backport.repository.generations import Generation, TargetFolder
+from backport.repository.place import Place
 from backport.repository.tree import MAX_BYTES, difference
 from backport.roots.dnf import render
 from backport.signing.key import other_keys, public_keys, show_key
@@ -21,39 +26,7 @@ from backport.site import Signing
 from backport.target import Target
 from backport.trust import fingerprints_in
 
-_HINTS = {
-    errno.ENOSPC: "make room on that file system",
-    errno.EDQUOT: "make room on that file system",
-    errno.EROFS: "mount that file system writable",
-    errno.EACCES: "run as the folder's owner, or change its owner",
-    errno.EPERM: "run as the folder's owner, or change its owner",
-    errno.ENOTDIR: "move away the file that is in the place of a folder",
-    errno.EINVAL: "move away what is in the place of that file",
-    errno.ELOOP: "move away what is in the place of that file",
-    errno.EISDIR: "move away what is in the place of that file",
-    errno.EEXIST: "move away the file that is in the place of a folder",
-}
-
-
-@contextmanager
-def reported(folder: TargetFolder) -> Iterator[None]:
-    """Any failure of a tool, of the file system, and of the key that is to sign, as a PublishError."""
-    try:
-        with as_kind(PublishError):
-            yield
-    except SignError as problem:
-        message = f"the metadata cannot be signed: {problem.message}"
-        raise problem.of(PublishError, message=message) from problem
-    except OSError as problem:
-        place = problem.filename or folder.path
-        hint = _HINTS.get(problem.errno or 0)
-        raise PublishError(f"{place}: {problem.strerror or problem}", hint=hint) from problem
-
-
-def channel_url(base_url: str, channel: str) -> str:
-    """The URL of a channel's folder, where ``base_url`` is that of the repository folder."""
-    base_url = base_url.rstrip("/")
-    return base_url if channel == STABLE else f"{base_url}/{channel}"
+MIRRORLIST = "mirrorlist"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +57,7 @@ def client_files(
 ) -> dict[str, str]:
     """What lies beside the generations for clients, the texts by name: the keys, and last the .repo file.
 
-    A function of the site and of the generations ``needed``: what readers see, or are about to. The key that
+    A function of the site and of the generations ``needed``: what clients see, or are about to. The key that
     signs lies under a constant name; every other one that clients are to know, or by which something in these
     generations is signed, has its key id behind that. A key that the site has no more is taken from the file
     that is there. ``base_url`` is the URL of the channel's folder.
@@ -109,56 +82,50 @@ def repo_file(target: Target, base_url: str, keys: Sequence[str]) -> str:
     )  # fmt: skip
 
 
-def write_client_files(
-    folder: TargetFolder,
-    needed: Sequence[Generation],
-    keys: SiteKeys,
-    *,
-    target: Target,
-    base_url: str,
-) -> tuple[str, ...]:
+def write_client_files(place: Place, needed: Sequence[Generation]) -> tuple[str, ...]:
     """Write the files of `client_files` that are otherwise, the keys first; gives their names.
 
-    For the lock's holder alone. Raises OSError.
+    For the lock's holder alone. Raises SignError, OSError.
     """
-    texts = client_files(folder, needed, keys, target=target, base_url=base_url)
+    folder = place.folder
+    keys = site_keys(place.signing)
+    texts = client_files(folder, needed, keys, target=place.target, base_url=place.url)
     wrong = tuple(name for name, text in texts.items() if difference(folder.path / name, text))
     for one in needed:
         # The .repo file leads through them.
-        write_mirrorlists(folder.folder_of(one.id), target, own_url(folder, one, target, base_url))
+        write_mirrorlists(folder.folder_of(one.id), place, one.id)
     for name in wrong:
         write_atomically(folder.path / name, texts[name])
     return wrong
 
 
-def own_url(folder: TargetFolder, record: Generation, target: Target, base_url: str) -> str:
+def write_mirrorlists(content: Path, place: Place, generation: str) -> None:
+    """Let each repository in ``content``, the folder of a generation, name its own URL. Raises OSError."""
+    url = generation_url(place.url, place.target, generation)
+    for name in repositories_of(place.target):
+        path, text = content / name / MIRRORLIST, mirrorlist(url, name)
+        if path.parent.is_dir() and difference(path, text):
+            write_atomically(path, text)
+
+
+def mirrorlist(url: str, name: str) -> str:
+    """The mirror list of a repository of the generation at ``url``."""
+    return f"{url}/{name}/\n"
+
+
+def generation_url(base_url: str, target: Target, generation: str) -> str:
     """The URL of a generation's own folder, where ``base_url`` is that of the channel's."""
-    place = folder.folder_of(record.id).relative_to(folder.path).as_posix()
-    return f"{base_url.rstrip('/')}/{target.name}/{place}"
+    return f"{base_url.rstrip('/')}/{target.name}/generations/{generation}"
 
 
-def renew_client_files(
-    folder: TargetFolder, *, target: Target, base_url: str, signing: Signing
-) -> tuple[str, ...]:
-    """Let the files for clients be what the site and the generation that readers see make them; gives the
-    names of those that were otherwise.
-
-    For the lock's holder alone. Raises PublishError, SignError, OSError.
-    """
-    record = folder.current_generation()
-    if record is None:
-        return ()
-    return write_client_files(folder, [record], site_keys(signing), target=target, base_url=base_url)
-
-
-def host_lines(folder: TargetFolder, *, tool: str, target: Target, base_url: str) -> tuple[str, ...]:
+def host_lines(place: Place, tool: str) -> tuple[str, ...]:
     """The commands by which a host gets the .repo file (by ``curl``, ``dnf4`` or ``dnf5``), trusts the keys
     that it names, and updates.
 
-    ``base_url`` is the URL of the repository folder. Raises PublishError when there is no .repo file, or it
-    leads elsewhere.
+    Raises PublishError when there is no .repo file, or it leads elsewhere.
     """
-    url = f"{channel_url(base_url, folder.channel)}/{target.name}"
+    folder, target = place.folder, place.target
+    url = f"{place.url}/{target.name}"
     mend = f"`backport repo gc --target {target.name}` writes it"
     try:
         text = read_regular(folder.repo_file, limit=MAX_BYTES).decode()
@@ -166,14 +133,14 @@ def host_lines(folder: TargetFolder, *, tool: str, target: Target, base_url: str
     except FileNotFoundError:
         raise PublishError(f"{folder.repo_file}: is missing", hint=mend) from None
     except (OSError, ValueError, LookupError, configparser.Error) as problem:
-        raise PublishError(f"{folder.repo_file}: cannot be read: {problem}", hint=f"{mend} anew") from None
+        raise PublishError(f"{folder.repo_file}: cannot be read: {problem}", hint=f"{mend} again") from None
     names = [key.rpartition("/")[2] for key in keys]
-    if text != repo_file(target, channel_url(base_url, folder.channel), names):
+    if text != repo_file(target, place.url, names):
         raise PublishError(
             f"{folder.repo_file}: is not that of the site, whose URL is {url}",
-            hint=f"{mend} anew; or correct `base_url` in the site file",
+            hint=f"{mend} again; or correct `base_url` in the site file",
         )
-    place = f"{url}/{folder.repo_file.name}"
+    file = f"{url}/{folder.repo_file.name}"
     getting = {
         "curl": [
             "curl",
@@ -181,10 +148,10 @@ def host_lines(folder: TargetFolder, *, tool: str, target: Target, base_url: str
             "--location",
             "--output",
             f"/etc/yum.repos.d/{folder.repo_file.name}",
-            place,
+            file,
         ],
-        "dnf4": ["dnf", "config-manager", "--add-repo", place],
-        "dnf5": ["dnf", "config-manager", "addrepo", f"--from-repofile={place}"],
+        "dnf4": ["dnf", "config-manager", "--add-repo", file],
+        "dnf5": ["dnf", "config-manager", "addrepo", f"--from-repofile={file}"],
     }
     commands = (getting[tool], ["rpm", "--import", *keys], ["dnf", "update"])
     return tuple(shlex.join(command) for command in commands)

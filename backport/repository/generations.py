@@ -295,9 +295,12 @@ class TargetFolder:
         except PublishError:
             return False
 
-    def mark_proven(self, generation: str, signing: Signing) -> None:
-        """Remember that a client could install from a generation. Raises PublishError, SignError, OSError."""
-        self.remember("proof", generation, signing)
+    def mark_proven(self, generation: str, signing: Signing, *, hold: Collection[str] = ()) -> None:
+        """Remember that a client could install from a generation; what is in ``hold`` is held from now on.
+
+        Raises PublishError, SignError, OSError.
+        """
+        self.remember("proof", generation, signing, held=self.held() | set(hold))
 
     def held(self) -> frozenset[str]:
         """What was rolled back and is not to be published again, in the words of `backport.repository.holds`.

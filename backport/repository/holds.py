@@ -24,6 +24,20 @@ from backport.repository.generations import Generation, TargetFolder
 _PACKAGE, _SOURCE = "package", "source"
 
 
+def require_not_held(
+    folder: TargetFolder, words: Collection[str], inputs: Mapping[str, str] | None = None
+) -> None:
+    """Raises PublishError where words hold something, which is named by its recipe among ``inputs``, or by
+    its packages."""
+    if words:
+        names = held_recipes(inputs or {}, words) or held_packages(words) or ("what these inputs gave",)
+        raise PublishError(
+            f"{', '.join(names)}: was rolled back from {folder.path}",
+            hint="raise `bump` in the recipe for a change, lead clients to that generation by "
+            "`backport repo rollback ID`, or take it again by --force",
+        )
+
+
 def sources_of(built: Iterable[BuiltRpms]) -> dict[str, str]:
     """The digests of changed source packages by the file names of what was built from them."""
     return {one.srpm.nevra.filename: one.patched.sha256 for one in built}

@@ -13,7 +13,7 @@ from backport.evidence.store import NEWEST, age_of, test_results
 from backport.files import write_atomically
 from backport.repository.advisories import Advisory, read_advisories
 from backport.repository.builds import builds_in
-from backport.repository.clients import renew_client_files
+from backport.repository.clients import write_client_files
 from backport.repository.contents import basearch
 from backport.repository.generations import STABLE, Generation, TargetFolder
 from backport.repository.history import SWITCHES
@@ -27,8 +27,8 @@ from backport.repository.page import (
     render_index,
     render_page,
 )
+from backport.repository.place import Place
 from backport.repository.tree import difference
-from backport.site import Signing
 from backport.target import Target
 
 PAGE = "index.html"
@@ -41,18 +41,18 @@ _MEANINGS = {
 }
 
 
-def write_page(folder: TargetFolder, target: Target, base_url: str) -> None:
+def write_page(place: Place) -> None:
     """Write ``index.html`` into a target's folder; where nothing is published, remove it.
 
-    ``base_url`` is the URL of the repository folder as clients see it. For the lock's holder alone. Raises
-    PublishError when what is published cannot be read, OSError.
+    For the lock's holder alone. Raises PublishError when what is published cannot be read, OSError.
     """
+    folder = place.folder
     path = folder.path / PAGE
     record = folder.current_generation()
     if record is None:
         path.unlink(missing_ok=True)
         return
-    _write(path, rendered_page(folder, record, target, base_url))
+    _write(path, rendered_page(folder, record, place.target, place.url))
     write_index(folder.repository)
 
 
@@ -83,14 +83,15 @@ def _write(path: Path, text: str) -> None:
         write_atomically(path, text)
 
 
-def renew(folder: TargetFolder, target: Target, base_url: str, signing: Signing) -> tuple[str, ...]:
-    """Let all that lies beside the generations be what the site and the generation that readers see make it.
+def renew(place: Place) -> tuple[str, ...]:
+    """Let all that lies beside the generations be what the site and the generation that clients see make it.
 
-    Gives the names of the files for clients that were otherwise. ``base_url`` is the URL of the channel's
-    folder. For the lock's holder alone. Raises PublishError, SignError, OSError.
+    Gives the names of the files for clients that were otherwise. For the lock's holder alone. Raises
+    PublishError, SignError, OSError.
     """
-    renewed = renew_client_files(folder, target=target, base_url=base_url, signing=signing)
-    write_page(folder, target, base_url)
+    record = place.folder.current_generation()
+    renewed = write_client_files(place, [record]) if record else ()
+    write_page(place)
     return renewed
 
 

@@ -6,7 +6,7 @@ import configparser
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any
 
 import rpm as rpm_bindings
 
-from backport.artifacts import Check, Finding, PublishedRepo, Rpm, is_for_debugging
+from backport.artifacts import Check, Finding, Rpm
 from backport.errors import PublishError, ToolError, as_kind
 from backport.progress import Progress, Silent
+from backport.repository.clients import MIRRORLIST, mirrorlist
 from backport.repository.contents import basearch, path_of
+from backport.repository.generations import Generation, TargetFolder
 from backport.repository.page import PROOF
-from backport.repository.readers import MIRRORLIST, mirrorlist
 from backport.roots.dnf import expand_url
 from backport.roots.root import ExtraRepository, Root, clean_root
 from backport.settings import Key
@@ -31,61 +32,41 @@ REPOSITORY_ID = "backport"
 _LIMITS = Limits(timeout=30.0, retries=0, total_timeout=60.0, size=1024**2)
 
 
-def prove(
-    published: PublishedRepo,
-    *,
-    target: Target,
-    cache: Path,
-    workspace: Path,
-    progress: Progress | None = None,
-) -> tuple[Check, ...]:
-    """Install a run's packages from their generation in a clean root as a client would, and look at it.
-
-    See `examine`. Raises BuildRootError when no clean root can be made.
-    """
-    exhibit = Exhibit(
-        folder=published.folder, generation=published.generation, content=published.content,
-        repo_file=published.repo_file, base_url=published.base_url,
-        fingerprint=published.gated.tested.signed.fingerprint, packages=packages_to_install(published),
-    )  # fmt: skip
-    return examine(exhibit, target=target, cache=cache, workspace=workspace, progress=progress)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
     """A generation that is shown to a client."""
 
-    folder: Path
-    generation: str
+    folder: TargetFolder
+    record: Generation
     content: Path
-    """The generation's own folder."""
-    repo_file: Path
-    base_url: str
-    fingerprint: str
-    """The key that must be the first of those that the client is told of."""
+    """The generation's own folder; until it is proven it has not its own name."""
+    url: str
+    """The URL of the channel's folder as clients see it."""
     packages: tuple[Rpm, ...]
     """What the client is to install, as it was tested; without any it only updates what it has."""
-    unless_provided: tuple[str, ...] = ()
+    provided: tuple[str, ...] = ()
     """Capabilities that something must provide, in the generation or in the target's repositories."""
 
 
+Prover = Callable[[Exhibit], tuple[Check, ...]]
+
+
 @as_kind(PublishError)
-def examine(
+def prove(
     exhibit: Exhibit, *, target: Target, cache: Path, workspace: Path, progress: Progress | None = None
 ) -> tuple[Check, ...]:
     """Install from a generation in a clean root as a client would, and look at what came of it.
 
     The client's files are those that are published, asked for by HTTP; only the host and port in
     their URLs are those of a server on loopback, and what the link `current` would lead to is the
-    generation under its own URL, so that no reader need see it yet. Packages that are only for debugging
-    are left out.
+    generation under its own URL, so that no other client need see it yet.
     The first check that fails is the last: without installed packages there is nothing to look at.
 
     Raises BuildRootError when no clean root can be made. ``workspace/proof.log`` tells what dnf did.
     """
     (progress or Silent()).note("installing from the new generation over HTTP")
-    own = f"/{target.name}/generations/{exhibit.generation}/"
-    with served(exhibit.folder.parent, {own: exhibit.content}) as url:
+    own = f"/{target.name}/generations/{exhibit.record.id}/"
+    with served(exhibit.folder.path.parent, {own: exhibit.content}) as url:
         settings = _Client(url=f"{url}/{target.name}", exhibit=exhibit, target=target, folder=workspace)
         checks = [settings.check_files()]
         if checks[-1].stops:
@@ -94,14 +75,9 @@ def examine(
             checks.append(settings.check_installation(root))
             if not checks[-1].stops and exhibit.packages:
                 checks.append(settings.check_packages(root))
-            if not checks[-1].stops and exhibit.unless_provided:
+            if not checks[-1].stops and exhibit.provided:
                 checks.append(settings.check_provided(root))
     return tuple(checks)
-
-
-def packages_to_install(published: PublishedRepo) -> tuple[Rpm, ...]:
-    """The binary packages of the run that a client installs: none that is only for debugging."""
-    return tuple(rpm for rpm in published.gated.tested.signed.rpms if not is_for_debugging(rpm.nevra.name))
 
 
 @contextlib.contextmanager
@@ -164,7 +140,7 @@ class _Client:
             return _proof(
                 check_id, Finding.unless([str(problem)], expected=expected, found="", advice=advice)
             )
-        found = f"{self.exhibit.repo_file.name} leads to {self.repository.baseurl}"
+        found = f"{self.exhibit.folder.repo_file.name} leads to {self.repository.baseurl}"
         return _proof(check_id, Finding.passed(found, expected=expected))
 
     def check_installation(self, root: Root) -> Check:
@@ -201,23 +177,23 @@ class _Client:
     def check_provided(self, root: Root) -> Check:
         """Ask dnf for what nothing provides."""
         assert self.repository is not None  # noqa: S101  # check_files passed
-        wanted = self.exhibit.unless_provided
+        wanted = self.exhibit.provided
         missing = root.dnf.without_provider(wanted, extra=(self.repository,))
-        finding = Finding.unless(
-            [f"nothing provides {one}" for one in missing], advice="",
-            expected=", ".join(wanted), found="something provides all of it",
+        finding = Finding.judged(
+            good=not missing, expected=", ".join(wanted), evidence="\n".join(missing), advice="",
+            found=f"nothing provides {', '.join(missing)}" if missing else "something provides all of it",
         )  # fmt: skip
         return Check.of("publish.provided", "What other packages require is still there", finding)
 
     def _fetch_settings(self) -> ExtraRepository:
         parser = configparser.ConfigParser(interpolation=None)
-        parser.read_string(self._get(f"{self.url}/{self.exhibit.repo_file.name}"))
+        parser.read_string(self._get(f"{self.url}/{self.exhibit.folder.repo_file.name}"))
         section = parser[REPOSITORY_ID]
         for option in ("enabled", "gpgcheck", "repo_gpgcheck"):
             if not section.getboolean(option):
                 raise ValueError(f"{option} is not on")
         keys = [self._fetch_key(number, url) for number, url in enumerate(section["gpgkey"].split())]
-        signer = self.exhibit.fingerprint
+        signer = self.exhibit.record.fingerprint
         if keys[0].fingerprint != signer:
             raise ValueError(f"the first key is {keys[0].fingerprint}, not {signer}")
         return ExtraRepository(
@@ -230,10 +206,10 @@ class _Client:
     def _mirror(self, url: str) -> str:
         """What the mirror list names, which a client gets through `current`."""
         name = basearch(self.target)
-        public = f"{self.exhibit.base_url.rstrip('/')}/{self.target.name}"
+        public = f"{self.exhibit.url.rstrip('/')}/{self.target.name}"
         if expand_url(url, self.target) != f"{public}/current/{name}/{MIRRORLIST}":
             raise ValueError(f"{url} is not the mirror list below {public}/current/")
-        own = f"{public}/generations/{self.exhibit.generation}"
+        own = f"{public}/generations/{self.exhibit.record.id}"
         told = self._get(self._here(f"{own}/{name}/{MIRRORLIST}"))
         if told != mirrorlist(own, name):
             raise ValueError(f"the mirror list names {told.strip()}, not {own}/{name}/")
@@ -247,7 +223,7 @@ class _Client:
 
     def _here(self, url: str) -> str:
         """A published URL with the host of the server on loopback."""
-        public = f"{self.exhibit.base_url.rstrip('/')}/{self.target.name}/"
+        public = f"{self.exhibit.url.rstrip('/')}/{self.target.name}/"
         if not url.startswith(public):
             raise ValueError(f"{url} does not begin with {public}")
         return f"{self.url}/{url.removeprefix(public)}"

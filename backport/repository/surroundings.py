@@ -12,11 +12,13 @@ from backport.artifacts import Check, Finding, Verdict
 from backport.errors import BackportError, PublishError
 from backport.files import read_regular
 from backport.repository.clients import (
+    MIRRORLIST,
     SiteKeys,
     client_files,
+    generation_url,
     key_of,
     keys_named,
-    own_url,
+    mirrorlist,
     repo_file,
     site_keys,
 )
@@ -24,7 +26,6 @@ from backport.repository.contents import repositories_of
 from backport.repository.generations import Generation, TargetFolder, last_switch
 from backport.repository.history import SWITCHES, History
 from backport.repository.overview import PAGE, rendered_page
-from backport.repository.readers import MIRRORLIST, mirrorlist
 from backport.repository.tree import MAX_BYTES, difference, strange
 from backport.settings import Key
 from backport.site import Site, find_target
@@ -190,7 +191,7 @@ def about_clients(
                 yield Fault(path=name, detail=f"{detail}; {_GC}")
     for name in repositories_of(target):
         path = folder.folder_of(record.id) / name / MIRRORLIST
-        if detail := difference(path, mirrorlist(own_url(folder, record, target, url), name)):
+        if detail := difference(path, mirrorlist(generation_url(url, target, record.id), name)):
             yield _fault(folder, path, f"{detail}; {_GC}")
     try:
         page = rendered_page(folder, record, target, url)

@@ -21,13 +21,13 @@ from backport import repodata
 from backport.errors import PublishError, ToolError, as_kind
 from backport.evidence import store as evidence
 from backport.files import digests_of, scratch_folder
-from backport.repository.assemble import content_digest
-from backport.repository.clients import SiteKeys, key_of
+from backport.repository.clients import MIRRORLIST, SiteKeys, key_of, mirrorlist
 from backport.repository.contents import repositories_of
 from backport.repository.generations import RECORD, Generation, TargetFolder
-from backport.repository.readers import MIRRORLIST, mirrorlist, own_files
+from backport.repository.grace import own_files
 from backport.repository.surroundings import EXTRA, Fault, keys_beside, surroundings
 from backport.repository.tree import File, Tree, read_tree, strange
+from backport.repository.write import content_digest
 from backport.settings import Key
 from backport.signing.detached import verify_file
 from backport.target import Target
@@ -173,13 +173,13 @@ class _Reading:
         self._check_extra(place, tree, expected)
 
     def _check_extra(self, place: Path, tree: Tree, expected: Collection[str]) -> None:
-        """What is here has to be named, or be on loan."""
+        """What is here has to be named, or be shared."""
         folders = {str(one) for path in expected for one in Path(path).parents}
         optional = {*repositories_of(self.target), _BUILDS, evidence.FOLDER}
         for one in sorted(tree.folders - folders - optional - {"debug"}):
             self.fault(place / one, "is an extra folder")
         for one in sorted(tree.files.keys() - set(expected)):
-            if not self._is_on_loan(place.name, one, self.digests[tree.files[one].identity]):
+            if not self._is_shared(place.name, one, self.digests[tree.files[one].identity]):
                 self.fault(place / one, EXTRA)
 
     def check_signatures(self, scratch: Path) -> None:
@@ -300,8 +300,8 @@ class _Reading:
                     self.fault(place / path, f"does not name {own}/{name}/ alone")
         return found
 
-    def _is_on_loan(self, generation: str, path: str, digest: str) -> bool:
-        """Whether another generation has the very file as its own; see `backport.repository.readers`."""
+    def _is_shared(self, generation: str, path: str, digest: str) -> bool:
+        """Whether another generation has the very file as its own; see `backport.repository.grace`."""
         name = next((one for one in repositories_of(self.target) if path.startswith(f"{one}/")), None)
         if name is None:
             return False

@@ -17,7 +17,8 @@ from typing import Any
 
 from backport.artifacts import TestedRpms
 from backport.errors import BackportError
-from backport.repository.publish import publish
+from backport.repository.place import Place
+from backport.repository.publish import Run, publish
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny
@@ -39,10 +40,11 @@ class Arguments:
 
     def publish(self) -> None:
         """Publish here and now."""
-        publish(
-            tiny.gated(self.tested), target=self.target, repository=self.repository, signing=self.signing,
-            base_url="http://repo.example.org", prove=tiny.proven,
+        place = Place(
+            repository=self.repository, target=self.target, signing=self.signing,
+            base_url="http://repo.example.org",
         )  # fmt: skip
+        publish(Run(gated=tiny.gated(self.tested)), place, prove=tiny.proven)
 
 
 def publish_until(arguments: Arguments, step: int) -> int:

@@ -6,16 +6,22 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypedDict
 
 from backport import repodata
 from backport.artifacts import BuiltRpms, PublishedRepo, SignedRpms, TestedRpms
+from backport.evidence.provenance import Origin
 from backport.files import digest_of
 from backport.progress import Silent
+from backport.recipe import Advisory as Wishes
+from backport.repository.advisories import Advisory, make_advisory
 from backport.repository.contents import repositories_of
-from backport.repository.documents import Account
 from backport.repository.generations import RECORD, STABLE, Generation, TargetFolder
-from backport.repository.publish import Prover, publish
+from backport.repository.place import LOCK_TIMEOUT, Place
+from backport.repository.proof import Prover
+from backport.repository.publish import Run, publish
 from backport.signing import sign
 from backport.signing.detached import verify_file
 from backport.site import Signing
@@ -23,6 +29,25 @@ from backport.target import Target
 from tests.e2e import tiny
 
 URL = "http://repo.example.org/"
+
+
+class Notes(TypedDict, total=False):
+    """What is said of a run's packages."""
+
+    origin: Origin
+    advisory: Advisory
+
+
+def notes_of(name: str, tested: TestedRpms) -> Notes:
+    """What a run says of its packages."""
+    now = datetime.now(UTC)
+    origin = Origin(
+        run=name, recipe="tiny", target="f28", started=now, finished=now, parameters={}, transcript=""
+    )
+    advisory = make_advisory(
+        Wishes(), tested.signed.rpms, summary=name, stock={}, issued=now, publisher="A <a@example.org>"
+    )
+    return {"origin": origin, "advisory": advisory}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +71,17 @@ class Publisher(Silent):
         *,
         run: str = "",
         inputs: dict[str, str] | None = None,
-        account: Account | None = None,
+        notes: Notes | None = None,
         prove: Prover = tiny.proven,
         force: bool = False,
     ) -> PublishedRepo:
-        return publish(
-            tiny.gated(tested), target=self.target, repository=self.repository, signing=self.signing,
-            base_url=self.url, progress=self, run=run, inputs=inputs, account=account, channel=self.channel,
-            force=force, prove=prove,
+        what = Run(gated=tiny.gated(tested), id=run, inputs=inputs or {}, **(notes or Notes()))
+        return publish(what, self.place(), prove=prove, force=force)
+
+    def place(self, lock_timeout: float = LOCK_TIMEOUT) -> Place:
+        return Place(
+            repository=self.repository, target=self.target, base_url=self.url, signing=self.signing,
+            channel=self.channel, progress=self, lock_timeout=lock_timeout,
         )  # fmt: skip
 
     def note(self, message: str) -> None:

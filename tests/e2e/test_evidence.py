@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +21,10 @@ from backport.evidence.store import FOLDER, statements, verify_provenance
 from backport.files import digest_of
 from backport.recipe import Advisory as Wishes
 from backport.repository.advisories import make_advisory, read_advisories, stock_evrs
-from backport.repository.documents import Account
 from backport.repository.generations import TargetFolder
-from backport.repository.publish import publish
+from backport.repository.place import Place
+from backport.repository.proof import Prover
+from backport.repository.publish import Run, publish
 from backport.signing import sign
 from backport.signing.detached import verify_file
 from backport.site import Signing
@@ -72,7 +72,7 @@ class Site:
         wishes: Wishes | None = None,
         *,
         inputs: str = "",
-        prove: Callable[[PublishedRepo], tuple[Check, ...]] = tiny.proven,
+        prove: Prover = tiny.proven,
     ) -> PublishedRepo:
         (built,) = tested.signed.built
         origin = Origin(
@@ -83,11 +83,12 @@ class Site:
             wishes or Wishes(), tested.signed.rpms, summary=f"{built.srpm.nevra.name} for the test",
             stock=stock_evrs(tested), issued=datetime.now(UTC), publisher="A <a@example.org>",
         )  # fmt: skip
-        return publish(
-            tiny.gated(tested), target=self.target, repository=self.folder / "repository",
-            signing=self.signing, base_url=(self.folder / "repository").as_uri(), inputs={"tiny": inputs},
-            prove=prove, account=Account(origin=origin, advisory=advisory),
+        run = Run(gated=tiny.gated(tested), inputs={"tiny": inputs}, origin=origin, advisory=advisory)
+        place = Place(
+            repository=self.folder / "repository", target=self.target, signing=self.signing,
+            base_url=(self.folder / "repository").as_uri(),
         )  # fmt: skip
+        return publish(run, place, prove=prove)
 
     def failed(self) -> dict[str, str]:
         checks = verify_provenance(self.published.path, [self.published.public_key])
@@ -230,7 +231,7 @@ def test_the_page_follows_what_readers_see(site: Site) -> None:
     assert "first-1-1.fc28.bp1.noarch.rpm" in before
     assert "S: 220 ready" in before
 
-    def refuse(_published: PublishedRepo) -> tuple[Check, ...]:
+    def refuse(_exhibit: object) -> tuple[Check, ...]:
         return (Check(id="no", title="No", verdict=Verdict.FAIL, found="it does not"),)
 
     with pytest.raises(PublishError):

@@ -23,7 +23,8 @@ from backport.gates.upgrade_path import examine_upgrade_paths
 from backport.progress import Silent
 from backport.recipe import Gates, Recipe, load_recipe
 from backport.repository.channel import Channel, load_channel
-from backport.repository.publish import publish
+from backport.repository.place import Place
+from backport.repository.publish import Run, publish
 from backport.roots.root import clean_root
 from backport.run import Command
 from backport.signing import sign
@@ -73,10 +74,11 @@ class Workshop:
         """A channel with these packages, as a run of another recipe has published them."""
         made = handmade.signed(wares, signing=self.signing, target=self.target, folder=folder / "published")
         repository = folder / "repo"
-        publish(
-            tiny.gated(tiny.tested(made)), target=self.target, repository=repository,
-            base_url="http://repo.example.org", signing=self.signing, prove=tiny.proven,
+        place = Place(
+            repository=repository, target=self.target, base_url="http://repo.example.org",
+            signing=self.signing,
         )  # fmt: skip
+        publish(Run(gated=tiny.gated(tiny.tested(made))), place, prove=tiny.proven)
         channel = load_channel(repository, self.target, signing=self.signing, keys=folder / "keys")
         assert channel is not None
         return channel

@@ -13,7 +13,7 @@ import requests
 
 from backport import repodata
 from backport.errors import HostError, PublishError, SignError
-from backport.repository.changes import lead_back
+from backport.repository.rollback import rollback
 from backport.repository.verification import verify
 from backport.roots.root import ExtraRepository, clean_root
 from backport.settings import Key
@@ -21,7 +21,7 @@ from backport.signing.detached import verify_file
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import tiny
-from tests.e2e.shelf import URL, Publisher, Shelf
+from tests.e2e.shelf import Publisher, Shelf
 from tests.lab.nginx import serving
 
 PUBLICATIONS = 30
@@ -68,9 +68,7 @@ def test_dnf_installs_updates_and_is_led_back(
             install("first-2-1.fc28.bp1.noarch")
             installed = {header["name"]: header["version"] for header in root.headers()}
             assert installed["first"] == "2"
-            lead_back(
-                publisher.folder, None, target=publisher.target, base_url=URL, signing=publisher.signing
-            )
+            rollback(publisher.place())
             with pytest.raises(PublishError):
                 install("first-3-1.fc28.bp1.noarch")
         names = repodata.metadata_files(publisher.folder.current / "x86_64")

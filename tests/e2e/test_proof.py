@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,10 @@ import pytest
 from backport.artifacts import Check, PublishedRepo, Rpm, TestedRpms, Verdict
 from backport.errors import PublishError, SignError
 from backport.files import digest_of
-from backport.repository import proof, publish
+from backport.repository import proof
+from backport.repository.generations import TargetFolder
+from backport.repository.place import Place
+from backport.repository.publish import Run, publish
 from backport.roots.root import Root, clean_root
 from backport.signing import sign
 from backport.site import Signing
@@ -43,14 +46,26 @@ class Site:
     cache: Path
     workspace: Path
 
-    def publish(self, tested: TestedRpms, *, prove: publish.Prover = tiny.proven) -> PublishedRepo:
-        return publish.publish(
-            tiny.gated(tested), target=self.target, repository=self.repository, base_url=URL,
-            signing=self.signing, prove=prove,
-        )  # fmt: skip
+    @property
+    def folder(self) -> TargetFolder:
+        return TargetFolder.of(self.repository, self.target.name)
 
-    def prove(self, published: PublishedRepo) -> tuple[Check, ...]:
-        return proof.prove(published, target=self.target, cache=self.cache, workspace=self.workspace)
+    def publish(self, tested: TestedRpms, *, prove: proof.Prover = tiny.proven) -> PublishedRepo:
+        place = Place(repository=self.repository, target=self.target, base_url=URL, signing=self.signing)
+        return publish(Run(gated=tiny.gated(tested)), place, prove=prove)
+
+    def prove(self, exhibit: proof.Exhibit) -> tuple[Check, ...]:
+        return proof.prove(exhibit, target=self.target, cache=self.cache, workspace=self.workspace)
+
+    def prove_published(self, tested: TestedRpms) -> tuple[Check, ...]:
+        """What a client finds that installs these packages from what is published."""
+        record = self.folder.published()
+        assert record is not None
+        exhibit = proof.Exhibit(
+            folder=self.folder, record=record, content=self.folder.folder_of(record.id), url=URL,
+            packages=tuple(one for one in tested.signed.rpms if "debug" not in one.nevra.name),
+        )  # fmt: skip
+        return self.prove(exhibit)
 
 
 @pytest.fixture
@@ -73,7 +88,7 @@ def test_a_client_installs_what_was_published(site: Site, tested: TestedRpms) ->
         "publish.install": Verdict.PASS,
         "publish.installed": Verdict.PASS,
     }
-    assert publish.is_proven(site.repository, site.target)
+    assert site.folder.is_proven(published.generation)
     assert "tiny-more" in (site.workspace / "proof.log").read_text()
 
 
@@ -91,32 +106,32 @@ def test_what_is_published_already_counts_though_it_was_signed_anew(
 
 
 def test_a_failed_or_interrupted_proof_leads_readers_nowhere(site: Site, tested: TestedRpms) -> None:
-    def fails(_published: PublishedRepo) -> tuple[Check, ...]:
+    def fails(_exhibit: proof.Exhibit) -> tuple[Check, ...]:
         return (Check(id="a", title="It installs", verdict=Verdict.FAIL, found="it does not"),)
 
-    def is_interrupted(_published: PublishedRepo) -> tuple[Check, ...]:
+    def is_interrupted(_exhibit: proof.Exhibit) -> tuple[Check, ...]:
         raise KeyboardInterrupt
 
     with pytest.raises(PublishError, match="It installs: it does not"):
         site.publish(tested, prove=fails)
     with pytest.raises(KeyboardInterrupt):
         site.publish(tested, prove=is_interrupted)
-    assert publish.published_state(site.repository, site.target) is None
+    assert site.folder.published() is None
     site.publish(tested)
     with pytest.raises(PublishError):
         site.publish(tested, prove=fails)
-    assert publish.published_state(site.repository, site.target) is not None
+    assert site.folder.published() is not None
 
 
 def test_a_repository_without_signature_checks_is_not_accepted(site: Site, tested: TestedRpms) -> None:
     published = site.publish(tested)
     text = published.repo_file.read_text()
     published.repo_file.write_text(text.replace("repo_gpgcheck=1", "repo_gpgcheck=0", 1))
-    (check,) = site.prove(published)
+    (check,) = site.prove_published(tested)
     assert (check.id, check.verdict) == ("publish.client-files", Verdict.FAIL)
     assert "repo_gpgcheck is not on" in check.found
     published.repo_file.write_text(text.replace(URL, "https://elsewhere.example.org"))
-    (check,) = site.prove(published)
+    (check,) = site.prove_published(tested)
     assert "does not begin with" in check.found
 
 
@@ -138,16 +153,16 @@ def test_what_dnf_does_not_accept_fails_the_proof(
         content = bytearray(package.read_bytes())
         content[-1] ^= 1
         package.write_bytes(content)
-    checks = site.prove(published)
+    checks = site.prove_published(tested)
     assert checks[-1].id == ("publish.client-files" if damage == "key" else "publish.install")
     assert checks[-1].verdict is Verdict.FAIL
 
 
 def test_another_package_of_the_same_name_is_noticed(site: Site, tested: TestedRpms, tmp_path: Path) -> None:
-    published = site.publish(tested)
+    site.publish(tested)
     built = tiny.build(tmp_path / "other", content="other", subpackages=("tiny-more", "tiny-debuginfo"))
     other = sign.sign([built], signing=site.signing, target=site.target, workspace=tmp_path / "signed")
-    checks = site.prove(replace(published, gated=tiny.gated(tiny.tested(other))))
+    checks = site.prove_published(tiny.tested(other))
     assert checks[-1].id == "publish.installed"
     assert checks[-1].verdict is Verdict.FAIL
 

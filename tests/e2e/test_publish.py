@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from backport import repodata
-from backport.artifacts import Check, PublishedRepo, SignedRpms, TestedRpms, Verdict
+from backport.artifacts import Check, SignedRpms, TestedRpms, Verdict
 from backport.errors import PublishError
 from backport.files import digest_of
 from backport.repository.generations import RECORD, Generation, TargetFolder
 from backport.repository.overview import PAGE
-from backport.repository.publish import publish, published_state
+from backport.repository.proof import Exhibit
+from backport.repository.publish import Run, publish
 from backport.settings import Key
 from backport.signing import sign
 from backport.signing.detached import verify_file
@@ -32,7 +33,7 @@ from backport.target import Target, load_target
 from backport.trust import verify_rpm
 from tests.e2e import tiny
 from tests.e2e.publisher import Arguments, publish_until
-from tests.e2e.shelf import URL, Publisher, Shelf, seen_by_reader, small_key, snapshot
+from tests.e2e.shelf import Publisher, Shelf, seen_by_reader, small_key, snapshot
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -63,7 +64,7 @@ def test_a_first_publication_is_a_whole_repository(publisher: Publisher, shelf: 
     key = Key(fingerprint=first.signed.fingerprint, file=publisher.folder.public_key)
     for path in current.resolve().rglob("*.rpm"):
         assert verify_rpm(path, (key,), publisher.repository.parent) == key.fingerprint
-    state = published_state(publisher.repository, publisher.target)
+    state = publisher.folder.published()
     assert state is not None
     assert (state.id, state.run, state.inputs) == (published.generation, "abc", {"target": "1"})
     names = [file.name for file in (current / "x86_64/repodata").iterdir()]
@@ -116,7 +117,7 @@ def test_the_next_generation_holds_everything_and_shares_it(publisher: Publisher
         if not path.name.startswith("repomd"):
             kept = publisher.folder.current / path.relative_to(generations / first.generation)
             assert kept.read_bytes() == content
-    state = published_state(publisher.repository, publisher.target)
+    state = publisher.folder.published()
     assert state is not None
     second = publisher.folder.load(state.previous or "")
     assert second.previous == first.generation
@@ -175,7 +176,7 @@ def test_a_package_signed_by_a_new_key_takes_the_place_of_the_old(
     publisher.folder.anchor(other)
     replace(publisher, signing=other).publish(anew)
     assert len(seen_by_reader(publisher, anew)) == 2
-    state = published_state(publisher.repository, publisher.target)
+    state = publisher.folder.published()
     assert state is not None
     assert (state.signers, state.added) == ({signed.fingerprint: 2}, 0)
     assert verify_rpm(
@@ -202,7 +203,7 @@ def test_a_package_for_something_else_is_refused(
 ) -> None:
     with pytest.raises(PublishError, match=message):
         publisher.publish(changed(shelf("first"), **nevra))
-    assert published_state(publisher.repository, publisher.target) is None
+    assert publisher.folder.published() is None
 
 
 def test_a_package_that_changed_after_its_test_is_refused(
@@ -229,7 +230,7 @@ def test_where_files_cannot_be_linked_they_are_copied(
 
     monkeypatch.setattr(os, "link", no_links)
     publisher.publish(shelf("second"))
-    assert any("copied 8 files: the file system has no hard links" in note for note in publisher.notes)
+    assert any("copied 7 files: the file system has no hard links" in note for note in publisher.notes)
     assert len(seen_by_reader(publisher, shelf("second"))) == 4
 
 
@@ -356,10 +357,7 @@ def test_another_publisher_is_waited_for_or_told(publisher: Publisher, shelf: Sh
         publisher.folder.locked(timeout=0),
         pytest.raises(PublishError, match=rf"another process \(pid {os.getpid()}\) holds"),
     ):
-        publish(
-            tiny.gated(shelf("second")), target=publisher.target, repository=publisher.repository,
-            base_url=URL, signing=publisher.signing, lock_timeout=0, prove=tiny.proven,
-        )  # fmt: skip
+        publish(Run(gated=tiny.gated(shelf("second"))), publisher.place(lock_timeout=0), prove=tiny.proven)
 
 
 def test_two_publishers_at_once_lose_nothing(publisher: Publisher, shelf: Shelf) -> None:
@@ -369,27 +367,27 @@ def test_two_publishers_at_once_lose_nothing(publisher: Publisher, shelf: Shelf)
     assert len(seen_by_reader(publisher, both[0])) == 4
 
 
-def refuse(_published: PublishedRepo) -> tuple[Check, ...]:
+def refuse(_exhibit: Exhibit) -> tuple[Check, ...]:
     return (Check(id="no", title="It installs", verdict=Verdict.FAIL, found="not so"),)
 
 
 def test_no_reader_ever_sees_what_no_client_can_install(publisher: Publisher, shelf: Shelf) -> None:
     seen: list[str] = []
 
-    def look_and_refuse(published: PublishedRepo) -> tuple[Check, ...]:
+    def look_and_refuse(exhibit: Exhibit) -> tuple[Check, ...]:
         """The whole generation is there, and nobody is led to it."""
-        seen.append(published.generation)
-        assert publisher.folder.current_id() != published.generation
-        assert published.generation not in publisher.folder.ids()
-        assert list(published.content.glob("x86_64/*.rpm"))
-        return refuse(published)
+        seen.append(exhibit.record.id)
+        assert publisher.folder.current_id() != exhibit.record.id
+        assert exhibit.record.id not in publisher.folder.ids()
+        assert list(exhibit.content.glob("x86_64/*.rpm"))
+        return refuse(exhibit)
 
     with pytest.raises(PublishError, match="It installs: not so"):
         publisher.publish(shelf("first"), prove=look_and_refuse)
-    assert published_state(publisher.repository, publisher.target) is None
+    assert publisher.folder.published() is None
     assert not (publisher.folder.path / PAGE).exists()
     second = publisher.publish(shelf("second")).generation
-    with pytest.raises(PublishError, match="It installs: not so; readers see what they saw before"):
+    with pytest.raises(PublishError, match="It installs: not so; clients see what they saw before"):
         publisher.publish(shelf("third"), prove=look_and_refuse)
     assert len(seen_by_reader(publisher, shelf("second"))) == 2
     assert len(seen) == 2
@@ -404,10 +402,10 @@ def test_readers_of_what_was_never_proven_are_led_to_the_last_that_was(
     """Earlier versions proved what readers saw already, and could be killed meanwhile."""
     first = publisher.publish(shelf("first")).generation
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(TargetFolder, "mark_proven", lambda *_arguments: None)
+        patched.setattr(TargetFolder, "mark_proven", lambda *_arguments, **_options: None)
         second = publisher.publish(shelf("second")).generation
     assert (publisher.folder.current_id(), publisher.folder.is_proven(second)) == (second, False)
-    with pytest.raises(PublishError, match=f"readers see {first} again, the last that passed"):
+    with pytest.raises(PublishError, match=f"clients see {first} again, the last that passed"):
         publisher.publish(shelf("second"), prove=refuse)
     assert publisher.folder.current_id() == first
 

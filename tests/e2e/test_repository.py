@@ -21,28 +21,19 @@ from typing import Any
 import pytest
 
 from backport import repodata
-from backport.artifacts import TestedRpms, Verdict
+from backport.artifacts import Verdict
 from backport.errors import PublishError, SignError
-from backport.evidence.provenance import Origin
 from backport.evidence.store import statements, verify_provenance
-from backport.recipe import Advisory as Wishes
-from backport.repository import readers
-from backport.repository.advisories import make_advisory
-from backport.repository.changes import (
-    Moved,
-    collect_garbage,
-    compare,
-    lead_back,
-    list_generations,
-    promote,
-    prune,
-)
-from backport.repository.documents import Account
+from backport.repository import grace
 from backport.repository.generations import RECORD, Generation, last_switch
 from backport.repository.holds import held_sources
+from backport.repository.listing import compare, list_generations
 from backport.repository.overview import PAGE
+from backport.repository.promote import promote
+from backport.repository.prune import collect_garbage, prune
+from backport.repository.rollback import Moved, rollback
 from backport.repository.surroundings import check_clients
-from backport.repository.upkeep import look_after
+from backport.repository.upkeep import keep_up
 from backport.repository.verification import verify
 from backport.signing import rollover, sign
 from backport.signing.key import other_keys
@@ -50,7 +41,7 @@ from backport.site import Signing, load_site
 from backport.target import Target, load_target
 from tests.e2e import tiny
 from tests.e2e.publisher import Arguments, run_until
-from tests.e2e.shelf import URL, Publisher, Shelf, seen_by_reader, small_key, snapshot
+from tests.e2e.shelf import Publisher, Shelf, notes_of, seen_by_reader, small_key, snapshot
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -66,46 +57,22 @@ def testing(publisher: Publisher) -> Publisher:
 
 
 def back(publisher: Publisher, generation: str | None = None) -> Moved:
-    return lead_back(
-        publisher.folder, generation, target=publisher.target, base_url=URL, signing=publisher.signing,
-        lock_timeout=0,
-    )  # fmt: skip
+    return rollback(publisher.place(lock_timeout=0), generation)
 
 
 def promoted(
     source: Publisher, destination: Publisher, *, force: bool = False, dry_run: bool = False
 ) -> Moved:
-    return promote(
-        source.folder, destination.folder, target=source.target, base_url=URL, signing=source.signing,
-        force=force, dry_run=dry_run, progress=source, lock_timeout=0,
-    )  # fmt: skip
+    place = replace(destination, signing=source.signing).place(lock_timeout=0)
+    return promote(source.place(), place, force=force, dry_run=dry_run)
 
 
 def pruned(publisher: Publisher, keep: int) -> tuple[str, ...]:
-    return prune(publisher.folder, keep, target=publisher.target, base_url=URL, signing=publisher.signing)
+    return prune(publisher.place(), keep)
 
 
 def collected(publisher: Publisher) -> tuple[str, ...]:
-    return collect_garbage(publisher.folder, target=publisher.target, base_url=URL, signing=publisher.signing)
-
-
-def account(name: str, tested: TestedRpms) -> Account:
-    """What a run tells of its packages."""
-    now = datetime.now(UTC)
-    origin = Origin(
-        run=name, recipe="tiny", target="f28", started=now, finished=now, parameters={}, transcript=""
-    )
-    advisory = make_advisory(
-        Wishes(), tested.signed.rpms, summary=name, stock={}, issued=now, publisher="A <a@example.org>"
-    )
-    return Account(origin=origin, advisory=advisory)
-
-
-def looked_after(publisher: Publisher) -> tuple[str, ...]:
-    return look_after(
-        publisher.repository, publisher.target, publisher.channel, base_url=URL, signing=publisher.signing,
-        progress=publisher,
-    )  # fmt: skip
+    return collect_garbage(publisher.place())
 
 
 def faults(publisher: Publisher) -> list[str]:
@@ -282,7 +249,7 @@ def test_a_promotion_of_what_was_rolled_back_must_be_forced(
 @pytest.fixture
 def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if what readers saw last had been days ago."""
-    monkeypatch.setattr(readers, "GRACE", timedelta(0))
+    monkeypatch.setattr(grace, "GRACE", timedelta(0))
 
 
 @pytest.mark.usefixtures("_no_grace")
@@ -304,8 +271,8 @@ def test_old_generations_go_but_never_what_is_needed(publisher: Publisher, shelf
 def test_what_stays_keeps_its_evidence_and_its_row_when_generations_go(
     publisher: Publisher, shelf: Shelf
 ) -> None:
-    first = publisher.publish(shelf("first"), account=account("first", shelf("first")))
-    second = publisher.publish(shelf("second"), account=account("second", shelf("second")))
+    first = publisher.publish(shelf("first"), notes=notes_of("first", shelf("first")))
+    second = publisher.publish(shelf("second"), notes=notes_of("second", shelf("second")))
     page = publisher.folder.path / PAGE
     assert "removed since" not in page.read_text()
     assert pruned(publisher, 1) == (first.generation,)
@@ -670,8 +637,8 @@ def test_the_key_changes_while_clients_know_both(publisher: Publisher, shelf: Sh
     assert certifiers(signing, announced.fingerprint) == {announced.fingerprint, first.signed.fingerprint}
     assert {one.user_id for one in (announced, sign.show_key(signing))} == {name}
     # The nightly run has nothing to publish, and tells clients all the same.
-    assert looked_after(here) == (f"RPM-GPG-KEY-backport-{announced.fingerprint[-16:]}", "backport.repo")
-    assert looked_after(here) == ()
+    assert keep_up(here.place()) == (f"RPM-GPG-KEY-backport-{announced.fingerprint[-16:]}", "backport.repo")
+    assert keep_up(here.place()) == ()
     base = "http://repo.example.org/f28/RPM-GPG-KEY-backport"
     both = f"gpgkey={base} {base}-{announced.fingerprint[-16:]}\n"
     assert both in here.folder.repo_file.read_text()

@@ -22,11 +22,12 @@ import requests
 
 from backport import repodata
 from backport.errors import PublishError, SignError
-from backport.repository import publish, readers
-from backport.repository.changes import lead_back, prune
+from backport.repository import grace, release
 from backport.repository.contents import repositories_of
 from backport.repository.generations import TargetFolder
 from backport.repository.proof import served
+from backport.repository.prune import prune
+from backport.repository.rollback import rollback
 from backport.repository.verification import verify
 from backport.signing.detached import verify_file
 from backport.target import Target, load_target
@@ -48,7 +49,7 @@ def told(publisher: Publisher) -> set[str]:
     return {
         f"{name}/{path}"
         for name in repositories_of(publisher.target)
-        for path in readers.own_files(place, name)
+        for path in grace.own_files(place, name)
     }
 
 
@@ -57,14 +58,7 @@ def missing(publisher: Publisher, names: set[str]) -> list[str]:
 
 
 def back(publisher: Publisher, generation: str | None = None) -> str:
-    moved = lead_back(
-        publisher.folder,
-        generation,
-        target=publisher.target,
-        base_url=publisher.url,
-        signing=publisher.signing,
-    )
-    return moved.generation
+    return rollback(publisher.place(), generation).generation
 
 
 def test_whoever_has_read_another_generation_finds_all_that_it_names(
@@ -79,9 +73,7 @@ def test_whoever_has_read_another_generation_finds_all_that_it_names(
         lambda: publisher.publish(shelf("second")).generation,
         lambda: back(publisher, ids[1]),
         lambda: back(publisher, ids[0]),
-        lambda: prune(
-            publisher.folder, 1, target=publisher.target, base_url=publisher.url, signing=publisher.signing
-        ),
+        lambda: prune(publisher.place(), 1),
     ):
         ids.append(step())
         known |= told(publisher)
@@ -108,12 +100,12 @@ def test_loans_go_after_the_grace_and_what_is_foreign_does_not_pass_for_one(
     ]
     lent.unlink()
     lent.hardlink_to(publisher.folder.folder_of(second) / "x86_64" / lent.name)
-    monkeypatch.setattr(readers, "GRACE", timedelta(0))
+    monkeypatch.setattr(grace, "GRACE", timedelta(0))
     publisher.publish(shelf("third"))
-    readers.take_back(publisher.folder, publisher.target)
+    grace.unshare(publisher.folder, publisher.target)
     assert not lent.exists()
     assert verify_faults(publisher) == []
-    prune(publisher.folder, 1, target=publisher.target, base_url=publisher.url, signing=publisher.signing)
+    prune(publisher.place(), 1)
     assert len(publisher.folder.ids()) == 2
 
 
@@ -253,10 +245,10 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 STEPS: dict[str, tuple[object, str]] = {
-    "proof": (publish, "require_proven"),
+    "proof": (release, "require_proven"),
     "record": (TargetFolder, "switch"),
     "rename": (TargetFolder, "_let_see"),
-    "page": (publish, "renew"),
+    "page": (release, "renew"),
 }
 SWITCHED = {("rename", "full"), ("page", "full"), ("page", "read-only")}
 """Where readers are led on all the same: a rename takes no room."""

@@ -11,30 +11,26 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from backport import repodata
-from backport.artifacts import TestedRpms
 from backport.errors import PublishError, ToolError
-from backport.evidence.provenance import Origin
-from backport.recipe import Advisory as Wishes
-from backport.repository import readers
-from backport.repository.advisories import make_advisory
-from backport.repository.changes import accept_folder, collect_garbage, lead_back, prune
+from backport.repository import grace
 from backport.repository.clients import SiteKeys, site_keys
-from backport.repository.documents import Account
 from backport.repository.generations import RECORD, TargetFolder
-from backport.repository.upkeep import look_after
+from backport.repository.prune import anchor, collect_garbage, prune
+from backport.repository.rollback import rollback
+from backport.repository.upkeep import keep_up
 from backport.repository.verification import verify
 from backport.signing import sign
 from backport.signing.detached import verify_file
 from backport.site import Signing
 from backport.target import Target, load_target
-from tests.e2e.shelf import URL, Publisher, Shelf, small_key
+from tests.e2e.shelf import URL, Publisher, Shelf, notes_of, small_key
 
 CHECKOUT = Path(__file__).parents[2]
 SECONDS = 60.0
@@ -102,23 +98,8 @@ class Site:
         assert time.monotonic() - began < SECONDS
         return [str(one) for one in found]
 
-    def look_after(self) -> tuple[str, ...]:
-        publisher = self.publisher
-        return look_after(
-            publisher.repository, publisher.target, publisher.channel, base_url=URL,
-            signing=publisher.signing, progress=publisher, lock_timeout=0,
-        )  # fmt: skip
-
-
-def account(name: str, tested: TestedRpms) -> Account:
-    now = datetime.now(UTC)
-    origin = Origin(
-        run=name, recipe="tiny", target="f28", started=now, finished=now, parameters={}, transcript=""
-    )
-    advisory = make_advisory(
-        Wishes(), tested.signed.rpms, summary=name, stock={}, issued=now, publisher="A <a@example.org>"
-    )
-    return Account(origin=origin, advisory=advisory)
+    def keep_up(self) -> tuple[str, ...]:
+        return keep_up(self.publisher.place(lock_timeout=0))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +107,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, signing: Signing, shelf:
     place = tmp_path_factory.mktemp("tampering")
     publisher = Publisher(repository=place / "repository", signing=signing, target=f28, notes=[])
     for name in ("first", "second", "third"):
-        publisher.publish(shelf(name), account=account(name, shelf(name)), inputs={name: name})
+        publisher.publish(shelf(name), notes=notes_of(name, shelf(name)), inputs={name: name})
     other = Signing(gnupghome=place / "other")
     small_key(other)
     return Site(publisher=publisher, other=other.gnupghome, keys=site_keys(signing))
@@ -422,9 +403,6 @@ TAMPERINGS: dict[str, tuple[Callable[[Site], object], str, str]] = {
     "the newest set of evidence gone": (older_set, "provenance", REFUSED),
     "evidence edited": (lambda it: flip(it.first("provenance/*.tests.json")), "tests.json", REFUSED),
     "evidence as FIFO": (lambda it: as_fifo(it.first("provenance/*.cdx.json")), "cdx.json", REFUSED),
-    "a build's row edited": (lambda it: flip(it.first("builds/*")), "builds/", REFUSED),
-    "a build's row gone": (lambda it: it.first("builds/*").unlink(), "builds", REFUSED),
-    "a build's row as FIFO": (lambda it: as_fifo(it.first("builds/*")), "builds", REFUSED),
     "an extra file": (lambda it: (it.path / "x.html").write_text(""), "x.html", NOTED),
     "a hidden file": (lambda it: (it.path / ".htaccess").write_text(""), ".htaccess", NOTED),
     "a hidden folder": (lambda it: (it.path / ".git").mkdir(), ".git", NOTED),
@@ -445,7 +423,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Site], object], str, str]] = {
 def test_what_nobody_touched_is_as_it_was_published(site: Site) -> None:
     assert site.faults() == []
     assert site.faults(site.folder.public_key) == []
-    assert site.look_after() == ()
+    assert site.keep_up() == ()
     assert site.publisher.notes == []
     alone = verify(site.folder, site.publisher.target)
     assert alone.faults == ()
@@ -467,13 +445,13 @@ def test_whatever_is_done_to_the_folder_is_found(site: Site, what: str, tmp_path
     began = time.monotonic()
     if answer == REFUSED:
         with pytest.raises(PublishError) as told:
-            site.look_after()
+            site.keep_up()
         assert told.value.hint
     elif answer == MENDED:
-        assert site.look_after() or place == PAGE
+        assert site.keep_up() or place == PAGE
         assert site.faults(own) == []
     else:
-        site.look_after()
+        site.keep_up()
     assert time.monotonic() - began < SECONDS
     assert {path: path.lstat().st_ino for path in site.folder.generations.glob("*")} == before
 
@@ -506,16 +484,11 @@ def test_nothing_is_removed_on_the_word_of_a_record_that_is_not_whole(site: Site
     """Whatever somebody asks for, unless he asks for a removal and the record bears it out."""
     ids = site.ids
     RECORDS[what](site)
-    publisher = site.publisher
-    collected = partial(
-        collect_garbage, site.folder, target=publisher.target, base_url=URL, signing=publisher.signing
-    )
-    back = partial(
-        lead_back, site.folder, target=publisher.target, base_url=URL, signing=publisher.signing
-    )  # fmt: skip
+    place = site.publisher.place()
+    collected, back = partial(collect_garbage, place), partial(rollback, place)
     actions: tuple[Callable[[], object], ...] = (
         collected, partial(back, ids[0]), partial(back, None), collected, partial(back, ids[2]),
-        site.look_after, collected,
+        site.keep_up, collected,
     )  # fmt: skip
     for action in actions:
         try:
@@ -528,18 +501,15 @@ def test_nothing_is_removed_on_the_word_of_a_record_that_is_not_whole(site: Site
 def test_what_the_record_does_not_know_is_not_pruned_until_somebody_accepts_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "GRACE", timedelta(0))
+    monkeypatch.setattr(grace, "GRACE", timedelta(0))
     ids = site.ids
     cut_history(site, 2)
-    publisher = site.publisher
-    pruned = partial(
-        prune, site.folder, 1, target=publisher.target, base_url=URL, signing=publisher.signing
-    )  # fmt: skip
+    pruned = partial(prune, site.publisher.place(), 1)
     assert site.folder.unknown() == ids[1:]
     assert pruned() == (ids[0],)
     assert site.folder.unknown() == (ids[1],)
     assert pruned() == ()
-    assert accept_folder(site.folder, signing=publisher.signing) == ids[1:]
+    assert anchor(site.publisher.place()) == ids[1:]
     assert pruned() == (ids[1],)
     assert site.faults() == [
         f"current: no client is recorded to have installed from {ids[2]}; build once more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,14 @@ from backport.errors import PublishError
 from backport.evidence.store import verify_provenance
 from backport.repository import proof
 from backport.repository.advisories import read_advisories
-from backport.repository.changes import lead_back
 from backport.repository.holds import held_packages, held_sources
 from backport.repository.overview import PAGE
+from backport.repository.rollback import rollback
 from backport.repository.verification import verify
 from backport.repository.withdraw import Withdrawn, withdraw
 from backport.target import Target
 from tests.e2e import tiny
-from tests.e2e.shelf import Publisher, Shelf, seen_by_reader
-from tests.e2e.test_repository import account
+from tests.e2e.shelf import Publisher, Shelf, notes_of, seen_by_reader
 
 PASSED = (Check(id="p", title="P", verdict=Verdict.PASS),)
 
@@ -29,12 +29,12 @@ def taken_back(publisher: Publisher, name: str, **options: object) -> Withdrawn:
 
     def prove(exhibit: proof.Exhibit) -> tuple[Check, ...]:
         shown.append(exhibit)
-        assert publisher.folder.current_id() != exhibit.generation
+        assert publisher.folder.current_id() != exhibit.record.id
         return PASSED
 
     done = withdraw(
-        publisher.folder, name, target=publisher.target, base_url=publisher.url, signing=publisher.signing,
-        prove=prove, publisher="A <a@example.org>", progress=publisher, **options,  # type: ignore[arg-type]
+        publisher.place(), name, prove=prove, publisher="A <a@example.org>",
+        **options,  # type: ignore[arg-type]  # the tests' own keywords
     )  # fmt: skip
     assert len(shown) == (not options.get("dry_run"))
     return done
@@ -42,8 +42,8 @@ def taken_back(publisher: Publisher, name: str, **options: object) -> Withdrawn:
 
 def test_one_package_goes_and_the_rest_stays(publisher: Publisher, shelf: Shelf) -> None:
     bad = shelf("split", more=("split-libs", "split-debuginfo"))
-    publisher.publish(shelf("first"), inputs={"first": "1"}, account=account("first", shelf("first")))
-    before = publisher.publish(bad, inputs={"tiny": "2"}, account=account("split", bad)).generation
+    publisher.publish(shelf("first"), inputs={"first": "1"}, notes=notes_of("first", shelf("first")))
+    before = publisher.publish(bad, inputs={"tiny": "2"}, notes=notes_of("split", bad)).generation
     assert taken_back(publisher, "split-libs", dry_run=True).generation is None
     assert publisher.folder.current_id() == before
     done = taken_back(publisher, "split-libs", reason="it crashes")
@@ -67,15 +67,13 @@ def test_one_package_goes_and_the_rest_stays(publisher: Publisher, shelf: Shelf)
     publisher.publish(shelf("split", "2"))
     told = read_advisories(publisher.folder.current / "x86_64")
     assert [one.title for one in told] == ["Withdrawn: split 1-1.fc28.bp1", "first"]
-    lead_back(
-        publisher.folder, before, target=publisher.target, base_url=publisher.url, signing=publisher.signing
-    )
+    rollback(publisher.place(), before)
     assert held_sources(publisher.folder, [bad.signed.built[0].patched]) == ()
 
 
 def test_an_earlier_build_takes_the_place_of_the_newest(publisher: Publisher, shelf: Shelf) -> None:
-    publisher.publish(shelf("first"), account=account("first", shelf("first")))
-    publisher.publish(shelf("first", "2"), account=account("second", shelf("first", "2")))
+    publisher.publish(shelf("first"), notes=notes_of("first", shelf("first")))
+    publisher.publish(shelf("first", "2"), notes=notes_of("second", shelf("first", "2")))
     done = taken_back(publisher, "first")
     assert done.instead == ("first-1-1.fc28.bp1.src", "first-1-1.fc28.bp1.noarch")
     assert seen_by_reader(publisher, shelf("first")) == {
@@ -92,16 +90,12 @@ def test_an_earlier_build_takes_the_place_of_the_newest(publisher: Publisher, sh
 
 
 def test_an_earlier_build_comes_back_from_an_older_generation(publisher: Publisher, shelf: Shelf) -> None:
-    first = publisher.publish(shelf("first"), account=account("first", shelf("first"))).generation
+    first = publisher.publish(shelf("first"), notes=notes_of("first", shelf("first"))).generation
     taken_back(publisher, "first")
     # Somebody wants it again, and then the next version alone.
-    newest = publisher.publish(shelf("first", "2"), account=account("second", shelf("first", "2"))).generation
-    lead_back(
-        publisher.folder, first, target=publisher.target, base_url=publisher.url, signing=publisher.signing
-    )
-    lead_back(
-        publisher.folder, newest, target=publisher.target, base_url=publisher.url, signing=publisher.signing
-    )
+    newest = publisher.publish(shelf("first", "2"), notes=notes_of("second", shelf("first", "2"))).generation
+    rollback(publisher.place(), first)
+    rollback(publisher.place(), newest)
     assert seen_by_reader(publisher, shelf("first")) == {
         "first-2-1.fc28.bp1.noarch.rpm", "first-2-1.fc28.bp1.src.rpm"
     }  # fmt: skip
@@ -129,14 +123,11 @@ def test_a_client_takes_what_is_left_and_what_others_require_is_not_taken(
     before = publisher.publish(requiring(tmp_path / "shell", shelf, "shell", "bash")).generation
 
     def prove(exhibit: proof.Exhibit) -> tuple[Check, ...]:
-        return proof.examine(exhibit, target=f28, cache=root_cache, workspace=tmp_path)
+        return proof.prove(exhibit, target=f28, cache=root_cache, workspace=tmp_path)
 
     def take(name: str) -> Withdrawn:
-        return withdraw(
-            publisher.folder, name, target=f28, base_url=publisher.url, signing=publisher.signing,
-            prove=prove,
-            publisher="A <a@example.org>", progress=publisher,
-        )  # fmt: skip
+        place = replace(publisher, target=f28).place()
+        return withdraw(place, name, prove=prove, publisher="A <a@example.org>")
 
     with pytest.raises(PublishError, match=r"first cannot be withdrawn: user-1-1\..* requires first"):
         take("first")

@@ -14,7 +14,6 @@ from backport.artifacts import (
     GatedRpms,
     Nevra,
     PatchedSrpm,
-    PublishedRepo,
     Rpm,
     SignedRpms,
     SourceRpm,
@@ -102,7 +101,7 @@ def gated(tested: TestedRpms) -> GatedRpms:
     return GatedRpms(tested=tested, checks=(Check(id="gate", title="It may", verdict=Verdict.PASS),))
 
 
-def proven(_published: PublishedRepo) -> tuple[Check, ...]:
+def proven(_exhibit: object) -> tuple[Check, ...]:
     """As if a client had installed the packages."""
     return (Check(id="publish.tiny", title="A client installs it", verdict=Verdict.PASS),)
 

@@ -37,7 +37,7 @@ from backport.errors import (
 )
 from backport.files import locked
 from backport.recipe import load_recipe
-from backport.repository import changes
+from backport.repository import listing
 from backport.runs.history import Recorder, is_going_on
 from backport.runs.job import load_job
 from backport.site import Site, apply_site
@@ -395,13 +395,13 @@ def test_every_command_with_json_has_a_schema() -> None:
 def test_completion_knows_generations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = (datetime(2026, 11, 24, 4, 10, tzinfo=UTC), datetime(2026, 11, 23, 4, 10, tzinfo=UTC))
     listed = [
-        changes.Listed(
+        listing.Listed(
             id=f"{at:%Y%m%dT%H%M%SZ}-0", time=at, current=False, proven=True, packages=1, added=1, run=""
         )
         for at in times
     ]
     monkeypatch.setattr(
-        changes, "list_generations", lambda folder: listed if folder.path.name == "f28" else []
+        listing, "list_generations", lambda folder: listed if folder.path.name == "f28" else []
     )
     monkeypatch.setenv("_BACKPORT_COMPLETE", "complete_bash")
 

@@ -79,8 +79,9 @@ def place(
     folder: Path, evidence: Evidence | None, present: dict[str, str], before: Path | None = None
 ) -> None:
     place_evidence(
-        folder, evidence, before=before, present=present, signer=cast("Signer", StandInSigner()), link=os.link
-    )
+        folder, evidence, earlier=(before,) if before else (), present=present,
+        signer=cast("Signer", StandInSigner()), link=os.link,
+    )  # fmt: skip
 
 
 @pytest.fixture

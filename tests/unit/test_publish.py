@@ -14,9 +14,12 @@ import pytest
 from backport.artifacts import Check, GatedRpms, Nevra, PublishedRepo, Rpm, SignedRpms, TestedRpms, Verdict
 from backport.errors import PublishError
 from backport.files import digest_of
-from backport.repository import assemble, generations, publish
+from backport.repository import check, clients, generations, release
 from backport.repository.clients import SiteKeys
 from backport.repository.generations import Generation, TargetFolder, generation_id
+from backport.repository.place import Place
+from backport.repository.proof import Prover
+from backport.repository.publish import Run, publish
 from backport.signing.key import KeyInfo
 from backport.site import Signing
 from backport.target import Target, load_target
@@ -187,11 +190,11 @@ def _unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
         assert digest == "sha256"
         yield NoSigner()
 
-    monkeypatch.setattr(assemble, "open_key", open_key)
+    monkeypatch.setattr(release, "open_key", open_key)
     monkeypatch.setattr(generations, "open_key", open_key)
     keys = SiteKeys(signs=FINGERPRINT, announced=frozenset(), known={FINGERPRINT: "key"})
-    monkeypatch.setattr(publish, "site_keys", lambda _signing: keys)
-    monkeypatch.setattr(assemble, "verify_file", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(clients, "site_keys", lambda _signing: keys)
+    monkeypatch.setattr(check, "verify_file", lambda *_arguments, **_options: None)
 
 
 def packages(folder: Path, *names: str) -> TestedRpms:
@@ -212,17 +215,11 @@ PASSED = (Check(id="p", title="P", verdict=Verdict.PASS),)
 
 
 def publish_it(
-    what: TestedRpms, repository: Path, target: Target, *, prove: publish.Prover = lambda _published: PASSED
+    what: TestedRpms, repository: Path, target: Target, *, prove: Prover = lambda _exhibit: PASSED
 ) -> PublishedRepo:
     passed = (Check(id="gate", title="It may", verdict=Verdict.PASS),)
-    return publish.publish(
-        GatedRpms(tested=what, checks=passed),
-        target=target,
-        repository=repository,
-        base_url="http://x",
-        signing=Signing(),
-        prove=prove,
-    )
+    place = Place(repository=repository, target=target, base_url="http://x", signing=Signing())
+    return publish(Run(gated=GatedRpms(tested=what, checks=passed)), place, prove=prove)
 
 
 def test_packages_go_to_the_repository_of_their_kind(tmp_path: Path, f28: Target) -> None:
@@ -247,8 +244,9 @@ def test_a_proof_is_remembered_once(tmp_path: Path, f28: Target) -> None:
     what, repository = packages(tmp_path / "rpms", "a"), tmp_path / "repository"
     for _ in range(2):
         assert publish_it(what, repository, f28).checks == PASSED
-    assert [event.action for event in TargetFolder(path=repository / "f28").history()] == ["proof", "publish"]
-    assert publish.is_proven(repository, f28)
+    folder = TargetFolder(path=repository / "f28")
+    assert [event.action for event in folder.history()] == ["proof", "publish"]
+    assert folder.is_proven(folder.current_id() or "")
 
 
 def test_after_a_failed_proof_readers_see_the_generation_before(tmp_path: Path, f28: Target) -> None:
@@ -256,8 +254,8 @@ def test_after_a_failed_proof_readers_see_the_generation_before(tmp_path: Path, 
     first = publish_it(packages(tmp_path / "one", "a"), repository, f28)
     fails = (Check(id="p", title="It installs", verdict=Verdict.FAIL, found="not so", advice="look"),)
     with pytest.raises(PublishError, match="It installs: not so") as told:
-        publish_it(packages(tmp_path / "two", "b"), repository, f28, prove=lambda _published: fails)
+        publish_it(packages(tmp_path / "two", "b"), repository, f28, prove=lambda _exhibit: fails)
     assert told.value.hint == "look"
-    state = publish.published_state(repository, f28)
+    state = TargetFolder(path=repository / "f28").published()
     assert state is not None
     assert state.id == first.generation

@@ -12,8 +12,9 @@ from backport.commands import app
 from backport.commands.schemas import print_as
 from backport.evidence.why import Explanation
 from backport.plan import Finding, Plan, PlannedPackage
-from backport.repository.changes import Difference, Listed, Moved
 from backport.repository.generations import Generation
+from backport.repository.listing import Difference, Listed
+from backport.repository.rollback import Moved
 from backport.repository.surroundings import Fault
 from backport.repository.verification import Verified
 from backport.repository.withdraw import Withdrawn

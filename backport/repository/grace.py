@@ -1,14 +1,10 @@
-"""What the folder of a generation holds for readers besides what is its own: files on loan, and mirror lists.
+"""What clients of other generations may still ask for, and so lies in the one that they are led to.
 
 A client asks for ``repomd.xml`` first and then for what that names. Through the link ``current`` the first
 may come from one generation and the rest from another, the older or the newer. So each generation that
-readers are led to is lent the files of those that they saw during the last days: hard links under the same
-names, until the grace is over. What is on loan is told from what is foreign by what it is: the file that
+clients are led to shares the files of those that they saw during the last days: hard links under the same
+names, until the grace is over. What is shared is told apart from what is foreign by what it is: the file that
 another generation's signed metadata names at that path.
-
-A mirror list is one line: the URL of the generation's own repository. It lies in the repository, and clients
-ask for it through ``current``: so the one rename switches it, too, and all that they then fetch, the
-signature of ``repomd.xml`` before all, is of one generation.
 """
 
 from __future__ import annotations
@@ -21,33 +17,15 @@ from pathlib import Path
 
 from backport import repodata
 from backport.errors import PublishError, ToolError, as_kind
-from backport.files import link_or_copy, sync, write_atomically
+from backport.files import link_or_copy, sync
 from backport.repository.contents import repositories_of
 from backport.repository.generations import TargetFolder
 from backport.repository.history import SWITCHES
-from backport.repository.tree import difference
 from backport.target import Target
 
 GRACE = timedelta(days=3)
-"""How long what readers saw stays reachable; dnf uses what it has for two days by default."""
-MIRRORLIST = "mirrorlist"
+"""How long what clients saw stays reachable; dnf uses what it has for two days by default."""
 _SIGNED = frozenset({repodata.REPOMD, f"{repodata.REPOMD}.asc"})
-
-
-def write_mirrorlists(generation: Path, target: Target, url: str) -> None:
-    """Let each repository in a generation's folder name its own URL, below the generation's ``url``.
-
-    Raises OSError.
-    """
-    for name in repositories_of(target):
-        path, text = generation / name / MIRRORLIST, mirrorlist(url, name)
-        if path.parent.is_dir() and difference(path, text):
-            write_atomically(path, text)
-
-
-def mirrorlist(url: str, name: str) -> str:
-    """The mirror list of a repository of the generation at ``url``."""
-    return f"{url}/{name}/\n"
 
 
 def recent(folder: TargetFolder, now: datetime | None = None) -> tuple[str, ...]:
@@ -60,7 +38,7 @@ def recent(folder: TargetFolder, now: datetime | None = None) -> tuple[str, ...]
 
 @as_kind(PublishError)
 def own_files(generation: Path, name: str) -> dict[str, str]:
-    """What the metadata of a repository names, by path in it, with the SHA-256 digest that it tells.
+    """What the metadata of a repository names, by path in it, with the SHA-256 digest that it has.
 
     Raises PublishError when the metadata is damaged.
     """
@@ -70,19 +48,19 @@ def own_files(generation: Path, name: str) -> dict[str, str]:
     return files | {package.location_href: package.pkgId for package in repodata.read_primary(place)}
 
 
-def lend(folder: TargetFolder, generation: str, target: Target) -> None:
+def share(folder: TargetFolder, generation: str, target: Target) -> None:
     """Give a generation what the clients of the others may still ask for. Raises PublishError, OSError.
 
-    One whose metadata is damaged lends nothing.
+    Nothing is taken from one whose metadata is damaged.
     """
     for other in recent(folder):
         for name in repositories_of(target) if other != generation else ():
             with suppress(ToolError):
-                _lend(folder, folder.folder_of(other) / name, folder.folder_of(generation) / name)
+                _share(folder, folder.folder_of(other) / name, folder.folder_of(generation) / name)
 
 
-def take_back(folder: TargetFolder, target: Target) -> None:
-    """Remove what is on loan and nobody asks for any more, where another generation has the same file as its
+def unshare(folder: TargetFolder, target: Target) -> None:
+    """Remove what is shared and nobody asks for any more, where another generation has the same file as its
     own. Raises PublishError, OSError."""
     asked, owners = set(recent(folder)), _owners(folder, target)
     for (generation, name), own in owners.items():
@@ -94,13 +72,13 @@ def take_back(folder: TargetFolder, target: Target) -> None:
                 (place / path).unlink()
 
 
-def _lend(folder: TargetFolder, source: Path, destination: Path) -> None:
+def _share(folder: TargetFolder, source: Path, destination: Path) -> None:
     if not destination.is_dir() or not source.is_dir():
         return
     wanted = [path for path in repodata.metadata_files(source) if not (destination / path).exists()]
     if missing := _packages(source) - _packages(destination):
         wanted += [one.location_href for one in repodata.read_primary(source) if one.location_href in missing]
-    beside = folder.generations / f".new-loan.{os.getpid()}"
+    beside = folder.generations / f".new-shared.{os.getpid()}"
     for path in wanted:
         # A copy, where there are no hard links, is seen when it is whole.
         beside.unlink(missing_ok=True)
