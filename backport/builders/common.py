@@ -6,7 +6,7 @@ never followed, and headers are read from the copies.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ import rpm
 
 from backport.artifacts import BuiltRpms, Nevra, PatchedSrpm, Rpm
 from backport.errors import BuildError, as_kind
-from backport.files import digest_of, named
+from backport.files import digest_of, named, opened_regular
 from backport.progress import Progress, Silent
 from backport.roots.dnf import ExtraRepository
 from backport.roots.limits import Bounds
@@ -146,13 +146,11 @@ def take_packages(folder: Path, destination: Path) -> tuple[Path, ...]:
 
 def take_file(path: Path, copy: Path) -> Path:
     """Copy a plain file that a build wrote. Raises BuildError for one that is not plain."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as problem:
-        raise BuildError(f"{path.name}: the build left no plain file: {problem.strerror}") from None
-    with os.fdopen(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BuildError(f"{path.name}: the build left no plain file")
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(opened_regular(path))
+        except OSError as problem:
+            raise BuildError(f"{path.name}: the build left no plain file: {problem.strerror}") from None
         with named(copy), copy.open("wb") as target:
             shutil.copyfileobj(source, target, 1024 * 1024)
     return copy

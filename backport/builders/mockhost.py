@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backport.errors import HostError, as_kind
-from backport.files import scratch_folder
+from backport.files import opened_regular, scratch_folder
 from backport.roots.limits import Bounds, Fence, fenced
 from backport.run import Command, find_program, run
 
@@ -211,18 +211,13 @@ def _inside(root: Path) -> Iterator[int]:
 
 def _lock_owner(lock: Path) -> int | None:
     """The process that has locked a file by fcntl(2), as mock locks its roots; None where none has."""
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
     layout = "hhqqi4x"
+    asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
-        asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+        with opened_regular(lock) as stream:
+            kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(stream, fcntl.F_GETLK, asked))
     except OSError:
         return None
-    finally:
-        os.close(descriptor)
     return None if kind == fcntl.F_UNLCK else max(int(pid), 0)
 
 

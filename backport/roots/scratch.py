@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backport.errors import BuildRootError
-from backport.files import locked
+from backport.files import is_abandoned, locked, scratch_folder
 from backport.run import Command, run
 
 _PREFIX = "live-"
@@ -26,46 +24,20 @@ def live_folder(parent: Path) -> Iterator[Path]:
     Folders of processes that have ended before they could remove them are removed first.
     Raises ToolError when something cannot be removed.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    what = "folders are being removed"
-    with locked(parent / ".sweep", timeout=_TIMEOUT, what=what):
-        _sweep(parent)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield folder
-    finally:
-        remove(folder)
-        os.close(descriptor)
+    with locked(parent / ".sweep", timeout=_TIMEOUT, what="folders are being removed"):
+        for folder in parent.glob(f"{_PREFIX}*"):
+            if is_abandoned(folder):
+                remove(folder)
+    with scratch_folder(parent, _PREFIX) as folder:
+        try:
+            yield folder
+        finally:
+            remove(folder)
 
 
 def is_live(folder: Path) -> bool:
     """Whether the process that a folder of `live_folder` belongs to still runs."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _sweep(parent: Path) -> None:
-    """Remove the folders whose locks the kernel took away."""
-    for folder in parent.glob(f"{_PREFIX}*"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(folder)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)
+    return folder.is_dir() and not is_abandoned(folder)
 
 
 def remove(folder: Path) -> None:
