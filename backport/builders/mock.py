@@ -55,6 +55,7 @@ from backport.errors import (
     Interrupted,
     as_kind,
 )
+from backport.roots.dnf import NEEDS_HINT
 from backport.roots.scratch import is_live, live_folder, require_room
 from backport.run import Command, Completed, describe_exit, network_environment, run
 from backport.site import Mock
@@ -74,7 +75,6 @@ _LOCKED = 60
 _UNCLEAR = (1, 10, 40)
 """What mock's exit code is for failures of the package, and for some of the host's beside them."""
 _SIGNALLED = 128
-_NEEDS_HINT = "do the target's repositories, or its mirrors in the site file, have what this needs?"
 _OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
     2: (HostError, "mock was started without its set-user-id wrapper", "reinstall the package mock"),
     3: (BuildRootError, "mock does not understand its configuration", "is this mock older than 5.0?"),
@@ -84,13 +84,13 @@ _OUTCOMES: Mapping[int, tuple[type[Ending], str, str]] = {
     1: (BuildError, "rpmbuild failed", MEND_HINT),
     10: (BuildError, "rpmbuild failed", MEND_HINT),
     11: (BuildTimeout, "ended at its deadline", "raise `build.timeout` of the package in the recipe"),
-    _DNF_FAILED: (BuildRootError, "dnf could not install what the build needs", _NEEDS_HINT),
+    _DNF_FAILED: (BuildRootError, "dnf could not install what the build needs", NEEDS_HINT),
     40: (BuildError, "the source package cannot be used", MEND_HINT),
     _LOCKED: (BuildRootLocked, "another process uses the root", "wait until it has finished"),
     70: (BuildRootError, "mock cannot write its results", "can its user reach the cache folder?"),
     80: (HostError, "mock cannot make namespaces here", "in a container, it has to be privileged"),
 }
-_ROOT_TROUBLE = (BuildRootError, "the root could not be made or used", _NEEDS_HINT)
+_ROOT_TROUBLE = (BuildRootError, "the root could not be made or used", NEEDS_HINT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,7 @@ TIMEOUT = 3600.0
 LOCK_TIMEOUT = 3600.0
 """How long another user of the download cache is waited for, in seconds."""
 
+NEEDS_HINT = "do the target's repositories, or its mirrors in the site file, have what this needs?"
 DEFAULT_PRIORITY = 99
 """dnf's own."""
 
@@ -60,6 +61,7 @@ _LOCK = ".lock"
 _PACKAGES = "packages"
 """Where in a repository's part of its cache dnf keeps packages."""
 _REPOMD = "repodata/repomd.xml"
+_NAMED_PACKAGES = 5
 _REFRESH = "--refresh"
 """Ask for metadata again, however new it is: metadata_expire=0 lets dnf 4 take what is of the same second."""
 # What rpm needs to put files and scriptlets in place, and no more.
@@ -149,14 +151,7 @@ class Dnf:
     """A folder of this root alone, for its configuration and keys."""
 
     def transact(
-        self,
-        action: Action,
-        packages: Sequence[str],
-        *,
-        extra: Sequence[ExtraRepository] = (),
-        log: Path,
-        what: str,
-        hint: str | None = None,
+        self, action: Action, packages: Sequence[str], *, extra: Sequence[ExtraRepository], log: Path
     ) -> None:
         """Install, upgrade or downgrade packages and what they need.
 
@@ -165,7 +160,12 @@ class Dnf:
         """
         repositories = self._configure(extra)
         names = [_checked(package) for package in packages]
-        base = Command((), timeout=TIMEOUT, log=log, what=what, hint=hint)
+        what = f"{action} of {', '.join(packages[:_NAMED_PACKAGES]) or 'all packages'}"
+        if len(packages) > _NAMED_PACKAGES:
+            what += f" and {len(packages) - _NAMED_PACKAGES} more"
+        base = Command(
+            (), timeout=TIMEOUT, what=f"{what} in a root of {self.target.name}", log=log, hint=NEEDS_HINT
+        )
         dnf = functools.partial(self._run, base, repositories)
         is_here = all(repository.folder for repository in repositories)
         with self._locked():

@@ -30,7 +30,7 @@ import rpm
 from backport.artifacts import Nevra
 from backport.errors import BackportError, BuildRootError, HostError, ToolError, as_kind
 from backport.files import digest_of, locked, write_atomically
-from backport.roots.dnf import KEY, Action, Dnf, ExtraRepository, expand_url, folder_of
+from backport.roots.dnf import KEY, Dnf, ExtraRepository, expand_url, folder_of
 from backport.roots.limits import NO_WISHES, Bounds
 from backport.roots.sandbox import Bind, Daemon, Sandbox
 from backport.roots.scratch import live_folder, remove, require_room
@@ -54,7 +54,6 @@ LOCK_TIMEOUT = 3600.0
 DATABASE = "/var/lib/rpm"
 """Where the target's releases keep the rpm database."""
 _MOST_LINKS = 40
-_NAMED_PACKAGES = 5
 
 _KIND = "base root"
 
@@ -89,19 +88,19 @@ class Root:
         self, packages: Sequence[str], *, extra: Sequence[ExtraRepository] = (), log: Path | None = None
     ) -> None:
         """Install packages, given as names, NEVRAs, files or capabilities. Raises ToolError."""
-        self._transact("install", packages, extra=extra, log=log)
+        self.dnf.transact("install", packages, extra=extra, log=log or self.log)
 
     def update(
         self, packages: Sequence[str] = (), *, extra: Sequence[ExtraRepository] = (), log: Path | None = None
     ) -> None:
         """Update packages (default: all) to the newest that the repositories hold. Raises ToolError."""
-        self._transact("upgrade", packages, extra=extra, log=log)
+        self.dnf.transact("upgrade", packages, extra=extra, log=log or self.log)
 
     def downgrade(
         self, packages: Sequence[str], *, extra: Sequence[ExtraRepository] = (), log: Path | None = None
     ) -> None:
         """Put older versions in the place of packages. Raises ToolError."""
-        self._transact("downgrade", packages, extra=extra, log=log)
+        self.dnf.transact("downgrade", packages, extra=extra, log=log or self.log)
 
     def run(
         self,
@@ -201,18 +200,6 @@ class Root:
     def locate(self, path: str) -> Path:
         """Where the host finds the file that is ``path`` inside the root. Raises OSError."""
         return self.path / PurePosixPath(self.resolve(path)).relative_to("/")
-
-    def _transact(
-        self, action: Action, packages: Sequence[str], *, extra: Sequence[ExtraRepository], log: Path | None
-    ) -> None:
-        what = f"{action} of {', '.join(packages[:_NAMED_PACKAGES]) or 'all packages'}"
-        if len(packages) > _NAMED_PACKAGES:
-            what += f" and {len(packages) - _NAMED_PACKAGES} more"
-        what += f" in a root of {self.target.name}"
-        self.dnf.transact(
-            action, packages, extra=extra, log=log or self.log, what=what,
-            hint="do the target's repositories, or its mirrors in the site file, have what this needs?",
-        )  # fmt: skip
 
     def headers(self) -> Iterator[Any]:
         """The headers of all installed packages, by the host's rpm."""
