@@ -83,13 +83,12 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """What a program left behind: its exit code (negative: the signal that ended it), what it
-    printed on standard output (empty when it went to a log), and its wall time in seconds."""
+    """What a program left behind: its exit code (negative: the signal that ended it), and what it printed on
+    standard output (empty when it went to a log)."""
 
     argv: tuple[str, ...]
     exit_code: int
     output: bytes
-    seconds: float
     reached: str = ""
     """Which of a sandbox's limits it ran into, if it failed."""
     log_start: int = 0
@@ -138,7 +137,6 @@ def run(command: Command) -> Completed:
     Raises ToolError when the program fails, DeadlineError when it runs past its deadline, HostError when it
     is not installed.
     """
-    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         stdout, stderr = _streams(stack, command)
         log_start = stdout.tell()
@@ -164,10 +162,7 @@ def run(command: Command) -> Completed:
                 f"{command.purpose}: {describe_exit(exit_code)}{summary}", hint=causes.hint or command.hint,
                 command=command.words, log=command.log, evidence=causes.evidence,
             )  # fmt: skip
-    return Completed(
-        argv=command.words, exit_code=exit_code, output=output, seconds=time.monotonic() - started,
-        log_start=log_start,
-    )  # fmt: skip
+    return Completed(argv=command.words, exit_code=exit_code, output=output, log_start=log_start)
 
 
 def find_program(name: str) -> str | None:

@@ -34,7 +34,7 @@ from backport.roots.dnf import KEY, Dnf, ExtraRepository, expand_url, folder_of
 from backport.roots.limits import NO_WISHES, Bounds
 from backport.roots.sandbox import Bind, Daemon, Sandbox
 from backport.roots.scratch import live_folder, remove, require_room
-from backport.run import Command, Completed, network_environment, run
+from backport.run import Command, Completed, run
 from backport.seals import digest_of_tree, open_sealer, require_own
 from backport.target import Target
 from backport.trust import nevra_of
@@ -107,7 +107,6 @@ class Root:
         command: Command,
         *,
         user: User = "builder",
-        network: bool = False,
         beside: Daemon | None = None,
         binds: Sequence[Bind] = (),
         limits: Bounds = NO_WISHES,
@@ -115,26 +114,21 @@ class Root:
         """Run a program inside the root to its end.
 
         ``user`` is the unprivileged builder, or root with the few capabilities that a daemon needs.
-        Its network is a loopback of its own, the host's (``network``) or that of a running daemon
-        (``beside``). All processes that it leaves behind are ended. See `Sandbox.run` for the rest.
+        Its network is a loopback of its own, or that of a running daemon (``beside``). All processes that it
+        leaves behind are ended. See `Sandbox.run` for the rest.
         """
-        sandbox = self._sandbox(user, network=network, beside=beside).with_binds(binds)
+        sandbox = self._sandbox(user, beside).with_binds(binds)
         return replace(sandbox, limits=limits).run(_as_user(user, command))
 
     def start(
-        self,
-        command: Command,
-        *,
-        user: User = "root",
-        beside: Daemon | None = None,
-        binds: Sequence[Bind] = (),
+        self, command: Command, *, beside: Daemon | None = None, binds: Sequence[Bind] = ()
     ) -> contextlib.AbstractContextManager[Daemon]:
-        """A program that runs inside the root while the block lasts, with a loopback of its own or that
-        of a running daemon (``beside``).
+        """A program that runs inside the root, as its root, while the block lasts, with a loopback of its own
+        or that of a running daemon (``beside``).
 
         It must stay in the foreground. Raises ToolError when it ends at once.
         """
-        return self._sandbox(user, beside=beside).with_binds(binds).start(_as_user(user, command))
+        return self._sandbox("root", beside).with_binds(binds).start(command)
 
     def entrance(self) -> tuple[str, ...]:
         """The command that opens a shell in the root, as the builder and as a build sees it."""
@@ -212,13 +206,11 @@ class Root:
         finally:
             rpm.delMacro("_dbpath")
 
-    def _sandbox(self, user: User, *, network: bool = False, beside: Daemon | None = None) -> Sandbox:
-        resolver = ("--ro-bind", os.path.realpath("/etc/resolv.conf"), "/etc/resolv.conf") if network else ()
+    def _sandbox(self, user: User, beside: Daemon | None = None) -> Sandbox:
         return Sandbox(
-            mounts=("--bind", str(self.path), "/", "--dev", "/dev", "--proc", "/proc", *resolver),
+            mounts=("--bind", str(self.path), "/", "--dev", "/dev", "--proc", "/proc"),
             capabilities=("SETUID", "SETGID") if user == "builder" else _ROOT_CAPABILITIES,
-            environment={**_ENVIRONMENT, **(network_environment() if network else {})},
-            network=network,
+            environment=_ENVIRONMENT,
             beside=beside,
         )
 

@@ -13,7 +13,7 @@ import pytest
 from backport.artifacts import BuildOptions, Nevra, PatchedSrpm, Rpm, SourceRpm
 from backport.builders import BuildRequest, ChrootBuilder
 from backport.builders.chroot import _Build
-from backport.errors import SHOWN_EVIDENCE, BuildError, BuildRootError
+from backport.errors import SHOWN_EVIDENCE, BuildError, ToolError
 from backport.files import remove_tree
 from backport.repodata import write_repodata
 from backport.roots.root import ExtraRepository, Root, clean_root
@@ -259,7 +259,7 @@ def test_a_failed_transaction_names_its_cause(root: Root, tmp_path: Path, kind: 
         )  # fmt: skip
     write_repodata(folder, compression="gz")
     extra = ExtraRepository.of_folder("extra", folder)
-    with pytest.raises(BuildRootError, match=cause) as caught:
+    with pytest.raises(ToolError, match=cause) as caught:
         root.install(sorted(packages) or ["nowhere-at-all"], extra=[extra], log=tmp_path / "root.log")
     evidence = caught.value.evidence[:SHOWN_EVIDENCE]
     assert any(re.search(cause.partition(r" \(in ")[0], line) for line in evidence), evidence

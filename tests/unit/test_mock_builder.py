@@ -187,7 +187,7 @@ def test_every_exit_code_has_its_meaning(tmp_path: Path, exit_code: int, kind: t
     results = tmp_path / "results"
     results.mkdir()
     (results / "build.log").write_text("+ make\n")
-    completed = Completed(argv=("mock", "--rebuild"), exit_code=exit_code, output=b"", seconds=1.0)
+    completed = Completed(argv=("mock", "--rebuild"), exit_code=exit_code, output=b"")
     problem = _meaning("tiny", completed, results, tmp_path, spec=tmp_path / "tiny.spec")
     assert type(problem) is kind
     assert problem.message.startswith("tiny: ")
