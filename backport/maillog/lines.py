@@ -70,7 +70,7 @@ _FAILED_ARRIVAL = re.compile(
     # Errors after the handshake are mostly of clients that hang up; the last is of our own making.
     rb" \((?!recv|send|SSL_read|SSL_write|cert/key setup)(?!.*\) \[)"
     # What an ACL's own words are about: TLS that is missing, where the line has no X= before them.
-    rb"|H=" + _HOST + _INTERFACE + rb"(?!.*\) \[)(?: DS)?(?: (?:F=" + _ANGLED + rb"|(?!X=)[A-Za-z]++=\S++))*"
+    rb"|H=" + _HOST + _INTERFACE + rb"(?!.*\) \[)(?: DS)?(?: F=" + _ANGLED + rb"| (?![XF]=)[A-Za-z]++=\S++)*"
     rb" (?:temporarily )?rejected (?:after )?[A-Z]++(?: " + _ANGLED + rb")?:.*(?:TLS\b|\b[Ee]ncrypt))"
 )  # fmt: skip
 _NO_TLS = rb": (?:(?:a )?TLS session|[^:<]{1,80} (?:after|in response to) (?:pipelined )?STARTTLS)"

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import random
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -536,6 +537,27 @@ def test_no_line_breaks_the_count(line: str, syslog: bool) -> None:
     check_document("maillog", document)
     assert document["version"] == 1
     assert sum(usage.messages for usage in report.peers) <= 3000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "H=[192.0.2.1]" + " F=<a@b>" * 8000 + " x TLS",
+        "H=[192.0.2.1]" + " A=b" * 15_000 + " x TLS",
+        "H=[192.0.2.1] rejected RCPT <a>:" + " TL" * 20_000 + " TLSx",
+        "TLS error on connection from " + "(" * 30_000 + ") [" * 10_000,
+        f"{ID} H=x [192.0.2.1]: " + "TLS after " * 6000,
+        f"{ID} == " + '"a' * 30_000 + " TLS",
+        f"{ID} == x <" + '"a"' * 20_000 + " TLS",
+        f"{ID} TLS session" + " delivering unencrypted to x" * 2000,
+        f"{ID} <= " + "a H=(x) [" * 6000,
+        f"{ID} => a T=x H=b" + " X=T" * 15_000,
+    ],
+)
+def test_no_line_takes_long(line: str) -> None:
+    began = time.process_time()
+    counted(f"{TIME} {line}")
+    assert time.process_time() - began < 1
 
 
 def test_no_subject_changes_what_is_counted() -> None:
