@@ -17,22 +17,22 @@ _CIPHERS = (
 _WEIGHTS = (5, 1, 1, 20, 40, 5)
 
 
-def generated_log(lines: int, *, seed: int = 1) -> list[bytes]:
+def generated_log(lines: int, *, seed: int = 1, hosts: int = _HOSTS) -> list[bytes]:
     """So many lines, always the same ones: messages in and out, local ones, rejections, queue runs."""
     log: list[str] = []
-    for message in _messages(random.Random(seed), lines):
+    for message in _messages(random.Random(seed), lines, hosts):
         log.extend(message)
         if len(log) >= lines:
             break
     return [line.encode() for line in log[:lines]]
 
 
-def _messages(choose: random.Random, lines: int) -> Iterator[list[str]]:
+def _messages(choose: random.Random, lines: int, hosts: int) -> Iterator[list[str]]:
     number = 0
     while True:
         number += 1
         # Some hosts send most of the mail.
-        host = int(_HOSTS * choose.random() ** 3)
+        host = int(hosts * choose.random() ** 3)
         day = min(number * 1500 // lines, 330)
         clock = f"{number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}"
         time = f"2026-{1 + day // 28:02}-{1 + day % 28:02} {clock}"

@@ -205,6 +205,30 @@ def test_peers_can_be_selected_and_ordered(log: Path) -> None:
     assert all(one["last_seen"] >= "2026-06-01" for one in late["peers"])
 
 
+def test_a_damaged_file_is_told_and_the_others_are_read(log: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "main.log.1.gz"
+    damaged.write_bytes(gzip.compress(log.read_bytes())[:-5000])
+    alone = document(str(log))
+    output, errors = maillog("--json", str(log), str(damaged), code=2)
+    found = json.loads(output)
+    check_document("maillog", found)
+    assert str(damaged) in errors
+    assert [str(damaged) in reason for reason in found["unread"]] == [True]
+    assert alone["unread"] == []
+    assert 20_000 < found["lines"] < 40_000
+    assert maillog(str(log), str(damaged), code=2)[0].startswith("direction")
+
+
+def test_totals_are_those_of_the_peers_asked_for(log: Path) -> None:
+    for options in (["--below", "TLSv1.2"], ["--current"], ["--direction", "in", "--below", "TLSv1.1"]):
+        found = document(*options, str(log))
+        counted: dict[tuple[str, str], int] = {}
+        for one in found["peers"]:
+            key = (one["direction"], one["tls"])
+            counted[key] = counted.get(key, 0) + one["messages"]
+        assert {(one["direction"], one["tls"]): one["messages"] for one in found["totals"]} == counted
+
+
 def test_people_see_a_table_and_progress(log: Path) -> None:
     output, errors = maillog("--older-than", "TLSv1.2", "--limit", "2", str(log))
     assert output.splitlines()[0].split() == ["direction", "TLS", "peers", "messages"]
@@ -230,12 +254,13 @@ def test_what_cannot_be_done_is_an_error_of_usage(arguments: list[str]) -> None:
     assert errors
 
 
-def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hosts", [2000, 10_000_000], ids=["few hosts", "many hosts"])
+def test_memory_does_not_grow_with_the_log(tmp_path: Path, hosts: int) -> None:
     path = tmp_path / "main.log"
-    block = b"\n".join(generated_log(20_000)) + b"\n"
+    blocks = [b"\n".join(generated_log(20_000, seed=seed, hosts=hosts)) + b"\n" for seed in range(12)]
     # About 170 MB, of which the disk gets the compressed form.
     with gzip.open(path, "wb", compresslevel=1) as stream:
-        for _ in range(60):
+        for block in blocks * 5:
             stream.write(block)
     code = (
         # ru_maxrss would begin with the peak of pytest itself, which forked this process.
