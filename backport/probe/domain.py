@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from backport.artifacts import Check, Finding, Verdict
 from backport.errors import UsageError
@@ -22,7 +21,7 @@ from backport.probe.examine import Report, Subject, examine
 from backport.probe.ledger import Ledger
 from backport.probe.resolver import Answer, Resolver, State, text_of
 from backport.probe.smtp import Contact, Stage
-from backport.probe.tls import Offer, read_certificates
+from backport.probe.tls import Offer
 
 PORT = 25
 HOSTS = 10
@@ -435,12 +434,8 @@ def _lacks(report: Report) -> str | None:
 
 def _chains(report: Report) -> list[tuple[x509.Certificate, ...]]:
     """What the server shows, one chain for each leaf."""
-    session = report.first.session
-    chains = [session.chain] if session else []
-    chains += [read_certificates(answer.chain)[0] for answer in report.answers if answer.chain]
-    return list(
-        {chain[0].public_bytes(serialization.Encoding.DER): chain for chain in chains if chain}.values()
-    )
+    sessions = (report.first.session, report.second)
+    return [session.chain for session in sessions if session and session.chain]
 
 
 def _excused(check: Check) -> Check:

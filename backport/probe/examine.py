@@ -95,8 +95,8 @@ class Report:
     transcript: str
     """Every connection under its heading; times in seconds since each one's beginning."""
     connections: int
-    answers: tuple[Answer, ...] = ()
-    """What the server chose for old clients."""
+    second: Session | None = None
+    """What a client gets that takes the other kind of key, where its certificate is another."""
     clients: tuple[clients.Row, ...] = ()
     """Who can still talk to it; none where no handshake works."""
     started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
@@ -135,6 +135,7 @@ class _Examination:
         self._deadline = Deadline(subject.timeout)
         self._pages: list[tuple[str, Transcript]] = []
         self._session: Session | None = None
+        self._second: Session | None = None
 
     def report(self) -> Report:
         call = self._call()
@@ -157,7 +158,7 @@ class _Examination:
             first=first,
             transcript="\n".join(f"{title}\n{page.text()}" for title, page in self._pages),
             connections=len(self._pages),
-            answers=tuple(self._known.answers),
+            second=self._second,
             clients=self._clients(first),
         )
 
@@ -341,14 +342,13 @@ class _Examination:
 
     def _conclude(self) -> None:
         """What only all connections together show."""
-        known, ledger = self._known, self._ledger
+        known, ledger, second = self._known, self._ledger, self._known.second
+        self._second = self._session_of(second) if isinstance(second, Answer) else second
         if not known.leaf and (answer := next((one for one in known.answers if one.chain), None)):
             # A server that the client's library cannot talk to: its certificates came in clear.
             self._judge_session(Contact(), self._session_of(answer))
-        if known.second:
-            finding = certificate_checks.second(
-                self._session_of(known.second), self._subject.host, dt.datetime.now(dt.UTC)
-            )
+        if self._second:
+            finding = certificate_checks.second(self._second, self._subject.host, dt.datetime.now(dt.UTC))
             ledger.record(certificate_checks.SECOND, finding)
         if not self._subject.direct_tls and not ledger.has(INJECTION):
             ledger.record(

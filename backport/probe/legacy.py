@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from backport.artifacts import Finding, Verdict
+from backport.probe.errors import HandshakeFailed
 from backport.probe.hello import (
     GROUP_NAMES,
     MLKEM,
@@ -39,7 +42,7 @@ from backport.probe.suites import (
     name_of,
     weakness,
 )
-from backport.probe.tls import ALERTS, Session
+from backport.probe.tls import ALERTS, Offer, Session
 from backport.probe.transport import old_versions_advice, older_advice, refusal_id
 
 SERVES = "transport.serves-tlsv1.2"
@@ -64,6 +67,8 @@ _MILD = ("3DES", "no authentication")
 """What is weak but better than nothing to an opportunistic client (RFC 7435): a warning."""
 _WORDS = {WEAK_SUITES: "weak suites", DHE: "DHE", SECOND: "suites of the other kind of key"}
 _NOT_EXAMINED = "not examined"
+_RSA_ALONE = "RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:RSA+SHA256:RSA+SHA384:RSA+SHA512"
+_ECDSA_ALONE = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:RSA+SHA256:RSA+SHA384:RSA+SHA512"
 
 
 class Outcome(Enum):
@@ -98,8 +103,8 @@ class Known:
     leaf_is_ecdsa: bool = False
     answers: list[Answer] = field(default_factory=list)
     """Those by which the server accepted a hello of ours."""
-    second: Answer | None = None
-    """One with another certificate than the default client's."""
+    second: Answer | Session | None = None
+    """What has another certificate than the default client's."""
 
     def hear(self, contact: Contact) -> None:
         """Take what a connection showed."""
@@ -262,10 +267,10 @@ def suites_question(known: Known, asked: Kinds) -> Question:
 
 def _nothing_taken(ledger: Ledger, known: Known, asked: Kinds, kind: Outcome, words: str) -> list[Question]:
     if kind is Outcome.NO_VERSION:
-        for name in asked.left:
+        for name in [name for name in asked.left if name != SECOND]:
             ledger.record(name, Finding.skipped(f"TLS 1.2 and older are refused: {words}"))
         ledger.record(SERVES, not_served(words))
-        return []
+        return [_second_question(known)] if SECOND in asked.left else []
     for name in asked.left:
         if kind is Outcome.NO_SUITE:
             _judge_refused(ledger, name, words)
@@ -274,6 +279,33 @@ def _nothing_taken(ledger: Ledger, known: Known, asked: Kinds, kind: Outcome, wo
         else:
             ledger.record(name, unknown(words, TITLES[name]))
     return _usual(known, served=asked.served)
+
+
+def _second_question(known: Known) -> Question:
+    """The certificate of the other kind of key, where TLS 1.3 alone is served: it comes encrypted, so that a
+    whole handshake is needed.
+
+    No server may sign that with RSA's PKCS #1 (RFC 8446 section 4.2.3), which is for the chain's signatures.
+    """
+    kind, schemes = ("RSA", _RSA_ALONE) if known.leaf_is_ecdsa else ("ECDSA", _ECDSA_ALONE)
+
+    def judge(ledger: Ledger, contact: Contact) -> None:
+        session, trouble = contact.session, contact.trouble
+        if session and session.chain:
+            known.second = session if session.chain[0].public_bytes(Encoding.DER) != known.leaf else None
+        if known.second:
+            return  # judged where its trust is known
+        refused = isinstance(trouble, HandshakeFailed) and trouble.alert is not None
+        none = (
+            f"there is none: a client of {kind} alone is refused"
+            if refused
+            else f"{_NOT_EXAMINED}: {trouble}"
+        )
+        ledger.record(SECOND, Finding.skipped("there is none" if session else none))
+
+    title = f"a client of TLSv1.3 that takes certificates with {kind} alone"
+    offer = Offer(oldest="TLSv1.3", schemes=schemes)
+    return Question(title=title, checks=(SECOND,), offer=offer, judge=judge)
 
 
 def _judge_chosen(ledger: Ledger, chosen: str, answer: Answer, words: str) -> None:

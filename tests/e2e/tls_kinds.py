@@ -162,6 +162,13 @@ _CERTIFICATES = (
     Kind(name="with a stranger", certificate="stranger in it", wrong="order?"),
     Kind(name="ECDSA", certificate="ecdsa"),
     Kind(name="RSA and ECDSA", certificate="two"),
+    Kind(name="1.3 alone, two", versions=("tls1_3",), certificate="two", wrong="serves-tlsv1.2?"),
+    Kind(
+        name="1.3 alone, RSA for another host",
+        versions=("tls1_3",),
+        certificate="two, rsa for another host",
+        wrong="second serves-tlsv1.2?",
+    ),
     Kind(name="RSA for another host beside ECDSA", certificate="two, rsa for another host", wrong="second"),
     Kind(
         name="ECDSA for another host beside RSA", certificate="two, ecdsa for another host", wrong="hostname"
