@@ -334,7 +334,7 @@ class GatedRpms:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRepo:
-    """A generation of a repository: one that readers see, or one that is proven before they do."""
+    """A generation of a repository: one that clients see, or one that is proven before they do."""
 
     gated: GatedRpms
     folder: Path

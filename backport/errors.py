@@ -150,7 +150,7 @@ class SelfTestError(BackportError):
 
 
 class PublishError(BackportError):
-    """The repository could not be changed; what readers see is what they saw before."""
+    """The repository could not be changed; what clients see is what they saw before."""
 
     exit_code = 8
     kind = "publish"

@@ -96,7 +96,7 @@ class _Run:
         return self.record.workspace(*parts)
 
     def channel(self) -> Channel | None:
-        """What readers see now."""
+        """What clients see now."""
         job = self.job
         return load_channel(
             job.site.paths.repository, job.target, job.site.channel, signing=job.site.signing,
@@ -215,7 +215,7 @@ def _resolve(run: _Run) -> Resolved:
         run.record.note(outcome="unchanged")
         raise _Enough
     if run.heeds_holds and is_held(run.job, resolved):
-        run.progress.note("readers were led back from what these inputs gave: nothing is published")
+        run.progress.note("clients were led back from what these inputs gave: nothing is published")
         _keep_up(run)
         run.record.note(outcome="held")
         raise _Enough
@@ -244,7 +244,7 @@ def _patch(run: _Run, originals: Sequence[SourceRpm]) -> tuple[PatchedSrpm, ...]
         }
     run.reached(Stage.PATCH)
     if run.heeds_holds and (names := held_sources(run.job, patched)):
-        run.progress.note(f"readers were led back from this very {', '.join(names)}: nothing is built")
+        run.progress.note(f"clients were led back from this very {', '.join(names)}: nothing is built")
         run.record.note(outcome="held")
         raise _Enough
     return patched
@@ -341,7 +341,7 @@ def _self_test(run: _Run, signed: SignedRpms) -> TestedRpms:
 
 
 def _gates(run: _Run, tested: TestedRpms) -> tuple[GatedRpms, Channel | None]:
-    """The packages that may be published beside what readers see now."""
+    """The packages that may be published beside what clients see now."""
     job, paths = run.job, run.job.site.paths
     with run.record.stage(Stage.GATES):
         channel = run.channel()

@@ -62,9 +62,9 @@ class Plan:
     """In the order in which they are built."""
     builder: str
     published: bool
-    """Whether these very inputs are what readers see now, so that nothing would be done."""
+    """Whether these very inputs are what clients see now, so that nothing would be done."""
     held: bool
-    """Whether readers were led back from what these inputs gave, so that it is not published again."""
+    """Whether clients were led back from what these inputs gave, so that it is not published again."""
     reasons: tuple[str, ...]
     """What differs from the last run's inputs."""
     findings: tuple[Finding, ...]

@@ -34,11 +34,11 @@ class Resolved:
     needs: Mapping[str, Needs]
     """What each package's build root takes of what is published, and what it lacks where that was asked."""
     channel: Channel | None
-    """What readers can install now."""
+    """What clients can install now."""
     inputs: Mapping[str, str]
     key: str
     published: Generation | None
-    """What readers see now."""
+    """What clients see now."""
 
 
 def ask_source(job: Job, *, locked: bool = True) -> dict[str, Offer]:
@@ -104,7 +104,7 @@ def _signing_key(job: Job, *, planning: bool) -> str:
 
 
 def is_published(job: Job, resolved: Resolved) -> bool:
-    """Whether what readers see now came from these very inputs, and a client could install it."""
+    """Whether what clients see now came from these very inputs, and a client could install it."""
     now = resolved.published
     if now is None or now.inputs.get(job.name) != resolved.key:
         return False
@@ -112,12 +112,12 @@ def is_published(job: Job, resolved: Resolved) -> bool:
 
 
 def is_held(job: Job, resolved: Resolved) -> bool:
-    """Whether readers were led back from what these very inputs gave; then only ``--force`` publishes it."""
+    """Whether clients were led back from what these very inputs gave; then only ``--force`` publishes it."""
     return resolved.key in folder_of(job).held()
 
 
 def held_sources(job: Job, patched: Sequence[PatchedSrpm]) -> tuple[str, ...]:
-    """The packages of which readers were led back from what was built of the very same source; it would be
+    """The packages of which clients were led back from what was built of the very same source; it would be
     the same again, whatever else of the inputs is another. Raises PublishError."""
     return holds.held_sources(folder_of(job), patched)
 

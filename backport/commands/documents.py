@@ -163,4 +163,4 @@ class HostLinesPart(Part):
 
     lines: tuple[str, ...]
     fingerprint: str
-    """That of the key that signed what readers see."""
+    """That of the key that signed what clients see."""

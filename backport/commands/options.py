@@ -258,7 +258,7 @@ class Place:
         return site_keys(self.site.signing) if there else None
 
     def generation(self, generation: str | None) -> Generation:
-        """A generation's record; default: of the one that readers see. Raises PublishError."""
+        """A generation's record; default: of the one that clients see. Raises PublishError."""
         record = self.folder.load(self.id_of(generation)) if generation else self.folder.current_generation()
         if record is None:
             raise PublishError(

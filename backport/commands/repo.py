@@ -38,7 +38,7 @@ GenerationArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[ID]",
-        help="A generation; default: the one that readers see.",
+        help="A generation; default: the one that clients see.",
         autocompletion=complete_generation,
     ),
 ]
@@ -46,7 +46,7 @@ GenerationArgument = Annotated[
 
 @repo_app.command("list")
 def list_(place: Place) -> Result:
-    """List the generations, the newest first; the one that readers see is marked.
+    """List the generations, the newest first; the one that clients see is marked.
 
     \b
     Examples:
@@ -251,7 +251,7 @@ def _shown(
     from backport.repository.surroundings import about_clients
 
     is_current = record.id == place.folder.current_id()
-    yield f"generation {record.id}{', which readers see now' if is_current else ''}"
+    yield f"generation {record.id}{', which clients see now' if is_current else ''}"
     yield f"made {record.time:%Y-%m-%d %H:%M:%S} UTC by the run {record.run or '(unknown)'}"
     yield f"after {record.previous or 'none'}; signed by {record.fingerprint}"
     header = ("package", "repository", *(["sha256"] if is_verbose() else []))

@@ -40,9 +40,9 @@ def rollback(
     ] = None,
     dry_run: DryRunOption = False,
 ) -> Result:
-    """Let readers see another generation again, by one rename.
+    """Let clients see another generation again, by one rename.
 
-    The packages that readers then have no more are held: `backport build` does not publish them again
+    The packages that clients then have no more are held: `backport build` does not publish them again
     before a source, a patch or a bump makes others of them, or --force is given. The way forward again is
     the same command with the later generation's id.
 
@@ -72,7 +72,7 @@ def withdraw(
     ] = "",
     dry_run: DryRunOption = False,
 ) -> Result:
-    """Let readers see the newest build of a package no more, or an earlier build in its place.
+    """Let clients see the newest build of a package no more, or an earlier build in its place.
 
     All that was built from the same source package goes; everything else stays. What other packages require
     must still be provided. The new generation is proven like any other, and what was withdrawn is held.
@@ -109,7 +109,7 @@ def withdraw(
     lines += [f"something else must provide it: {one}" for one in done.required if dry_run]
     if done.generation:
         lines += [
-            f"readers of {done.folder} see {done.generation} now, before: {done.before}",
+            f"clients of {done.folder} see {done.generation} now, before: {done.before}",
             f"on hosts that have it: {done.advice}",
         ]
     return Result(done, lines)
@@ -129,7 +129,7 @@ def promote(
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> Result:
-    """Let readers of a channel see what those of another see: the same files, nothing is built again.
+    """Let clients of a channel see what those of another see: the same files, nothing is built again.
 
     \b
     Examples:
@@ -156,7 +156,7 @@ def prune(
     keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest stay.")],
     dry_run: DryRunOption = False,
 ) -> Result:
-    """Remove old generations; never what readers see or saw during the last three days, nor the newest build
+    """Remove old generations; never what clients see or saw during the last three days, nor the newest build
     of a package.
 
     \b
@@ -212,7 +212,7 @@ def anchor(place: Place) -> Result:
 
 def _moved(moved: Moved) -> str:
     see = f"would see {moved.generation}" if moved.dry_run else f"see {moved.generation} now"
-    return f"readers of {moved.folder} {see}, before: {moved.before or 'nothing'}"
+    return f"clients of {moved.folder} {see}, before: {moved.before or 'nothing'}"
 
 
 def _tell_unknown(folder: TargetFolder) -> None:

@@ -67,7 +67,7 @@ def examine(
 
     ``candidate`` is its folder, packages and metadata signed; ``accepted`` are the digests of those
     packages of which the target's own rpmkeys has accepted the signature already, ``published`` what
-    readers can install now. ``cache`` keeps roots and downloads, ``workspace`` gets the logs.
+    clients can install now. ``cache`` keeps roots and downloads, ``workspace`` gets the logs.
 
     Raises HostError where this host lacks something; everything else is in the checks.
     """

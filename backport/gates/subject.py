@@ -45,7 +45,7 @@ class Subject:
     install: tuple[str, ...]
     """The target's packages that the self-test's root has: a root of these exists already."""
     published: Channel | None
-    """What readers can install now."""
+    """What clients can install now."""
     cache: Path
     workspace: Path
     progress: Progress

@@ -1,4 +1,4 @@
-"""What a channel's readers can install now, as roots and gates take it, and who vouches for that.
+"""What a channel's clients can install now, as roots and gates take it, and who vouches for that.
 
 The record of the generation must be signed by a key of the site's GNUPGHOME. It has the digests of the
 metadata, which has those of the packages, and it names the keys that signed them. So nothing that others
@@ -41,7 +41,7 @@ class ChannelPackage:
 
 @dataclass(frozen=True, kw_only=True)
 class Channel:
-    """The generation that a channel's readers see."""
+    """The generation that a channel's clients see."""
 
     generation: str
     folder: Path
@@ -80,7 +80,7 @@ class Channel:
 def load_channel(
     repository: Path, target: Target, channel: str = STABLE, *, signing: Signing, keys: Path | None
 ) -> Channel | None:
-    """What readers of a target's channel see; None when nothing is published.
+    """What clients of a target's channel see; None when nothing is published.
 
     Public keys are written to the folder ``keys``; without one no signature is looked at, which is enough to
     tell of the packages, and never to install one. Raises PublishError when the generation is damaged or not

@@ -1,4 +1,4 @@
-"""The published folder of one target: immutable generations, and one link that readers follow.
+"""The published folder of one target: immutable generations, and one link that clients follow.
 
 ::
 
@@ -25,7 +25,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backport.errors import BackportError, PublishError, as_kind
 from backport.files import locked, read_regular, remove_tree, sync
@@ -55,6 +57,8 @@ class Generation:
     Which packages it holds is told by its metadata, and by that alone (`backport.repository.contents`): the
     record has the digests of ``repomd.xml``, which has those of the files that name every package's digest.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     id: str
     time: datetime
@@ -95,17 +99,21 @@ class Generation:
 
     def to_json(self) -> str:
         """The record's text."""
-        return json.dumps(vars(self), indent=2, sort_keys=True, default=_plain) + "\n"
+        data = _RECORD.dump_python(self, mode="json")
+        return json.dumps(data, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Generation:
-        """The record that ``text`` holds. Raises ValueError, KeyError or TypeError."""
-        data: dict[str, Any] = json.loads(text)
-        data["time"] = datetime.fromisoformat(data["time"])
-        data["superseded"] = {
-            name: datetime.fromisoformat(since) for name, since in data["superseded"].items()
-        }
-        return cls(**data)
+        """The record that ``text`` holds. Raises ValueError."""
+        try:
+            return _RECORD.validate_json(text, strict=True)
+        except ValidationError as problem:
+            first = problem.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+_RECORD = TypeAdapter(Generation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +190,7 @@ class TargetFolder:
             yield
 
     def current_id(self) -> str | None:
-        """The id that readers are led to; None when nothing is published. Raises PublishError."""
+        """The id that clients are led to; None when nothing is published. Raises PublishError."""
         if not self.current.is_symlink():
             if self.current.exists():
                 raise PublishError(
@@ -195,17 +203,17 @@ class TargetFolder:
         return leads_to.name
 
     def current_generation(self) -> Generation | None:
-        """What readers see; None when nothing is published. Raises PublishError."""
+        """What clients see; None when nothing is published. Raises PublishError."""
         generation = self.current_id()
         return None if generation is None else self.load(generation)
 
     def published(self) -> Generation | None:
-        """What readers see; None where nothing was ever published. Raises PublishError, also when something
+        """What clients see; None where nothing was ever published. Raises PublishError, also when something
         was, and the link is gone."""
         record = self.current_generation()
         if record is None and (last_switch(self.history()) or self.unknown()):
             raise PublishError(
-                f"{self.current}: is missing: readers find nothing",
+                f"{self.current}: is missing: clients find nothing",
                 hint="lead them to one by `backport repo rollback ID`; `backport repo list` names them",
             )
         return record
@@ -221,7 +229,7 @@ class TargetFolder:
             record = Generation.from_json(read_regular(path, limit=RECORD_BYTES).decode())
         except OSError as problem:
             raise PublishError(f"{path}: cannot be read: {problem.strerror}", hint=_DAMAGED) from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        except ValueError as problem:
             raise PublishError(f"{path}: is damaged: {problem}", hint=_DAMAGED) from None
         if record.id != generation:
             raise PublishError(f"{path}: is the record of {record.id}", hint=_DAMAGED)
@@ -236,7 +244,7 @@ class TargetFolder:
         hold: Collection[str] = (),
         release: Collection[str] = (),
     ) -> None:
-        """Let readers see a generation from now on, by one rename; None: nothing.
+        """Let clients see a generation from now on, by one rename; None: nothing.
 
         What they saw before stands until then, and stays in its folder. The record comes first; what is
         raised is raised before the rename. What is in ``hold`` is held back from now on, what is in
@@ -256,7 +264,7 @@ class TargetFolder:
             with suppress(OSError, BackportError):
                 self._take_word_back(generation, before, signing)
             raise
-        # Readers see it: whether that is on the disk, too, changes nothing for them.
+        # Clients see it: whether that is on the disk, too, changes nothing for them.
         with suppress(OSError):
             sync(self.path)
 
@@ -267,7 +275,7 @@ class TargetFolder:
             self._next.replace(self.current)
 
     def _take_word_back(self, generation: str | None, before: str | None, signing: Signing) -> None:
-        """The switch was perhaps recorded, and did not come: what readers see is recorded in its place."""
+        """The switch was perhaps recorded, and did not come: what clients see is recorded in its place."""
         self._next.unlink(missing_ok=True)
         if last_switch(self.history()) != before:
             self.remember("rollback", before, signing, before=generation)
@@ -347,7 +355,7 @@ class TargetFolder:
             return False
 
     def seen(self) -> frozenset[str]:
-        """The generations that readers were led to, now or before. Raises PublishError."""
+        """The generations that clients were led to, now or before. Raises PublishError."""
         return frozenset(
             event.generation for event in self.history() if event.action in SWITCHES and event.generation
         )
@@ -427,7 +435,7 @@ class TargetFolder:
         remove_tree(aside)
 
     def _remember_lost_switch(self, current: str, known: tuple[Event, ...], signing: Signing) -> None:
-        """A process was killed between its switch and its note of that. Where readers were led back from a
+        """A process was killed between its switch and its note of that. Where clients were led back from a
         generation that had passed its proof, somebody wanted that: its inputs are held."""
         before, held = last_switch(known), self.held()
         seen = current in {event.generation for event in known if event.action in SWITCHES}
@@ -455,16 +463,12 @@ def generation_id(time: datetime, content: str, taken: Path) -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{content[:12]}"
 
 
-def _plain(value: datetime | Mapping[str, object]) -> object:
-    return value.isoformat() if isinstance(value, datetime) else dict(value)
-
-
 def _is_leftover(file: Path) -> bool:
     """Whether a process that was killed left it: what is to be renamed begins with its later name."""
     return (file.is_symlink() or file.is_file()) and bool(_BESIDE.match(file.name))
 
 
 def last_switch(known: tuple[Event, ...]) -> str | None:
-    """What the last switch led readers to, as the record tells; an anchor tells where they were led then."""
+    """What the last switch led clients to, as the record tells; an anchor tells where they were led then."""
     telling = SWITCHES | {"anchor"}
     return next((event.generation for event in reversed(known) if event.action in telling), None)

@@ -1,4 +1,4 @@
-"""The record of one target's folder: every switch of its readers and every proof, a line of JSON each.
+"""The record of one target's folder: every switch of its clients and every proof, a line of JSON each.
 
 A line holds the digest over all that is before it in the file and is signed by the site's key, signature and
 all in the line itself, so that one more is one rename. The last signature so vouches for the whole file; who
@@ -27,22 +27,22 @@ from backport.signing.key import KeyInfo
 Action = Literal["publish", "proof", "rollback", "promote", "withdraw", "prune", "anchor"]
 """``prune``: generations were removed; ``anchor``: somebody looked and accepted the folder as it was."""
 SWITCHES = frozenset({"publish", "rollback", "promote", "withdraw"})
-"""The actions by which readers see something else."""
+"""The actions by which clients see something else."""
 MAX_BYTES = 64 * 1024 * 1024
 _MEND = "restore it from a copy, or accept the folder as it is by `backport repo anchor`"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One change of what readers see, the proof of what they see, or a change of the folder."""
+    """One change of what clients see, the proof of what they see, or a change of the folder."""
 
     time: datetime
     action: Action
     generation: str | None
-    """What it is about: for a switch what readers see since; None when nothing was left to see."""
+    """What it is about: for a switch what clients see since; None when nothing was left to see."""
     before: str | None = None
     held: tuple[str, ...] = ()
-    """What readers were led back from, so that since this event it is not published again until somebody
+    """What clients were led back from, so that since this event it is not published again until somebody
     wants it; see `backport.repository.holds`."""
     generations: tuple[str, ...] = ()
     """Those that ``prune`` removed, or that ``anchor`` found."""
@@ -88,7 +88,7 @@ class History:
         if not self.content:
             return ""
         if not self.signature:
-            return "is not signed: an earlier version wrote it; the next change of what readers see signs it"
+            return "is not signed: an earlier version wrote it; the next change of what clients see signs it"
         if signer_of(self.signed, self.signature, keys):
             return ""
         return f"its last line is not signed by a key of this repository: {self.events[-1].key} is named"

@@ -1,4 +1,4 @@
-"""What is held: built packages that readers were led back from, and the changed sources that they came from.
+"""What is held: built packages that clients were led back from, and the changed sources that they came from.
 
 Each event of a folder's history says what is held since, in words::
 
@@ -60,7 +60,7 @@ def words_for(
 
 
 def left_behind(folder: TargetFolder, left: Generation | None, kept: Generation) -> frozenset[str]:
-    """The words for what readers do not have any more who are led from one generation to another.
+    """The words for what clients do not have any more who are led from one generation to another.
 
     Of a generation whose metadata is damaged nothing but the runs can be told.
     """

@@ -1,4 +1,4 @@
-"""The page of a target's folder, from what lies in it: written anew whenever readers see something else."""
+"""The page of a target's folder, from what lies in it: written anew whenever clients see something else."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _proof(folder: TargetFolder, tested: datetime) -> Iterator[Check]:
 
 
 def _notices(folder: TargetFolder, advisories: Sequence[Advisory]) -> tuple[Notice, ...]:
-    """That readers were led back, and what was taken back."""
+    """That clients were led back, and what was taken back."""
     found = [
         Notice(time=one.issued, title=one.title, text=one.description)
         for one in advisories
@@ -157,7 +157,7 @@ def _notices(folder: TargetFolder, advisories: Sequence[Advisory]) -> tuple[Noti
     if switches and switches[-1].action == "rollback":
         last = switches[-1]
         text = (
-            f"Readers see {last.generation} again, not {last.before}. Hosts that have updated since then "
+            f"Clients see {last.generation} again, not {last.before}. Hosts that have updated since then "
             "keep what they have until dnf distro-sync."
         )
         found.append(Notice(time=last.time, title="Led back", text=text))

@@ -31,7 +31,7 @@ _GROUPS = {"gate": "gates", "publish": "a client's proof"}
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One change of what readers saw."""
+    """One change of what clients saw."""
 
     time: datetime
     action: str

@@ -80,9 +80,9 @@ def _current(folder: TargetFolder) -> tuple[Generation | None, Fault | None]:
         record = folder.current_generation()
     except PublishError as problem:
         return None, _fault(folder, folder.current, problem.message)
-    hint = "`backport repo rollback ID` leads readers to a generation"
+    hint = "`backport repo rollback ID` leads clients to a generation"
     return record, None if record else _fault(
-        folder, folder.current, f"is missing: readers find nothing; {hint}"
+        folder, folder.current, f"is missing: clients find nothing; {hint}"
     )
 
 
@@ -164,7 +164,7 @@ def _about_generations(folder: TargetFolder, history: History, current: str | No
 
 
 def _should_be_there(history: History) -> set[str]:
-    """What readers were led to since lines are signed, and nobody removed."""
+    """What clients were led to since lines are signed, and nobody removed."""
     found: set[str] = set()
     for event in history.events:
         if event.action == "prune":

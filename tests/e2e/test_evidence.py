@@ -219,7 +219,7 @@ def test_the_command_says_why_a_package_is_there(site: Site) -> None:
     assert one["path"] == "source/first-1-1.fc28.bp1.src.rpm"
     done = command(*show)
     assert "first-1-1.fc28.bp1.noarch" in done.stdout
-    assert f"{published.generation}, which readers see now" in done.stdout
+    assert f"{published.generation}, which clients see now" in done.stdout
     done = command(*show, "--why", "frist")
     assert (done.returncode, "did you mean first" in done.stderr) == (2, True)
 

@@ -272,7 +272,7 @@ def test_what_was_rolled_back_is_held_until_somebody_wants_it(fresh: Bench) -> N
     before = snapshot(fresh.repository)
     result, report = fresh.build()
     assert (result.code, report["outcome"]) == (0, "held")
-    assert "readers were led back" in result.errors
+    assert "clients were led back" in result.errors
     assert [stage["name"] for stage in report["stages"]] == ["resolve", "publish"]
     assert snapshot(fresh.repository) == before
     result, report = fresh.build("--force")

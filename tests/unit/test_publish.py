@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,6 +82,27 @@ def test_a_switch_is_seen_and_remembered(folder: TargetFolder) -> None:
         ("proof", record.id, None),
         ("rollback", None, record.id),
     ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [('"added": 1', '"added": "1"'), ('"run":', '"ran":'), ("2026-01", "2026-31"), ('": 3', '": 3.5')],
+)
+def test_a_record_is_of_the_types_that_it_says(wrong: tuple[str, str]) -> None:
+    text = RECORD.to_json().replace(*wrong)
+    assert text != RECORD.to_json()
+    with pytest.raises(ValueError, match=r"added|run|ran|time|superseded|signers"):
+        Generation.from_json(text)
+
+
+def test_a_record_of_an_earlier_version_is_read() -> None:
+    early = {
+        "id": RECORD.id, "time": "2026-01-02T03:04:05.678901+00:00", "previous": None, "compression": "gz",
+        "fingerprint": FINGERPRINT, "run": "run", "inputs": {"openssl": "digest"},
+        "signers": {FINGERPRINT: 3}, "added": 1, "metadata": {"x86_64": "00"},
+        "superseded": {"x86_64/repodata/old.xml.gz": "2026-01-02T03:04:05.678901+00:00"},
+    }  # fmt: skip
+    assert Generation.from_json(json.dumps(early)) == RECORD
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": 1}', RECORD.to_json().replace("gz", "gz\x00")])
