@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from backport import __version__
 from backport.artifacts import PatchedSrpm, Rpm
 from backport.errors import UsageError
 from backport.files import digest_of
@@ -18,6 +20,14 @@ from backport.settings import Key, Settings, did_you_mean
 from backport.site import ETC, Site, apply_site, check_channel, check_names, find_target, load_site
 from backport.sources import Source, choose_source
 from backport.target import Target
+
+BUILDING = ("builders/", "roots/", "templates/dnf.conf", "templates/mock.cfg", "templates/repositories")
+"""How the names of those files begin whose code decides what comes of a patched source package."""
+_TELLING = (
+    "__main__", "__init__", "commands/", "data/", "doctor", "maillog/", "plan", "rehearsal",
+    "repository/page", "repository/overview", "templates/index", "templates/repository", "templates/style",
+)  # fmt: skip
+"""And those that decide no result: they show one, or begin something."""
 
 
 class Stage(StrEnum):
@@ -116,7 +126,7 @@ def settings_inputs(job: Job, *, builder: str, signing_key: str) -> dict[str, st
     Addresses do not count: the same package from another mirror is the same package.
     """
     inputs = {
-        "backport": __version__,
+        "backport": code_digest(),
         "builder": builder,
         "signing key": signing_key,
         "target": target_digest(job.target),
@@ -147,13 +157,35 @@ def package_inputs(
     taken = {"published": repr(sorted(published.items()))} if published else {}
     return {
         **taken,
-        "backport": __version__,
+        "backport": code_digest(BUILDING),
         "builder": builder,
         "source": patched.sha256,
         "options": repr(patched.options),
         "target": target_digest(target),
         "candidates": ",".join(sorted(rpm.sha256 for rpm in candidates)),
     }
+
+
+@functools.cache
+def code_digest(parts: tuple[str, ...] = ()) -> str:
+    """The digest over the tool's code in files whose names begin so, or over all that decides a result.
+
+    A version would stay the same while the code changes, and change while the code does not.
+    """
+    digest = hashlib.sha256()
+    for path, content in _code(resources.files("backport")):
+        if path.startswith(parts) if parts else not path.startswith(_TELLING):
+            digest.update(f"{path} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _code(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+    """The modules and templates below a folder of the package, with their paths."""
+    for one in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if one.is_dir():
+            yield from _code(one, f"{prefix}{one.name}/")
+        elif one.name.endswith((".py", ".j2")):
+            yield f"{prefix}{one.name}", one.read_bytes()
 
 
 def target_digest(target: Target) -> str:

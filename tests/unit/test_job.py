@@ -1,3 +1,5 @@
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,8 +7,9 @@ import pytest
 
 from backport import site as site_module
 from backport.errors import UsageError
-from backport.runs.job import Job, load_job, settings_inputs, target_digest
+from backport.runs.job import BUILDING, Job, code_digest, load_job, settings_inputs, target_digest
 from backport.site import ETC
+from tests.unit.test_layers import LAYERS, MODULES, imports_of, part_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -240,3 +243,44 @@ def test_what_lies_beside_an_installed_package_is_not_taken(
     assert site_module.Paths().search_path("recipes") == (ETC / "recipes",)
     (tmp_path / "backport/data/specs").mkdir(parents=True)
     assert site_module.Paths().search_path("recipes")[1] == tmp_path / "backport/data/specs"
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the tool's code, which is the one that counts."""
+    copy = Path(shutil.copytree(ROOT / "backport", tmp_path / "backport"))
+    monkeypatch.setattr("backport.runs.job.resources.files", lambda _package: copy)
+    code_digest.cache_clear()
+    yield copy
+    code_digest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "run", "build"),
+    [
+        ("builders/chroot.py", True, True),
+        ("roots/dnf.py", True, True),
+        ("templates/mock.cfg.j2", True, True),
+        ("gates/abi.py", True, False),
+        ("spec/edit.py", True, False),
+        ("commands/runs.py", False, False),
+        ("templates/index.html.j2", False, False),
+        ("__init__.py", False, False),
+    ],
+)
+def test_code_that_changes_results_changes_the_keys(code: Path, file: str, run: bool, build: bool) -> None:
+    before = code_digest(), code_digest(BUILDING)
+    code_digest.cache_clear()
+    with (code / file).open("a") as stream:
+        stream.write("\n# changed\n")
+    after = code_digest(), code_digest(BUILDING)
+    assert (before[0] != after[0], before[1] != after[1]) == (run, build)
+
+
+def test_what_builders_import_is_code_of_theirs_or_below_the_stages() -> None:
+    stages = {part for layer in LAYERS[: LAYERS.index([frozenset({"recipe", "target", "site", "settings"})])]
+              for group in layer for part in group}  # fmt: skip
+    ours = [path for path in MODULES if part_of(path) in ("builders", "roots")]
+    found = {part for path in ours for _line, part in imports_of(path)} & stages
+    # The others decide what is handed on, which is a part of the key: the package, the keys, the metadata.
+    assert found - {"builders", "roots"} <= {"repodata", "srpm", "trust"}
