@@ -22,7 +22,7 @@ _NAME_LIMIT = 255
 """Bytes of a host's name (RFC 1035, section 2.3.4) and of a suite's that are kept."""
 _CIPHERS_SHARED = 1000
 _RECENT = 8000
-"""Messages after half of which a line about one of them may count once more."""
+"""Messages after half of which another failure of one of them counts once more."""
 _AHEAD = b"!"
 """Marks a time of the future, which says nothing about what was last: it sorts before all others."""
 
@@ -142,11 +142,12 @@ class Report:
 class _Record:
     """Messages of one peer with one value of ``X=``."""
 
-    __slots__ = ("last_seen", "messages")
+    __slots__ = ("last_message", "last_seen", "messages")
 
     def __init__(self) -> None:
         self.messages = 0
         self.last_seen = b""
+        self.last_message = b""
 
 
 _Records = dict[grammar.Connection, _Record]
@@ -176,7 +177,7 @@ class Tally:
         self._unlisted_failures: Counter[Direction] = Counter()
         self._ciphers: dict[bytes, bytes] = {}
         self._weak: set[bytes] = set()
-        self._counted: dict[bytes, _Record] = {}
+        self._failed: dict[bytes, _Record] = {}
         self._place = Place(file="", line=0)
 
     @property
@@ -188,18 +189,18 @@ class Tally:
         """The lines that come next are the first ones of this file."""
         self._place = Place(file=file, line=0)
 
-    def add(self, lines: list[bytes], *, syslog: bool = False) -> None:
+    def add(self, lines: list[bytes], *, syslog: bool = False) -> None:  # a call costs too much
         """Count lines; ``syslog`` says that they have a syslog daemon's prefix."""
         if syslog:
             lines = [grammar.without_syslog(line, self._today) for line in lines]
         # The loop that every line goes through: few calls, and names that are local.
         connected, arrival, delivery = grammar.CONNECTED.match, grammar.arrival, grammar.delivery
         since, latest, arrivals, deliveries = self._since, self._latest, *self._records.values()
-        counted = self._counted_lately()
         for line in lines:
             found = connected(line)
             if found is None:
-                self._add_failure(line)
+                if b"TLS" in line or b"ncrypt" in line:
+                    self._add_failure(line)
                 continue
             time, zone, message, flag = found.groups()
             if not since <= time < latest and not (time := self._outside(time)):
@@ -212,9 +213,10 @@ class Tally:
                 self._leave_out(connection, lines, line)
                 continue
             record = records.get(connection) or self._new_record(records, connection)
-            if counted.get(message) is not record:
-                counted[message] = record
+            # Several recipients of a message are several lines, one after the other.
+            if message != record.last_message:
                 record.messages += 1
+                record.last_message = message
             time = time + zone if zone else time
             if time > record.last_seen:  # noqa: PLR1730  # max() is a call, and this is done for each message
                 record.last_seen = time
@@ -278,15 +280,7 @@ class Tally:
         """A time outside the usual as it is to be counted; empty for one that is too old."""
         return _AHEAD + time if time >= self._latest else b"" if time < self._since else time
 
-    def _counted_lately(self) -> dict[bytes, _Record]:
-        """Where each of the last messages was counted: its other recipients have lines of their own."""
-        if len(self._counted) > _RECENT:
-            self._counted = dict(islice(self._counted.items(), len(self._counted) // 2, None))
-        return self._counted
-
     def _add_failure(self, line: bytes) -> None:
-        if b"TLS" not in line and b"ncrypt" not in line:
-            return
         direction, failure = Direction.IN, grammar.failed_arrival(line)
         if failure is None:
             direction, failure = Direction.OUT, grammar.failed_delivery(line)
@@ -300,9 +294,13 @@ class Tally:
         record = records.setdefault(key, _Record())
         record.last_seen = max(record.last_seen, time)
         # Exim tells of a host that it gives up, and of each recipient that has to wait for it.
-        if message is None or self._counted.get(message) is not record:
+        if message is None:
             record.messages += 1
-            self._counted.update({message: record} if message else {})
+        elif self._failed.get(message) is not record:
+            record.messages += 1
+            if len(self._failed) > _RECENT:
+                self._failed = dict(islice(self._failed.items(), _RECENT // 2, None))
+            self._failed[message] = record
 
     def _new_record(self, records: _Records, connection: grammar.Connection) -> _Record:
         """A record for a connection seen for the first time, or the sum of those that are too many.

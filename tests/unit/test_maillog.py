@@ -342,12 +342,6 @@ def test_what_is_left_out_is_left_out_of_the_totals() -> None:
         assert [(usage.direction, usage.tls) for usage in report.peers] == expected
 
 
-def test_recipients_of_two_messages_at_once_count_each_message_once() -> None:
-    one = DELIVERED + f"H=mx.example.com [192.0.2.2] {TLS12}"
-    other = one.replace(ID, "1goEaE-0001Xy-Ab")
-    assert found(counted(one, other, one, other, one)) == [("out", "mx.example.com", "TLSv1.2", 2)]
-
-
 def test_a_time_of_the_future_counts_and_is_not_the_newest() -> None:
     lines = arrivals(("01", "P=esmtp"), ("02", f"P=esmtps {TLS13}"))
     forged = lines[0].replace("2026-01-01", "2999-12-31").replace("1goE01", "1goE99")
