@@ -155,7 +155,7 @@ class PatchedSrpm:
     diff: str
     """The whole change to the spec as a unified diff, followed by the added patches' own text."""
     options: BuildOptions
-    stock: Nevra | None = None
+    above: Nevra | None = None
     """The newest of the target's own packages of this source, which the result has to be above, if known."""
     bounded: bool = True
     """Whether the result has to be between that and the source's EVR: a recipe may make it a warning."""
@@ -313,7 +313,7 @@ class TestedRpms:
     checks: tuple[Check, ...]
     headline: tuple[str, ...] = ()
     """The result in a few lines for people, such as the handshakes before and after."""
-    stock: tuple[Nevra, ...] = ()
+    replaced: tuple[Nevra, ...] = ()
     """The target's own packages that these replaced in the self-test's root."""
 
     def __post_init__(self) -> None:

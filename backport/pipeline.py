@@ -255,7 +255,7 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
     store = ResultStore(site.paths.cache / "built", key=site.signing.sealing_key, note=run.progress.note)
     candidates = run.workspace("candidates")
     built: list[BuiltRpms] = []
-    stock: dict[str, Nevra] | None = None
+    newest: dict[str, Nevra] | None = None
     with run.record.stage(Stage.BUILD) as details:
         for one in patched:
             name = one.source.rpm.nevra.name
@@ -271,10 +271,10 @@ def _build(run: _Run, patched: Sequence[PatchedSrpm], resolved: Resolved) -> tup
             key = key_of(inputs)
             result = None if run.options.force else store.find(key, one)
             if result is None:
-                if stock is None:
-                    stock = _newest_of_target(run, patched)
+                if newest is None:
+                    newest = _newest_of_target(run, patched)
                 warned = run.job.recipe.gates.reason_to_warn(f"upgrade-path.{name}")
-                limited = replace(one, stock=stock.get(name), bounded=warned is None)
+                limited = replace(one, above=newest.get(name), bounded=warned is None)
                 run.progress.note(f"building {one.source.rpm.nevra} with {run.builder.name}")
                 taken = [package.nevra for package in needs.published]
                 request = BuildRequest(

@@ -183,8 +183,8 @@ def check_packed(nevra: Nevra, patched: PatchedSrpm, target: Target) -> None:
         return
     if compare_evrs(nevra, wanted) >= 0:
         raise BuildError(f"{nevra}: is not below {wanted}, from which it came", hint=_RELEASE_HINT)
-    if patched.stock and compare_evrs(nevra, patched.stock) <= 0:
+    if patched.above and compare_evrs(nevra, patched.above) <= 0:
         raise BuildError(
-            f"{nevra}: is not above the target's own {patched.stock}",
+            f"{nevra}: is not above the target's own {patched.above}",
             hint="the target has it already: pin a newer build, or raise the recipe's `bump`",
         )

@@ -158,7 +158,7 @@ def stock_evrs(tested: TestedRpms) -> dict[str, str]:
     Packages of one source package share their changelog: where one of them was not on the target, the
     stock EVR of another tells the same.
     """
-    known = {nevra.name: nevra.evr for nevra in tested.stock}
+    known = {nevra.name: nevra.evr for nevra in tested.replaced}
     found: dict[str, str] = {}
     for built in tested.signed.built:
         names = [rpm.nevra.name for rpm in built.rpms]

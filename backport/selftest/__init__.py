@@ -38,7 +38,7 @@ class Examination:
     """The result in a few lines for people: the handshakes before and after."""
     transcript: str
     """What was said on every connection, with times."""
-    stock: tuple[Nevra, ...] = ()
+    replaced: tuple[Nevra, ...] = ()
     """The target's own packages that the update replaced."""
 
 
@@ -99,7 +99,7 @@ def examine_candidate(
     ledger = Ledger(checks.plan(self_test))
     headline: dict[str, str] = {}
     transcripts: list[str] = []
-    stock: list[Nevra] = []
+    replaced: list[Nevra] = []
     progress.note(f"installing {', '.join(self_test.install) or 'a clean root'}")
     with (
         ledger.step(
@@ -127,7 +127,7 @@ def examine_candidate(
             ledger=ledger,
             headline=headline,
             transcripts=transcripts,
-            stock=stock,
+            replaced=replaced,
         )
         _examine(examiner, progress)
         if on_failure and any(check.stops for check in ledger.checks()):
@@ -136,7 +136,7 @@ def examine_candidate(
         checks=ledger.checks(),
         headline=tuple(f"{stage}: {result}" for stage, result in headline.items()),
         transcript="\n".join(transcripts),
-        stock=tuple(stock),
+        replaced=tuple(replaced),
     )
 
 
@@ -152,7 +152,7 @@ def passed(signed: SignedRpms, examination: Examination) -> TestedRpms:
             evidence=first.evidence.splitlines(),
         )
     return TestedRpms(
-        signed=signed, checks=examination.checks, headline=examination.headline, stock=examination.stock
+        signed=signed, checks=examination.checks, headline=examination.headline, replaced=examination.replaced
     )
 
 

@@ -1,4 +1,4 @@
-"""The examination of one clean root, step by step: stock server, update, fresh server, commands."""
+"""The examination of one clean root, step by step: the target's server, update, fresh server, commands."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Examiner:
     headline: dict[str, str] = field(default_factory=dict)
     """What each stage came to, in a few words for people."""
     transcripts: list[str] = field(default_factory=list)
-    stock: list[Nevra] = field(default_factory=list)
+    replaced: list[Nevra] = field(default_factory=list)
     """The target's own packages of which the candidate repository has newer ones."""
 
     def before(self, tls: Starttls) -> None:
@@ -93,7 +93,7 @@ class Examiner:
             bars=("policy.", "after.", "library.", "transport.", "certificate.", "mail.", "command."),
             advice="Mend what dnf names: a server would fail in the same way.",
         ):
-            self.stock += [nevra for nevra in self.root.installed() if nevra.name in names]
+            self.replaced += [nevra for nevra in self.root.installed() if nevra.name in names]
             log = self.workspace / "update.log"
             self.root.update(extra=extra, log=log)
             if not wanted and names.isdisjoint(nevra.name for nevra in self.root.installed()):

@@ -98,7 +98,7 @@ class _Bumper:
         return [Splice(start=end, end=end, text=self._suffix_of(value))]
 
     def _added_to_main(self, line: Line, value: str, place: tuple[int, int]) -> Splice:
-        """Behind the suffix, more would sort below the stock: it goes between the main Release and that."""
+        """Behind the suffix, more would sort lower than before: it goes between the main Release and that."""
         main = self._main
         if main is None:
             raise self.spec.refuse("this adds to a Release that is not known", line, hint=_OWN_HINT)

@@ -280,7 +280,7 @@ def client(site: Site, tmp_path: Path) -> Client:
     client("install", "urgent", "pretty")
     assert client.installed() == {"urgent-1", "pretty-1"}
     stock = Nevra(name="urgent", version="1", release="1.fc28", arch="noarch")
-    urgent = replace(site.tested("urgent", "2", changelog=CHANGELOG), stock=(stock,))
+    urgent = replace(site.tested("urgent", "2", changelog=CHANGELOG), replaced=(stock,))
     site.publish(urgent, Wishes(severity="Important"))
     site.publish(site.tested("pretty", "2"))
     return client

@@ -86,7 +86,7 @@ def test_packages_that_the_target_never_had_are_taken_where_nothing_is_named(
     assert set(verdicts(examination).values()) == {Verdict.PASS}
     updated = next(check for check in examination.checks if check.id == "update.installed")
     assert updated.found == "tiny-1-1.fc28.bp1.noarch"
-    assert examination.stock == ()
+    assert examination.replaced == ()
 
 
 def test_a_command_that_fails_stops_publishing_and_disturbs_no_other(

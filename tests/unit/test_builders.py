@@ -192,7 +192,7 @@ def test_a_full_disk_is_told_from_a_failed_build(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("release", "stock", "reason"),
+    ("release", "above", "reason"),
     [
         ("1.bp1", None, "does not have the target's %dist"),
         ("2.fc28.bp1", None, r"is not below tiny-1-1\.fc29\.src"),
@@ -204,10 +204,10 @@ def test_a_full_disk_is_told_from_a_failed_build(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_what_the_packed_header_says_is_held_against_both_bounds(
-    patched: PatchedSrpm, release: str, stock: str | None, reason: str | None
+    patched: PatchedSrpm, release: str, above: str | None, reason: str | None
 ) -> None:
     nevra = Nevra(name="tiny", version="1", release=release, arch="src")
-    limited = replace(patched, stock=replace(nevra, release=stock) if stock else None)
+    limited = replace(patched, above=replace(nevra, release=above) if above else None)
     if reason is None:
         common.check_packed(nevra, limited, TARGET)
         return
