@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from backport import repodata
-from backport.errors import PublishError, SignError
+from backport.errors import PublishError, ToolError
 from backport.repository import grace, release
 from backport.repository.contents import repositories_of
 from backport.repository.generations import TargetFolder
@@ -194,7 +194,7 @@ class Client:
         repomd.with_name("repomd.xml.asc").write_bytes(fetch(f"{base}repodata/repomd.xml.asc"))
         try:
             verify_file(repomd, public_key=self.key, fingerprint=self.fingerprint)
-        except SignError:
+        except ToolError:
             self.mixed += 1
             return
         for name in repodata.metadata_files(self.folder):
