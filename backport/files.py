@@ -178,8 +178,12 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     with contextlib.closing(Hold(making, folder)):
         try:
             yield folder
-        finally:
-            remove_tree(folder)
+        except BaseException:
+            # What ended the work is said, not what could not be removed after it.
+            with contextlib.suppress(OSError):
+                remove_tree(folder)
+            raise
+        remove_tree(folder)
 
 
 class Hold:

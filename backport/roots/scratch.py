@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from backport.errors import BuildRootError
+from backport.errors import BuildRootError, ToolError
 from backport.files import is_abandoned, locked, scratch_folder
 from backport.run import Command, run
 
@@ -31,8 +31,12 @@ def live_folder(parent: Path) -> Iterator[Path]:
     with scratch_folder(parent, _PREFIX) as folder:
         try:
             yield folder
-        finally:
-            remove(folder)
+        except BaseException:
+            # What ended the work is said, not what could not be removed after it: the next one removes that.
+            with contextlib.suppress(ToolError):
+                remove(folder)
+            raise
+        remove(folder)
 
 
 def is_live(folder: Path) -> bool:

@@ -6,14 +6,16 @@ import errno
 import hashlib
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backport import files
-from backport.errors import ToolError
+from backport.errors import Interrupted, ToolError
 from backport.files import digest_of, locked, named, remove_tree, scratch_folder, write_atomically
+from backport.roots import scratch
 
 
 class TestNamed:
@@ -140,6 +142,21 @@ def test_a_scratch_folder_goes_however_the_work_ends(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), scratch_folder(tmp_path / "new", "work-") as folder:
         raise RuntimeError
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("of_roots", [False, True])
+def test_what_ended_the_work_is_said_though_a_folder_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, of_roots: bool
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise ToolError("busy") if of_roots else OSError(errno.ENOTEMPTY, "Directory not empty", folder)
+
+    monkeypatch.setattr(*((scratch, "remove") if of_roots else (files, "remove_tree")), refuse)
+    folder_of = scratch.live_folder if of_roots else partial(scratch_folder, prefix="work-")
+    with pytest.raises(Interrupted), folder_of(tmp_path):
+        raise Interrupted("ended")
+    with pytest.raises((ToolError, OSError)), folder_of(tmp_path):
+        pass
 
 
 def test_a_scratch_folder_is_held_until_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
