@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from backport import repodata
-from backport.errors import HostError, PublishError, SignError
+from backport.errors import HostError, SignError, ToolError
 from backport.repository.rollback import rollback
 from backport.repository.verification import verify
 from backport.roots.root import ExtraRepository, clean_root
@@ -69,7 +69,7 @@ def test_dnf_installs_updates_and_is_led_back(
             installed = {header["name"]: header["version"] for header in root.headers()}
             assert installed["first"] == "2"
             rollback(publisher.place())
-            with pytest.raises(PublishError):
+            with pytest.raises(ToolError):
                 install("first-3-1.fc28.bp1.noarch")
         names = repodata.metadata_files(publisher.folder.current / "x86_64")
         assert {Path(name).suffix for name in names} == {".gz" if compression == "gz" else ".zst"}
