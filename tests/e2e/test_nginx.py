@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from backport import repodata
-from backport.errors import HostError, SignError, ToolError
+from backport.errors import HostError, ToolError
 from backport.repository.rollback import rollback
 from backport.repository.verification import verify
 from backport.roots.root import ExtraRepository, clean_root
@@ -144,7 +144,7 @@ def read_once(session: requests.Session, url: str, folder: Path, key: Path, fing
         try:
             verify_file(repomd, public_key=key, fingerprint=fingerprint)
             break
-        except SignError:
+        except ToolError:
             if attempt == 4:
                 raise
     for name in repodata.metadata_files(folder):
