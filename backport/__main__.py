@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from backport.bindings import PACKAGES, missing
+from backport.bindings import LIBRARIES, PACKAGES, missing
 from backport.commands import app
 from backport.commands.options import debugging
 from backport.errors import BackportError, Ending, HostError, Interrupted, explained, from_os
@@ -62,9 +62,9 @@ def _run() -> int:
 
 
 def _missing(problem: ModuleNotFoundError) -> BackportError:
-    """Bindings that the host's packages bring, and pip does not; anything else is an error of our own."""
+    """What the host's packages bring, or an extra of our own; anything else is an error of ours."""
     module = (problem.name or "").partition(".")[0]
-    if module not in PACKAGES:
+    if module not in (*PACKAGES, *LIBRARIES):
         return BackportError(f"unexpected ModuleNotFoundError: {problem}", hint="install backport again")
     return missing(module)
 

@@ -14,9 +14,10 @@ PACKAGES = {
     "rpm": "python3-rpm",
     "solv": "python3-solv",
     "createrepo_c": "python3-createrepo_c (Debian: python3-createrepo-c)",
-    "koji": "python3-koji",
 }
 """What the host's packages bring to Python."""
+LIBRARIES = ("cyclonedx", "koji", "requests", "tenacity", "urllib3")
+"""What the extra ``build`` of backport brings: pip's packages for whatever is more than examining."""
 
 
 def import_bindings(name: str) -> Any:
@@ -42,7 +43,12 @@ def bindings(name: str) -> Any:
 
 
 def missing(name: str) -> HostError:
-    """The error for a module of `PACKAGES` that this Python has not."""
+    """The error for a module of `PACKAGES` or `LIBRARIES` that this Python has not."""
+    if name in LIBRARIES:
+        return HostError(
+            f"Python's library {name!r} is not installed for {sys.executable}",
+            hint="pip install 'backport[build]' brings what building and publishing need",
+        )
     return HostError(
         f"Python's bindings {name!r} are not installed for {sys.executable}",
         hint=f"install {PACKAGES[name]}; a venv sees them only if made with --system-site-packages",

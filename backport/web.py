@@ -18,8 +18,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-import tenacity
-
 from backport.errors import ToolError
 from backport.printable import printable
 
@@ -88,6 +86,8 @@ def get(url: str, *, limits: Limits, hint: str, environment: bool = True) -> byt
 
 def repeated(attempt: Callable[[], T], limits: Limits) -> T:
     """What an attempt gives, repeated with growing pauses while its failure may pass. Raises WebError."""
+    import tenacity  # noqa: PLC0415  # what only examines has no need of it
+
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(limits.retries + 1)
         | tenacity.stop_after_delay(limits.total_timeout),

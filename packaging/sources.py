@@ -32,7 +32,7 @@ def collect(folder: Path) -> tuple[Path, Path]:
     _run("git", "-C", ROOT, "archive", "--format=tar.gz", f"--prefix={prefix}", f"--output={tree}", "HEAD")
     wheels = folder / f"backport-wheels-{__version__}.tar"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        for name, wanted in (("run", needed(["backport"])[1:]), ("build", needed(["hatchling"]))):
+        for name, wanted in (("run", needed(["backport[build]"])[1:]), ("build", needed(["hatchling"]))):
             options = ("--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check")
             _run(sys.executable, "-m", "pip", "download", *options, "--dest", Path(scratch, name), *wanted)
         with tarfile.open(wheels, "w") as archive:
@@ -44,15 +44,17 @@ def collect(folder: Path) -> tuple[Path, Path]:
 def needed(names: Iterable[str]) -> list[str]:
     """The installed distributions of these names and of all that they require, as ``name==version``."""
     found: dict[str, str] = {}
-    rest = list(names)
+    rest = [Requirement(name) for name in names]
     while rest:
-        name = canonicalize_name(rest.pop())
+        wanted = rest.pop()
+        name = canonicalize_name(wanted.name)
         if name in found or name in _FROM_THE_SYSTEM:
             continue
         here = distribution(name)
         found[name] = f"{name}=={here.version}"
+        contexts = [{"extra": extra} for extra in (wanted.extras or {""})]
         requirements = map(Requirement, here.requires or ())
-        rest += [one.name for one in requirements if one.marker is None or one.marker.evaluate()]
+        rest += [one for one in requirements if one.marker is None or any(map(one.marker.evaluate, contexts))]
     return list(found.values())
 
 
