@@ -143,10 +143,13 @@ class Source(Settings):
         return "koji"
 
 
+Protocol = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
+
+
 class Handshake(Settings):
     """What a STARTTLS handshake negotiates."""
 
-    protocol: Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
+    protocol: Protocol
     """The protocol version."""
     cipher: str | None = None
     """The suite's OpenSSL name; none where any will do."""
@@ -166,6 +169,84 @@ class Starttls(Settings):
     be refused, and all of them where there is none; what it permits is a warning when it is accepted."""
 
 
+def _pattern(value: str) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            re.compile(value)
+    except (re.error, Warning, OverflowError, RecursionError) as problem:
+        raise ValueError(f"not a regular expression: {problem}") from None
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or ".." in Path(value).parts or not value.isprintable():
+        raise ValueError("must be a whole path inside the root, such as /etc/nginx/nginx.conf")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+"""A regular expression, as Python's ``re`` has them."""
+
+CheckPart = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+"""A part of a check's name: lower-case words joined by hyphens."""
+
+
+class Answer(Settings):
+    """What a service must answer."""
+
+    protocol: Protocol | None = None
+    """The protocol version that a default client negotiates."""
+    cipher: str | None = None
+    """The suite's OpenSSL name; none where any will do."""
+    banner: Pattern = ""
+    """Regular expression that must be found in the first 4096 octets of what the service says, inside TLS
+    where there is any; by ``starttls-smtp``, in the first line of its greeting."""
+
+    @model_validator(mode="after")
+    def _expects_something(self) -> Answer:
+        if self.cipher and not self.protocol:
+            raise ValueError("cipher needs a protocol")
+        if not self.protocol and not self.banner:
+            raise ValueError("needs a protocol or a banner: nothing would be asked")
+        return self
+
+
+class Service(Settings):
+    """The proof by any daemon: it is started before and after the update, and asked on its port."""
+
+    id: CheckPart
+    """The service's name in reports: its checks are called ``service.ID.``."""
+    run: tuple[str, ...] = Field(min_length=1)
+    """The daemon's path inside the root, and its arguments: such that it stays in the foreground."""
+    files: dict[Annotated[str, AfterValidator(_absolute)], str] = {}
+    """Files that it finds, such as its configuration: whole paths inside the root, and the text of each."""
+    port: int = Field(ge=1, le=65535)
+    """The TCP port that it must listen on."""
+    ask: Literal["plain", "tls", "starttls-smtp"] = "plain"
+    """How it is asked: in clear, by TLS from the first octet on, or by SMTP with STARTTLS."""
+    say: str = ""
+    """What the client says first, such as ``"GET / HTTP/1.0\\r\\n\\r\\n"``; SMTP has its own words."""
+    library: Name | None = None
+    """The package of whose libraries the running daemon must have mapped one, as the candidate has it."""
+    before: Answer | None = None
+    """The negative control: what it answers with the target's own packages; without it, it is not started
+    before the update."""
+    after: Answer
+    """What it answers after the update."""
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Service:
+        answers = [one for one in (self.before, self.after) if one]
+        if self.ask == "plain" and any(one.protocol for one in answers):
+            raise ValueError('a protocol is negotiated with ask = "tls" or "starttls-smtp" alone')
+        if self.ask != "plain" and not all(one.protocol for one in answers):
+            raise ValueError(f'ask = "{self.ask}" needs a protocol in before and after')
+        if self.ask == "starttls-smtp" and self.say:
+            raise ValueError("say has no meaning with starttls-smtp")
+        return self
+
+
 class Command(Settings):
     """A program run inside the updated root, and what it must say."""
 
@@ -175,19 +256,12 @@ class Command(Settings):
     """The program's path inside the root, and its arguments; no shell reads them."""
     exit: int = 0
     """The exit code that is expected."""
-    output: str = ""
+    output: Pattern = ""
     """Regular expression that the output must contain."""
 
-    @field_validator("output")
-    @classmethod
-    def _is_regular_expression(cls, value: str) -> str:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                re.compile(value)
-        except (re.error, Warning, OverflowError, RecursionError) as problem:
-            raise ValueError(f"not a regular expression: {problem}") from None
-        return value
+
+SELF_TESTS = ("starttls", "service", "commands")
+"""The kinds of the self-test, as they are named in it, in the order in which they are asked."""
 
 
 class SelfTest(Settings):
@@ -199,14 +273,19 @@ class SelfTest(Settings):
     """Packages that the update must bring in although nothing of them was installed. Where none is named and
     none of the recipe's packages was there, all of them are installed."""
     starttls: Starttls | None = None
-    """The mail server's examination; without it the commands alone are the proof."""
+    """The mail server's examination."""
+    service: tuple[Service, ...] = ()
+    """Daemons that must run and answer, before and after the update."""
     commands: tuple[Command, ...] = ()
     """Programs that must run after the update."""
 
     @model_validator(mode="after")
     def _proves_something(self) -> SelfTest:
-        if self.starttls is None and not self.commands:
-            raise ValueError("needs starttls or at least one command: nothing untested is published")
+        if not any(getattr(self, kind) for kind in SELF_TESTS):
+            raise ValueError(f"needs one of {', '.join(SELF_TESTS)}: nothing untested is published")
+        names = [one.id for one in self.service]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two services are called {', '.join(twice)}")
         return self
 
 

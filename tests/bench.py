@@ -289,12 +289,11 @@ def _bare_rpmbuild(job: Job, place: Served) -> float:
 def _examining(parts: Parts, root: Root, workspace: Path) -> float:
     examiner = parts.examiner(root, workspace)
     started = time.monotonic()
-    examiner.before(parts.tls)
+    examiner.before()
     before = time.monotonic() - started
     assert examiner.update()
     started = time.monotonic()
-    examiner.after(parts.tls)
-    examiner.commands()
+    examiner.after()
     seconds = before + time.monotonic() - started
     failed = [check.id for check in examiner.ledger.checks() if check.stops and check.id != "root.installed"]
     assert not failed, failed

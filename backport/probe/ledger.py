@@ -41,9 +41,15 @@ class Ledger:
 
     @contextlib.contextmanager
     def step(
-        self, check_id: str, *, expected: str, bars: tuple[str, ...] = (), advice: str
+        self,
+        check_id: str,
+        *,
+        expected: str,
+        bars: tuple[str, ...] = (),
+        advice: str,
+        verdict: Verdict = Verdict.ERROR,
     ) -> Iterator[None]:
-        """Do something that only a failure records: an error of ``check_id``, which ``bars`` others.
+        """Do something that only a failure records: a ``verdict`` of ``check_id``, which ``bars`` others.
 
         Raises HostError, since a host that lacks something is not what is examined.
         """
@@ -52,7 +58,7 @@ class Ledger:
         except HostError:
             raise
         except BackportError as problem:
-            finding = Finding.of_problem(problem, expected=expected, advice=advice, verdict=Verdict.ERROR)
+            finding = Finding.of_problem(problem, expected=expected, advice=advice, verdict=verdict)
             said = "\n".join(problem.evidence) or _end_of(problem.log)
             self.record(check_id, replace(finding, evidence=said))
             self.bar(bars, f"{check_id}: {problem.message}")

@@ -1,4 +1,4 @@
-"""The self-test: a clean root of the target, its own mail server, the update, the handshake after it.
+"""The self-test: a clean root of the target, its own daemons, the update, and what they answer after it.
 
 Results are data. What can go wrong in the root is a check that failed; only a host that lacks
 something raises.
@@ -6,6 +6,7 @@ something raises.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +14,21 @@ from backport.artifacts import Check, Finding, Nevra, SignedRpms, TestedRpms
 from backport.errors import SelfTestError
 from backport.probe.ledger import Ledger
 from backport.progress import Progress
-from backport.recipe import SelfTest
+from backport.recipe import SELF_TESTS, SelfTest
 from backport.roots.root import Aftermath, ExtraRepository, clean_root
-from backport.selftest import checks
-from backport.selftest.authority import Authority
-from backport.selftest.examiner import Candidate, Examiner
-from backport.selftest.exim import ServerFiles
+from backport.selftest.commands import CommandsKind
+from backport.selftest.examiner import Candidate, Examiner, Kind
+from backport.selftest.service import ServiceKind
+from backport.selftest.starttls import StarttlsKind
 from backport.settings import Key
 from backport.target import Target
+
+KINDS: dict[str, type[Kind]] = {
+    "starttls": StarttlsKind,
+    "service": ServiceKind,
+    "commands": CommandsKind,
+}
+"""By the name that each has in a recipe's self-test (`backport.recipe.SELF_TESTS`)."""
 
 _INSTALLED = "installed"
 _CANDIDATE = "backport-candidate"
@@ -96,10 +104,9 @@ def examine_candidate(
     check stops. Raises HostError where this host cannot make or enter a root; everything else is in the
     checks.
     """
-    ledger = Ledger(checks.plan(self_test))
-    headline: dict[str, str] = {}
-    transcripts: list[str] = []
-    replaced: list[Nevra] = []
+    kinds = [(KINDS[name], asked) for name in SELF_TESTS if (asked := getattr(self_test, name))]
+    ledger, after = Ledger(plan(self_test)), [one for kind, asked in kinds for one in kind.plan(asked)[1]]
+    examiner: Examiner | None = None
     progress.note(f"installing {', '.join(self_test.install) or 'a clean root'}")
     with (
         ledger.step(
@@ -109,35 +116,36 @@ def examine_candidate(
             advice="Check the target's repositories, and the packages that the recipe's self-test installs.",
         ),
         clean_root(
-            target,
-            packages=self_test.install,
-            cache=cache,
-            workspace=workspace,
-            on_failure=on_failure,
+            target, packages=self_test.install, cache=cache, workspace=workspace, on_failure=on_failure
         ) as root,
     ):
         ledger.record("root.installed", Finding.passed(expected=_INSTALLED, found=_INSTALLED))
-        files = ServerFiles.write(workspace / "exim", authority=Authority.create())
         examiner = Examiner(
-            root=root,
-            candidate=candidate,
-            self_test=self_test,
-            files=files,
-            workspace=workspace,
-            ledger=ledger,
-            headline=headline,
-            transcripts=transcripts,
-            replaced=replaced,
-        )
-        _examine(examiner, progress)
+            root=root, candidate=candidate, wanted=self_test.update, workspace=workspace, ledger=ledger,
+            after=tuple(after), progress=progress,
+        )  # fmt: skip
+        _examine(examiner, [kind(examiner, asked) for kind, asked in kinds])
         if on_failure and any(check.stops for check in ledger.checks()):
             on_failure(root)
+    headline = examiner.headline if examiner else {}
     return Examination(
         checks=ledger.checks(),
         headline=tuple(f"{stage}: {result}" for stage, result in headline.items()),
-        transcript="\n".join(transcripts),
-        replaced=tuple(replaced),
+        transcript="\n".join(examiner.transcripts if examiner else ()),
+        replaced=tuple(examiner.replaced if examiner else ()),
     )
+
+
+def plan(self_test: SelfTest) -> dict[str, str]:
+    """Every check that the recipe asks for, id to title, in the order in which they are done."""
+    plans = [KINDS[name].plan(asked) for name in SELF_TESTS if (asked := getattr(self_test, name))]
+    planned = {"root.installed": "the target's own packages install in a clean root"}
+    for before, _ in plans:
+        planned |= before
+    planned["update.installed"] = "the update from the candidate repository installs its packages"
+    for _, after in plans:
+        planned |= after
+    return planned
 
 
 def passed(signed: SignedRpms, examination: Examination) -> TestedRpms:
@@ -156,15 +164,10 @@ def passed(signed: SignedRpms, examination: Examination) -> TestedRpms:
     )
 
 
-def _examine(examiner: Examiner, progress: Progress) -> None:
-    tls = examiner.self_test.starttls
-    if tls:
-        progress.note("STARTTLS with the target's own packages")
-        examiner.before(tls)
-    progress.note("updating from the candidate repository")
-    if not examiner.update():
-        return
-    if tls:
-        progress.note("STARTTLS after the update")
-        examiner.after(tls)
-    examiner.commands()
+def _examine(examiner: Examiner, kinds: Sequence[Kind]) -> None:
+    for kind in kinds:
+        kind.before()
+    examiner.progress.note("updating from the candidate repository")
+    if examiner.update():
+        for kind in kinds:
+            kind.after()

@@ -16,7 +16,7 @@ from backport.probe.errors import CannotOffer, Closed, HandshakeFailed, NoAnswer
 from backport.probe.ledger import Ledger, tail
 from backport.probe.smtp import Conversation, NotSmtp, Refused
 from backport.probe.tls import PROTOCOLS, Session
-from backport.recipe import Command, Handshake, SelfTest
+from backport.recipe import Handshake, Starttls
 from backport.selftest import mail_checks
 from backport.selftest.policy import CryptoPolicy
 
@@ -38,31 +38,27 @@ _TROUBLE_ADVICE: tuple[tuple[type[WireError], str], ...] = (
 )
 
 
-def plan(self_test: SelfTest) -> dict[str, str]:
-    """Every check that the recipe asks for, id to title, in the order in which they are done."""
-    planned = {"root.installed": "the target's own packages install in a clean root"}
-    tls = self_test.starttls
-    if tls:
-        planned |= _handshake_plan("before", tls.before, "with the target's own packages")
-    planned["update.installed"] = "the update from the candidate repository installs its packages"
-    if tls:
-        planned |= {
-            "policy.block": "openssl.cnf holds the block of the crypto policy",
-            "policy.include": "the policy file that the block includes is there",
-        }
-        planned |= _handshake_plan("after", tls.after, "after the update")
-        planned |= {
-            "after.chain": "the chain is complete and validates to the test's root",
-            "after.hostname": "the certificate names the host",
-            **{refusal_id(version): f"{version} is refused, as the policy has it" for version in tls.refused},
-            "library.maps": "the daemon has mapped the library that is on disk",
-            "library.owner": "the mapped library belongs to the candidate's package",
-            "library.runtime-version": "Exim runs with the candidate's version of the library",
-            "after.s-client": "the updated openssl s_client agrees",
-            **probe.plan(),
-            **mail_checks.PLAN,
-        }
-    return planned | {command_id(command): " ".join(command.run) for command in self_test.commands}
+def plan_before(tls: Starttls) -> dict[str, str]:
+    """What is asked of the target's own packages, id to title, in the order in which it is done."""
+    return _handshake_plan("before", tls.before, "with the target's own packages")
+
+
+def plan_after(tls: Starttls) -> dict[str, str]:
+    """What is asked after the update."""
+    return {
+        "policy.block": "openssl.cnf holds the block of the crypto policy",
+        "policy.include": "the policy file that the block includes is there",
+        **_handshake_plan("after", tls.after, "after the update"),
+        "after.chain": "the chain is complete and validates to the test's root",
+        "after.hostname": "the certificate names the host",
+        **{refusal_id(version): f"{version} is refused, as the policy has it" for version in tls.refused},
+        "library.maps": "the daemon has mapped the library that is on disk",
+        "library.owner": "the mapped library belongs to the candidate's package",
+        "library.runtime-version": "Exim runs with the candidate's version of the library",
+        "after.s-client": "the updated openssl s_client agrees",
+        **probe.plan(),
+        **mail_checks.PLAN,
+    }
 
 
 def _handshake_plan(stage: str, expected: Handshake, when: str) -> dict[str, str]:
@@ -77,11 +73,6 @@ def _handshake_plan(stage: str, expected: Handshake, when: str) -> dict[str, str
 def refusal_id(protocol: str) -> str:
     """The id of the check that a protocol version is refused, such as ``after.refuses-tlsv1``."""
     return f"after.refuses-{protocol.lower()}"
-
-
-def command_id(command: Command) -> str:
-    """The id of a recipe's command."""
-    return f"command.{command.id}"
 
 
 def judge_trouble(ledger: Ledger, stage: str, trouble: WireError, *, log: str = "") -> None:

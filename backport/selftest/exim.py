@@ -10,40 +10,29 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from backport.errors import SelfTestError
 from backport.files import write_atomically
-from backport.printable import printable
-from backport.probe.errors import Deadline
-from backport.roots.root import Bind, Daemon, Root
-from backport.run import Command, describe_exit
+from backport.roots.root import Bind, Root
+from backport.run import Command
 from backport.selftest.authority import Authority
 from backport.selftest.configuration import ALL_POLICIES, Policy, Server, Trial, render_configuration
-from backport.selftest.network import NetworkNamespace
-from backport.selftest.reading import read_inside
+from backport.selftest.daemon import ADDRESS, START_TIMEOUT, Running, read_inside, started
 from backport.selftest.sink import Behaviour, Sink
 
 DOMAIN = "selftest.example"
 HOST = f"mail.{DOMAIN}"
 """The server's name; ``example`` is reserved for such use (RFC 2606)."""
-ADDRESS = "127.0.0.1"
 PORT = 25
 PROGRAM = "/usr/sbin/exim"
 CONFIGURATION = "/etc/exim/exim.conf"
 SPOOL = "/var/spool/exim-selftest"
 
-START_TIMEOUT = 20.0
-"""Seconds until Exim must listen; it usually takes a fiftieth of one."""
-
 _FILES = "/etc/exim-selftest"
 _LOGS = ("paniclog", "mainlog")
-_SAID = 20
-"""How many lines of what Exim said are evidence."""
 _SINKS = {behaviour: f"127.0.0.{number}" for number, behaviour in enumerate(Behaviour, start=11)}
 
 
@@ -151,30 +140,10 @@ class ServerFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exim:
-    """A daemon that listens."""
+class Exim(Running):
+    """An Exim that listens."""
 
-    root: Root
     files: ServerFiles
-    daemon: Daemon
-    network: NetworkNamespace
-
-    def dial(self, deadline: Deadline) -> socket.socket:
-        """A connection to its SMTP port. Raises Unreachable or NoAnswer."""
-        trial = self.files.trial
-        return self.network.connect((trial.address, trial.port), deadline)
-
-    def maps(self) -> str:
-        """The files that the daemon has mapped (proc_pid_maps(5)), by their names inside its root.
-
-        Raises SelfTestError.
-        """
-        process = Path(f"/proc/{self.daemon.pid}")
-        try:
-            text = (process / "maps").read_text(encoding="utf-8", errors="replace")
-        except OSError as problem:
-            raise SelfTestError(f"the daemon's memory map cannot be read: {problem.strerror}") from None
-        return "\n".join(_seen_inside(process / "root", line) for line in text.splitlines())
 
     def log(self) -> str:
         """The end of its main log; nothing before there is one."""
@@ -216,51 +185,7 @@ def running_exim(root: Root, files: ServerFiles, *, log: Path, beside: Exim | No
     """
     command = Command([PROGRAM, "-C", CONFIGURATION, "-bdf"], timeout=START_TIMEOUT, log=log)
     neighbour = beside.daemon if beside else None
-    with (
-        root.start(command, beside=neighbour, binds=files.binds) as daemon,
-        NetworkNamespace(daemon.pid) as network,
-    ):
-        exim = Exim(root=root, files=files, daemon=daemon, network=network)
-        _wait_until_listening(exim)
+    with started(root, command, beside=neighbour, binds=files.binds) as (daemon, network):
+        exim = Exim(root=root, files=files, daemon=daemon, network=network, port=files.trial.port)
+        exim.wait_until_listening("Exim", logs=[f"{files.trial.spool}/log/{name}" for name in _LOGS])
         yield exim
-
-
-def _wait_until_listening(exim: Exim) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while not exim.network.listens(exim.files.trial.port):
-        if exim.daemon.exit_code is not None:
-            raise _not_started(exim, f"Exim did not start: {describe_exit(exim.daemon.exit_code)}")
-        if time.monotonic() > deadline:
-            raise _not_started(exim, f"Exim does not listen after {START_TIMEOUT:.0f} s")
-        time.sleep(0.005)
-
-
-def _not_started(exim: Exim, message: str) -> SelfTestError:
-    with exim.daemon.log.open("ab") as stream:
-        for name in _LOGS:
-            with contextlib.suppress(OSError):
-                stream.write(read_inside(exim.root, f"{exim.files.trial.spool}/log/{name}"))
-    said = exim.daemon.log.read_text("utf-8", "replace").splitlines()
-    evidence = [words for line in said if not line.startswith("$ ") and (words := printable(line))]
-    last = f": {evidence[-1]}" if evidence else ""
-    return SelfTestError(
-        f"{message}{last}", hint="mend what Exim itself says", log=exim.daemon.log, evidence=evidence[-_SAID:]
-    )
-
-
-def _seen_inside(root: Path, line: str) -> str:
-    """A line of a memory map with the file's name as the process itself sees it.
-
-    Where backport runs in a chroot of its own, the kernel puts that chroot's path before the name. The
-    inode tells which end of the name is the file's name inside.
-    """
-    fields = line.split(maxsplit=5)
-    if len(fields) < 6 or not fields[5].startswith("/"):
-        return line
-    parts = Path(fields[5]).parts[1:]
-    for start in range(len(parts)):
-        inside = Path(*parts[start:])
-        with contextlib.suppress(OSError):
-            if (root / inside).stat().st_ino == int(fields[4]):
-                return " ".join((*fields[:5], f"/{inside}"))
-    return line

@@ -11,13 +11,8 @@ from dataclasses import dataclass
 
 from backport.artifacts import Finding, Nevra
 from backport.probe.ledger import Ledger, tail
-from backport.recipe import Command, Handshake
-from backport.run import time_limit
-from backport.selftest.checks import command_id
+from backport.recipe import Handshake
 
-MATCHING = 10.0
-"""Seconds that a recipe's regular expression may take on the output of a program."""
-_SIMPLER = "Give `output` in the recipe as a regular expression without a repetition inside a repetition."
 _LIBRARY_VERSION = re.compile(
     r"^Library version: OpenSSL: Compile: (.+)\n\s+Runtime: (?:OpenSSL )?([^\s-]+)", re.MULTILINE
 )
@@ -133,27 +128,5 @@ def judge_update(
             or "a package of the candidate's",
             found=", ".join([*wrong, *missing, *fresh]) or "none of the candidate's packages",
             advice="Compare the EVRs: the candidate's must be above what the target's repositories have.",
-        ),
-    )
-
-
-def judge_command(ledger: Ledger, command: Command, result: ProgramResult) -> None:
-    """A recipe's command: its exit code and what its output must contain.
-
-    Raises ToolError where the search for that takes too long: then the output says nothing.
-    """
-    what = f"the search in the output of {command_id(command)}"
-    with time_limit(MATCHING, what=what, hint=_SIMPLER):
-        says = re.search(command.output, result.output) is not None
-    expected = f"exit code {command.exit}" + (f", output matching {command.output}" if command.output else "")
-    found = f"exit code {result.exit_code}" + ("" if says else ", output without a match")
-    ledger.record(
-        command_id(command),
-        Finding.judged(
-            good=result.exit_code == command.exit and says,
-            expected=expected,
-            found=found,
-            evidence=tail(result.output),
-            advice=f"Run `{' '.join(command.run)}` by hand in an updated system and read what it says.",
         ),
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from backport.selftest.network import NetworkNamespace
+from backport.selftest.daemon import NetworkNamespace
 
 PORT = 25
 _PATIENCE = 15.0

@@ -11,11 +11,12 @@ from backport.artifacts import Check
 from backport.probe.ledger import Ledger
 from backport.recipe import SelfTest, Starttls, load_recipe
 from backport.roots.root import Root, clean_root
-from backport.selftest import candidate_of, checks
+from backport.selftest import candidate_of, plan
 from backport.selftest.authority import Authority
 from backport.selftest.configuration import ALL_POLICIES, Policy
 from backport.selftest.examiner import Examiner
 from backport.selftest.exim import ServerFiles
+from backport.selftest.starttls import StarttlsKind
 from backport.site import Signing
 from backport.target import Target
 from tests.e2e import candidates
@@ -52,18 +53,30 @@ class Parts:
         *,
         folder: Path | None = None,
         policies: Collection[Policy] = ALL_POLICIES,
-    ) -> Examiner:
+    ) -> OneExim:
         files = ServerFiles.write(
             workspace / "exim", authority=self.authority, contents=contents, policies=policies
         )
-        return Examiner(
+        examiner = Examiner(
             root=root,
             candidate=candidate_of(self.candidate.signed, folder or self.candidate.folder),
-            self_test=self.self_test,
-            files=files,
+            wanted=self.self_test.update,
             workspace=workspace,
-            ledger=Ledger(checks.plan(self.self_test)),
+            ledger=Ledger(plan(self.self_test)),
+            after=tuple(StarttlsKind.plan(self.tls)[1]),
         )
+        return OneExim(examiner, self.tls, files)
+
+
+class OneExim(StarttlsKind):
+    """The examination of one Exim, and of the update before it."""
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.examiner.ledger
+
+    def update(self) -> bool:
+        return self.examiner.update()
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_correct_server_gives_no_false_alarm(parts: Parts, updated: Root, tmp_path: Path) -> None:
     for number in range(ROUNDS):
         examiner = parts.examiner(updated, tmp_path / str(number))
-        examiner.after(parts.tls)
+        examiner.after()
         assert stopping(examiner.ledger.checks()) == set()
 
 
@@ -70,7 +70,7 @@ def test_a_rule_that_is_missing_fails_its_own_checks_alone(
     parts: Parts, updated: Root, tmp_path: Path, missing: Policy, failing: set[str]
 ) -> None:
     examiner = parts.examiner(updated, tmp_path, policies=ALL_POLICIES - {missing})
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == failing
     for check_id in failing:
@@ -84,7 +84,7 @@ def test_the_coarse_rule_in_the_place_of_the_refined_one_is_told(
 ) -> None:
     policies = ALL_POLICIES - {Policy.SENDER_BOTNET} | {Policy.SENDER_BOTNET_COARSE}
     examiner = parts.examiner(updated, tmp_path, policies=policies)
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == {"mail.sender-botnet.refined"}
     assert "Anastasia.Kulikovwa: 550" in by_id(found, "mail.sender-botnet.refined").found
@@ -92,7 +92,7 @@ def test_the_coarse_rule_in_the_place_of_the_refined_one_is_told(
 
 def test_mail_sent_in_clear_is_shown(parts: Parts, updated: Root, tmp_path: Path) -> None:
     examiner = parts.examiner(updated, tmp_path, policies=ALL_POLICIES - {Policy.REQUIRE_TLS_OUTBOUND})
-    examiner.after(parts.tls)
+    examiner.after()
     found = by_id(examiner.ledger.checks(), "mail.outbound.no-starttls")
     assert found.found.startswith("delivered, sent in clear: MAIL FROM:")
 
@@ -107,7 +107,7 @@ def test_garbage_in_the_place_of_smtp_leaves_what_needs_no_smtp(
     with serving(garbage) as dial:
         monkeypatch.setattr(Exim, "dial", lambda _exim, deadline: dial(deadline))
         examiner = parts.examiner(updated, tmp_path)
-        examiner.after(parts.tls)
+        examiner.after()
     found = examiner.ledger.checks()
     dialogues = {
         "mail.helo-botnet", "mail.requires-helo", "mail.sender-botnet.coarse", "mail.sender-botnet.refined",
@@ -135,7 +135,7 @@ def test_a_policy_that_permits_old_protocols_is_a_warning(
     strict = policy_file.with_name("kept").read_text()
     policy_file.write_text(strict.replace("MinProtocol = TLSv1.2", "MinProtocol = TLSv1"))
     examiner = parts.examiner(updated, tmp_path)
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == set()
     for version in ("tlsv1", "tlsv1.1"):
@@ -157,7 +157,7 @@ def test_a_policy_that_is_ignored_is_a_failure(
     settings.write_bytes(kept.replace(b"openssl_conf", b"openssl_conf_not", 1))
     try:
         examiner = parts.examiner(updated, tmp_path)
-        examiner.after(parts.tls)
+        examiner.after()
     finally:
         settings.unlink()
         settings.write_bytes(kept)
@@ -171,7 +171,7 @@ def test_where_the_policy_s_file_is_missing_the_patched_defaults_hold_with_a_war
     parts: Parts, updated: Root, tmp_path: Path
 ) -> None:
     examiner = parts.examiner(updated, tmp_path)
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == set()
     assert by_id(found, "policy.include").verdict is Verdict.WARN
@@ -188,7 +188,7 @@ def test_with_the_stock_crypto_policies_the_patched_defaults_are_proven_by_behav
     with updated_root(parts, tmp_path) as root:
         root.run(Command(command, timeout=60), user="root", binds=binds)
         examiner = parts.examiner(root, tmp_path / "stock")
-        examiner.after(parts.tls)
+        examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == set()
     assert by_id(found, "policy.include").verdict is Verdict.WARN

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from backport.roots.root import Root
-from backport.selftest.exim import ADDRESS, HOST, PORT, Exim, running_exim
+from backport.selftest.daemon import ADDRESS
+from backport.selftest.exim import HOST, PORT, Exim, running_exim
 from tests.conformity import check_document
 from tests.e2e.examined import Parts, stock_root, updated_root
 

@@ -64,7 +64,7 @@ def test_the_backport_passes_and_the_lines_tell_the_story(parts: Parts, tmp_path
 
 def test_the_stock_library_is_caught(parts: Parts, stock: Root, tmp_path: Path) -> None:
     examiner = parts.examiner(stock, tmp_path)
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     named = {"library.owner", "library.runtime-version"} & stopping(found)
     assert named
@@ -104,7 +104,7 @@ def test_an_exim_that_does_not_start_loses_nothing_and_says_why(
     parts: Parts, updated: Root, tmp_path: Path
 ) -> None:
     examiner = parts.examiner(updated, tmp_path, {"exim.conf": b"no_such_option = true\n"})
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == {"after.exim"}
     started = by_id(found, "after.exim")
@@ -119,7 +119,7 @@ def test_an_exim_whose_key_is_missing_is_told_at_starttls(
     parts: Parts, updated: Root, tmp_path: Path
 ) -> None:
     examiner = parts.examiner(updated, tmp_path, {"key.pem": b""})
-    examiner.after(parts.tls)
+    examiner.after()
     assert stopping(examiner.ledger.checks()) == {"after.starttls", "transport.starttls-accepted"}
 
 
@@ -144,7 +144,7 @@ def test_a_policy_that_is_missing_is_caught_by_what_the_server_accepts(
     parts: Parts, without_policy: Root, tmp_path: Path
 ) -> None:
     examiner = parts.examiner(without_policy, tmp_path)
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == {
         "policy.include",
@@ -164,7 +164,7 @@ def test_the_patched_defaults_hold_where_the_policy_alone_is_missing(
     policy.unlink()
     try:
         examiner = parts.examiner(updated, tmp_path)
-        examiner.after(parts.tls)
+        examiner.after()
         assert stopping(examiner.ledger.checks()) == set()
     finally:
         policy.write_bytes(kept)
@@ -239,7 +239,7 @@ def test_a_wrong_certificate_fails_its_own_checks(
     parts: Parts, updated: Root, tmp_path: Path, spoilt: Spoilt
 ) -> None:
     examiner = parts.examiner(updated, tmp_path, spoilt.contents(parts.authority))
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == set(spoilt.failing)
     assert spoilt.words in by_id(found, spoilt.failing[0]).found
@@ -248,7 +248,7 @@ def test_a_wrong_certificate_fails_its_own_checks(
 def test_a_chain_of_a_stranger_fails_its_own_checks(parts: Parts, updated: Root, tmp_path: Path) -> None:
     stranger = Authority.create("stranger")
     examiner = parts.examiner(updated, tmp_path, files_of(stranger, stranger.issue([HOST])))
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == {"after.chain", SECOND_OPINION, "certificate.chain", "certificate.crl-file"}
     assert "verify code" in by_id(found, "after.chain").found
@@ -281,7 +281,7 @@ def test_a_staple_that_does_not_clear_the_certificate_fails_its_own_check(
     leaf = parts.authority.issue([HOST])
     contents = {**files_of(parts.authority, leaf), "ocsp.der": answer(parts.authority, leaf)}
     examiner = parts.examiner(updated, tmp_path, contents)
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == {"certificate.ocsp-staple"}
     assert words in by_id(found, "certificate.ocsp-staple").found
@@ -293,7 +293,7 @@ def test_a_certificate_that_the_list_revokes_fails_its_own_check(
     leaf = parts.authority.issue([HOST])
     contents = {**files_of(parts.authority, leaf), "crl.pem": parts.authority.crl([leaf])}
     examiner = parts.examiner(updated, tmp_path, contents)
-    examiner.after(parts.tls)
+    examiner.after()
     found = examiner.ledger.checks()
     assert stopping(found) == {"certificate.crl-file"}
     assert by_id(found, "certificate.crl-file").found == "revoked"
@@ -323,7 +323,7 @@ def test_nothing_is_left_running(parts: Parts, updated: Root, tmp_path: Path) ->
 
 def test_passed_raises_what_failed(parts: Parts, updated: Root, tmp_path: Path) -> None:
     examiner = parts.examiner(updated, tmp_path, {"exim.conf": b"nonsense\n"})
-    examiner.after(parts.tls)
+    examiner.after()
     examination = selftest.Examination(checks=examiner.ledger.checks(), headline=(), transcript="")
     with pytest.raises(SelfTestError, match=r"after\.exim"):
         selftest.passed(parts.candidate.signed, examination)

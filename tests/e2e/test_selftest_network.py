@@ -15,7 +15,7 @@ from backport.errors import SelfTestError
 from backport.probe.errors import Deadline, Unreachable
 from backport.roots.sandbox import Daemon, Sandbox
 from backport.run import Command
-from backport.selftest.network import NetworkNamespace
+from backport.selftest.daemon import NetworkNamespace
 
 PORT = 25
 SERVER = f"""
@@ -40,7 +40,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 def wait_for(network: NetworkNamespace) -> None:
     deadline = time.monotonic() + 20
-    while not network.listens(PORT):
+    while PORT not in network.ports():
         assert time.monotonic() < deadline, "the server did not come up"
         time.sleep(0.01)
 
@@ -59,7 +59,7 @@ def test_a_privileged_port_inside_is_reached_without_leaving_home(daemon: Daemon
 def test_a_port_where_nobody_listens_is_unreachable(daemon: Daemon) -> None:
     with NetworkNamespace(daemon.pid) as network:
         wait_for(network)
-        assert not network.listens(26)
+        assert 26 not in network.ports()
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1:26"):
             network.connect(("127.0.0.1", 26), Deadline(10))
 

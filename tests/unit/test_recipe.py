@@ -156,3 +156,48 @@ def test_a_recipe_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="unknown recipe") as caught:
         load_recipe(recipes, "y")
     assert "\x1b" not in f"{caught.value}{caught.value.hint}"
+
+
+SERVICE = """
+[[self_test.service]]
+id = "web"
+run = ["nginx", "-g", "daemon off;"]
+port = 443
+"""
+
+
+def test_a_service_is_a_self_test(tmp_path: Path) -> None:
+    text = (
+        WHOLE.partition("[[self_test.commands]]")[0]
+        + SERVICE
+        + (
+            'ask = "tls"\nbefore = { protocol = "TLSv1.2" }\n'
+            'after = { protocol = "TLSv1.3", banner = "200 OK" }\n'
+            'files = { "/etc/n.conf" = "listen @PORT@" }\n'
+        )
+    )
+    (service,) = load_text(tmp_path, text).self_test.service
+    assert service.before
+    assert (service.before.protocol, service.after.banner) == ("TLSv1.2", "200 OK")
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("", "after"),
+        ('after = { banner = "(" }', "not a regular expression"),
+        ("after = {}", "needs a protocol or a banner"),
+        ('after = { cipher = "X", banner = "x" }', "cipher needs a protocol"),
+        ('after = { protocol = "TLSv1.3" }', "ask"),
+        ('ask = "tls"\nafter = { banner = "x" }', "needs a protocol"),
+        ('ask = "imap"\nafter = { banner = "x" }', "ask"),
+        ('ask = "starttls-smtp"\nsay = "x"\nafter = { protocol = "TLSv1.3" }', "say"),
+        ('files = { "etc/x" = "" }\nafter = { banner = "x" }', "whole path"),
+        ('files = { "/etc/../x" = "" }\nafter = { banner = "x" }', "whole path"),
+        ('after = { banner = "x" }' + SERVICE + 'after = { banner = "x" }', "two services are called web"),
+    ],
+)
+def test_a_service_that_proves_nothing_is_refused(tmp_path: Path, lines: str, told: str) -> None:
+    text = WHOLE.partition("[[self_test.commands]]")[0] + SERVICE + lines
+    with pytest.raises(UsageError, match=told):
+        load_text(tmp_path, text)

@@ -19,8 +19,8 @@ from backport.probe.errors import (
 from backport.probe.ledger import Ledger
 from backport.probe.smtp import Conversation, NotSmtp, Refused, Reply
 from backport.probe.tls import Session, VerifyError
-from backport.recipe import Command, Handshake, SelfTest, Starttls
-from backport.selftest import checks, inside
+from backport.recipe import SELF_TESTS, Command, Handshake, SelfTest, Starttls
+from backport.selftest import KINDS, checks, commands, inside, plan
 from backport.selftest.authority import Authority
 from backport.selftest.inside import MappedFile, ProgramResult
 
@@ -50,7 +50,7 @@ def chain() -> tuple[x509.Certificate, ...]:
 def ledger() -> Ledger:
     tls = Starttls(before=Handshake(protocol="TLSv1.2"), after=AFTER, refused=("TLSv1", "TLSv1.1"))
     command = Command(id="version", run=("openssl", "version"), output=r"1\.1\.1")
-    return Ledger(checks.plan(SelfTest(install=("exim",), starttls=tls, commands=(command,))))
+    return Ledger(plan(SelfTest(install=("exim",), starttls=tls, commands=(command,))))
 
 
 def result(ledger: Ledger, check_id: str) -> Check:
@@ -119,7 +119,7 @@ def test_plan_has_every_id_in_order(ledger: Ledger) -> None:
 
 
 def test_a_recipe_without_starttls_plans_root_update_and_commands_only() -> None:
-    planned = checks.plan(SelfTest(commands=(Command(id="a", run=("true",)),)))
+    planned = plan(SelfTest(commands=(Command(id="a", run=("true",)),)))
     assert list(planned) == ["root.installed", "update.installed", "command.a"]
 
 
@@ -398,24 +398,37 @@ def test_a_command_must_exit_and_say_as_expected(
     ledger: Ledger, exit_code: int, output: str, verdict: Verdict
 ) -> None:
     command = Command(id="version", run=("openssl", "version"), output=r"1\.1\.1")
-    inside.judge_command(ledger, command, ProgramResult(exit_code=exit_code, output=output))
+    ledger.record(
+        commands.command_id(command),
+        commands.judged(command, ProgramResult(exit_code=exit_code, output=output)),
+    )
     assert result(ledger, "command.version").verdict is verdict
 
 
 def test_output_that_a_regular_expression_cannot_be_done_with_says_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inside, "MATCHING", 0.2)
+    monkeypatch.setattr(commands, "MATCHING", 0.2)
     command = Command(id="version", run=("openssl", "version"), output="(a+)+b")
     with pytest.raises(ToolError, match=r"output of command\.version: not done after 0\.2 seconds"):
-        inside.judge_command(ledger, command, ProgramResult(exit_code=0, output="a" * 40))
+        ledger.record(
+            commands.command_id(command),
+            commands.judged(command, ProgramResult(exit_code=0, output="a" * 40)),
+        )
     assert not ledger.has("command.version")
 
 
 def test_evidence_of_a_hostile_program_is_harmless(ledger: Ledger) -> None:
     command = Command(id="version", run=("openssl", "version"))
     output = "\x1b[2J" + "x" * 100_000
-    inside.judge_command(ledger, command, ProgramResult(exit_code=1, output=output))
+    ledger.record(
+        commands.command_id(command), commands.judged(command, ProgramResult(exit_code=1, output=output))
+    )
     evidence = result(ledger, "command.version").evidence
     assert "\x1b" not in evidence
     assert len(evidence) < 5000
+
+
+def test_the_kinds_are_those_that_a_recipe_can_name() -> None:
+    assert tuple(KINDS) == SELF_TESTS
+    assert set(SELF_TESTS) < set(SelfTest.model_fields)

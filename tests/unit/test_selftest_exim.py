@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from backport.selftest.exim import _seen_inside
+from backport.selftest.daemon import _seen_inside
 
 NAME = "usr/lib64/libssl.so.1.1.1w"
 

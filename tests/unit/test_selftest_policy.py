@@ -9,7 +9,7 @@ from backport.probe import transport
 from backport.probe.ledger import Ledger
 from backport.probe.tls import Session
 from backport.recipe import Handshake, SelfTest, Starttls
-from backport.selftest import checks
+from backport.selftest import checks, plan
 from backport.selftest.policy import OPENSSL_CNF, CryptoPolicy, judge_policy, read_policy
 
 INCLUDE = "/etc/crypto-policies/back-ends/opensslcnf.config"
@@ -83,13 +83,13 @@ def test_a_block_that_openssl_does_not_reach_is_not_in_force(head: str) -> None:
     assert not policy.permits("TLSv1")
 
 
-def plan() -> Ledger:
+def planned() -> Ledger:
     tls = Starttls(
         before=Handshake(protocol="TLSv1.2"),
         after=Handshake(protocol="TLSv1.3"),
         refused=("TLSv1", "TLSv1.1"),
     )
-    return Ledger(checks.plan(SelfTest(starttls=tls)))
+    return Ledger(plan(SelfTest(starttls=tls)))
 
 
 def verdicts(ledger: Ledger) -> dict[str, Verdict]:
@@ -110,7 +110,7 @@ def verdicts(ledger: Ledger) -> dict[str, Verdict]:
     ids=["whole", "file missing", "and no defaults", "no include", "empty", "no block", "no openssl.cnf"],
 )
 def test_block_and_include(policy: CryptoPolicy | None, block: Verdict, include: Verdict) -> None:
-    ledger = plan()
+    ledger = planned()
     judge_policy(ledger, policy)
     found = verdicts(ledger)
     assert (found["policy.block"], found["policy.include"]) == (block, include)
@@ -132,7 +132,7 @@ ACCEPTED = Session(protocol="TLSv1", cipher="ECDHE-RSA-AES256-SHA", chain=(), er
 def test_an_old_protocol_that_is_accepted_is_judged_by_the_policy(
     policy: CryptoPolicy | None, verdict: Verdict, words: str
 ) -> None:
-    ledger = plan()
+    ledger = planned()
     checks.judge_refusal(ledger, "TLSv1", ACCEPTED, policy)
     found = next(check for check in ledger.checks() if check.id == "after.refuses-tlsv1")
     assert found.verdict is verdict
@@ -143,7 +143,7 @@ def test_an_old_protocol_that_is_accepted_is_judged_by_the_policy(
 def test_what_was_seen_from_outside_is_judged_by_the_policy_too() -> None:
     old = Check(id=transport.refusal_id("TLSv1"), title="", verdict=Verdict.FAIL, found="accepted")
     seen = (old, replace(old, id="transport.injection"))
-    ledger = plan()
+    ledger = planned()
     checks.adopt_probe(ledger, seen, including("MinProtocol = TLSv1\n"))
     found = verdicts(ledger)
     assert (found[old.id], found["transport.injection"]) == (Verdict.WARN, Verdict.FAIL)
