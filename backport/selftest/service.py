@@ -93,9 +93,9 @@ class ServiceKind:
             write_atomically(folder / str(number), _filled(text, service), mode=0o644)
             binds.append(Bind(host=folder / str(number), inside=path))
         log = examiner.workspace / f"service-{service.id}-{stage}.log"
-        command = run.Command(
-            [_filled(word, service) for word in service.run], timeout=START_TIMEOUT, log=log
-        )
+        # By the shell, so that a program that is missing is the daemon's failure and not the sandbox's.
+        argv = ["/bin/sh", "-c", 'exec "$@"', "sh", *(_filled(word, service) for word in service.run)]
+        command = run.Command(argv, timeout=START_TIMEOUT, log=log)
         with started(examiner.root, command, binds=binds) as (daemon, network):
             running = Running(root=examiner.root, daemon=daemon, network=network, port=service.port)
             running.wait_until_listening(service.id)
