@@ -145,13 +145,7 @@ def build(job: Job, options: Options, progress: Progress) -> RunReport:
             on_failure = None
             if options.keep_root or options.shell:
                 on_failure = functools.partial(_look_after, job, record, options)
-            builder = choose_builder(
-                job.site.builder,
-                target=job.target,
-                cache=job.site.paths.cache,
-                mock=job.site.mock,
-                on_failure=on_failure,
-            )
+            builder = choose_builder(job.site, job.target, on_failure=on_failure)
             record.note(builder=builder.name)
             compression_of(job.target.compression)
             run = _Run(

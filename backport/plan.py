@@ -113,12 +113,9 @@ def plan(job: Job) -> Plan:
 def _host(job: Job) -> tuple[list[Finding], str, str]:
     """What this host lacks, and the name and the identity of the builder."""
     found: list[Finding] = []
-    name: str = job.site.builder
-    identity = name
+    name = identity = job.site.builder
     try:
-        builder = choose_builder(
-            job.site.builder, target=job.target, cache=job.site.paths.cache, mock=job.site.mock
-        )
+        builder = choose_builder(job.site, job.target)
         name, identity = builder.name, builder.identity
     except BackportError as problem:
         found.append(_problem(problem))

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from backport.artifacts import BuildOptions, Nevra
 from backport.errors import UsageError
-from backport.settings import Name, Settings, SettingsFile, Url, did_you_mean, load, unknown
+from backport.settings import Name, Settings, SettingsFile, Url, load, unknown
 
 
 def _nvr(value: str) -> str:
@@ -35,10 +35,6 @@ MacroName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{2,
 
 CheckId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
 """A check's stable name: lower-case words joined by hyphens or dots."""
-
-
-GATES = ("signed", "installable", "upgrade-path", "abi", "consumers", "files")
-"""What is asked of packages before they are published; checks are called ``gate.`` and such a name."""
 
 
 class Patch(Settings):
@@ -131,16 +127,13 @@ class Package(Settings):
 class Source(Settings):
     """Where the source packages come from."""
 
+    kind: Name = "koji"
+    """The kind of source, of those in `backport.sources.SOURCES`."""
     tag: Name
     """The Koji tag that every build must carry, itself or by one that it inherits from. ``backport search``
     looks in it; where the hub has no such build as a package's ``nvr``, the tag's latest is suggested."""
     keys: tuple[Name, ...] = Field(min_length=1)
     """Names of the keys of which one must have signed every source package."""
-
-    @property
-    def kind(self) -> str:
-        """Which of `backport.sources.SOURCES` it is; there is one so far."""
-        return "koji"
 
 
 Protocol = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
@@ -313,15 +306,6 @@ class Gates(Settings):
     warn: dict[str, Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]] = {}
     """Gates of which a failure is only a warning, each with the reason: a gate's name without ``gate.``,
     such as ``abi``, or a part of it, such as ``"abi.openssl-libs"`` (in quotes: TOML splits at dots)."""
-
-    @field_validator("warn")
-    @classmethod
-    def _are_gates(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if not any(name == gate or name.startswith(f"{gate}.") for gate in GATES):
-                guess = did_you_mean(name, GATES)
-                raise ValueError(f"there is no gate {name!r}{guess}; the gates are {', '.join(GATES)}")
-        return value
 
     def reason_to_warn(self, gate: str) -> str | None:
         """Why a failure of this gate is only a warning: the longest name that fits wins; None: it is none."""

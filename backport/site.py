@@ -136,8 +136,8 @@ class Mock(Settings):
 class Site(SettingsFile):
     """One installation's settings; every one has a default that fits Fedora."""
 
-    builder: Literal["auto", "mock", "chroot"] = "auto"
-    """What builds: mock, a chroot of our own, or mock where it is installed."""
+    builder: Name = "auto"
+    """What builds: ``mock``, a ``chroot`` of our own, or by ``auto`` mock where it is installed."""
     packager: str = "backport <backport@localhost>"
     """Name and address in changelog entries and as signing key's user id."""
     base_url: Url | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
 
 from backport.artifacts import BuiltRpms
 from backport.builders.chroot import ChrootBuilder
@@ -12,14 +12,22 @@ from backport.builders.mock import MockBuilder
 from backport.errors import HostError
 from backport.roots.root import Aftermath
 from backport.run import find_program
-from backport.site import Mock
+from backport.settings import unknown
+from backport.site import Site
 from backport.target import Target
 
-__all__ = ["BuildRequest", "Builder", "ChrootBuilder", "MockBuilder", "choose_builder"]
+__all__ = ["BUILDERS", "BuildRequest", "Builder", "check_name", "choose_builder"]
 
 
 class Builder(Protocol):
     """One way of building packages for a target."""
+
+    program: ClassVar[str]
+    """The program without which it cannot build."""
+
+    @classmethod
+    def at(cls, site: Site, target: Target, on_failure: Aftermath | None) -> Builder:
+        """The builder for the target as the site has it; ``on_failure`` as in `choose_builder`."""
 
     @property
     def name(self) -> str:
@@ -37,15 +45,22 @@ class Builder(Protocol):
         """
 
 
-def choose_builder(
-    wanted: Literal["auto", "mock", "chroot"],
-    *,
-    target: Target,
-    cache: Path,
-    mock: Mock | None = None,
-    on_failure: Aftermath | None = None,
-) -> Builder:
-    """The wanted builder for the target; ``auto`` takes mock where it is installed.
+BUILDERS: Mapping[str, type[Builder]] = {"mock": MockBuilder, "chroot": ChrootBuilder}
+"""By the names that settings have for them; ``auto`` takes the first whose program is installed."""
+
+
+def check_name(site: Site, *, configured: bool) -> None:
+    """Refuse a builder that there is not. Raises UsageError.
+
+    ``configured`` says that the site file names it, not ``--builder``.
+    """
+    if site.builder not in ("auto", *BUILDERS):
+        place = site.place("builder") if configured else "--builder"
+        raise unknown(f"{place}: there is no builder", site.builder, ["auto", *BUILDERS])
+
+
+def choose_builder(site: Site, target: Target, *, on_failure: Aftermath | None = None) -> Builder:
+    """The site's builder for the target.
 
     ``on_failure`` gets the root of a build that failed, but for mock's: it stays, and the hint of the failure
     has the command by which mock opens it.
@@ -53,18 +68,11 @@ def choose_builder(
     Raises HostError when the host lacks a program that the builder needs, or that the stages behind it need
     for their roots whichever builder it is.
     """
-    with_mock = wanted == "mock" or (wanted == "auto" and find_program("mock") is not None)
-    if with_mock:
-        _require("mock", hint="install mock (Fedora), or set `builder` to chroot")
-    for program in ("dnf", "bwrap"):
-        _require(program, hint="`backport doctor` names the packages that bring it")
-    if with_mock:
-        return MockBuilder(
-            target=target, cache=cache, settings=mock or Mock(), keep_root=on_failure is not None
-        )
-    return ChrootBuilder(target=target, cache=cache, on_failure=on_failure)
-
-
-def _require(program: str, *, hint: str) -> None:
-    if not find_program(program):
-        raise HostError(f"{program} is not installed on this host", hint=hint)
+    *_, last = BUILDERS
+    there = (name for name, builder in BUILDERS.items() if find_program(builder.program))
+    builder = BUILDERS[next(there, last) if site.builder == "auto" else site.builder]
+    for program in (builder.program, "dnf", "bwrap"):
+        if not find_program(program):
+            hint = "`backport doctor` names the package that brings it, or choose another `builder`"
+            raise HostError(f"{program} is not installed on this host", hint=hint)
+    return builder.at(site, target, on_failure)

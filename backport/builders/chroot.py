@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import rpm
 
@@ -35,6 +35,7 @@ from backport.files import remove_tree, scratch_folder
 from backport.roots.root import BUILDER_UID, Aftermath, Bind, Root, clean_root
 from backport.roots.scratch import require_room
 from backport.run import Command, Completed, describe_exit
+from backport.site import Site
 from backport.target import Target
 from backport.trust import nevra_of, read_header
 
@@ -54,10 +55,16 @@ _SIGNALLED = 128
 class ChrootBuilder:
     """Builds in a root that the host's dnf makes; see `backport.builders.Builder`."""
 
+    program: ClassVar[str] = "bwrap"
     target: Target
     cache: Path
     name: str = "chroot"
     on_failure: Aftermath | None = None
+
+    @classmethod
+    def at(cls, site: Site, target: Target, on_failure: Aftermath | None) -> ChrootBuilder:
+        """See `backport.builders.Builder`."""
+        return cls(target=target, cache=site.paths.cache, on_failure=on_failure)
 
     @property
     def identity(self) -> str:

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from backport.artifacts import BY_HAND, BuiltRpms, PatchedSrpm
 from backport.builders import mockhost
@@ -56,9 +57,10 @@ from backport.errors import (
     as_kind,
 )
 from backport.roots.dnf import NEEDS_HINT
+from backport.roots.root import Aftermath
 from backport.roots.scratch import is_live, live_folder, require_room
 from backport.run import Command, Completed, describe_exit, network_environment, run
-from backport.site import Mock
+from backport.site import Mock, Site
 from backport.target import Target
 from backport.trust import nevra_of, read_header
 
@@ -97,12 +99,19 @@ _ROOT_TROUBLE = (BuildRootError, "the root could not be made or used", NEEDS_HIN
 class MockBuilder:
     """Builds with mock; see `backport.builders.Builder`."""
 
+    program: ClassVar[str] = "mock"
     target: Target
     cache: Path
     settings: Mock = field(default_factory=Mock)
     keep_root: bool = False
     """Whether the root of a failed build stays until the next build for the target."""
     name: str = "mock"
+
+    @classmethod
+    def at(cls, site: Site, target: Target, on_failure: Aftermath | None) -> MockBuilder:
+        """See `backport.builders.Builder`."""
+        keep_root = on_failure is not None
+        return cls(target=target, cache=site.paths.cache, settings=site.mock, keep_root=keep_root)
 
     @property
     def identity(self) -> str:

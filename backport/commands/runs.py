@@ -45,13 +45,23 @@ def _complete_run(incomplete: str) -> list[str]:
     return [name for name in [*names, "latest"] if name.startswith(incomplete)]
 
 
+def _complete_builder(incomplete: str) -> list[str]:
+    from backport.builders import BUILDERS
+
+    return [name for name in ("auto", *BUILDERS) if name.startswith(incomplete)]
+
+
 @app.command()
 def build(
     recipe: RecipeArgument,
     target: TargetOption,
     builder: Annotated[
-        Literal["auto", "mock", "chroot"] | None,
-        typer.Option(help="Who builds; default: the site's choice."),
+        str | None,
+        typer.Option(
+            metavar="BUILDER",
+            help="Who builds: auto, mock, chroot; default: the site's choice.",
+            autocompletion=_complete_builder,
+        ),
     ] = None,
     until: Annotated[
         Literal["fetch", "patch", "build", "sign", "self-test", "gates", "publish"],

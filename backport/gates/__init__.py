@@ -7,7 +7,7 @@ turn a gate into a warning, with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -26,21 +26,29 @@ from backport.gates.upgrade_path import examine_upgrade_paths
 from backport.progress import Progress
 from backport.recipe import Gates, Recipe
 from backport.repository.channel import Channel
+from backport.settings import unknown
 from backport.target import Target
 
-__all__ = ["examine", "newest_of_target", "passed"]
+__all__ = ["GATES", "check_names", "examine", "newest_of_target", "passed"]
 
 Examination: TypeAlias = Callable[[Subject], Iterator[Check]]
 
-_GATES: tuple[tuple[str, str, Examination], ...] = (
-    ("gate.signed", "Signatures and metadata", examine_signatures),
-    ("gate.upgrade-path", "Versions", examine_upgrade_paths),
-    ("gate.consumers", "Requirements", examine_dependencies),
-    ("gate.files", "Files", examine_files),
-    ("gate.abi", "Libraries keep their ABI", examine_abi),
-    ("gate.installable", "Installation in a root", examine_roots),
-)
-"""The quick ones first."""
+GATES: Mapping[str, tuple[str, Examination]] = {
+    "signed": ("Signatures and metadata", examine_signatures),
+    "upgrade-path": ("Versions", examine_upgrade_paths),
+    "consumers": ("Requirements", examine_dependencies),
+    "files": ("Files", examine_files),
+    "abi": ("Libraries keep their ABI", examine_abi),
+    "installable": ("Installation in a root", examine_roots),
+}
+"""Title and examination by name, the quick ones first; a gate's checks are called ``gate.`` and its name."""
+
+
+def check_names(recipe: Recipe) -> None:
+    """Refuse a recipe that takes a gate for a warning which there is not. Raises UsageError."""
+    for name in recipe.gates.warn:
+        if (gate := name.partition(".")[0]) not in GATES:
+            raise unknown(f"{recipe.place('gates', 'warn', name)}: there is no gate", gate, GATES)
 
 
 def newest_of_target(
@@ -83,7 +91,7 @@ def examine(
         workspace=workspace,
         progress=progress,
     )
-    return tuple(check for gate in _GATES for check in _asked(*gate, subject))
+    return tuple(check for name, gate in GATES.items() for check in _asked(name, *gate, subject))
 
 
 def passed(tested: TestedRpms, checks: tuple[Check, ...]) -> GatedRpms:
@@ -99,9 +107,9 @@ def passed(tested: TestedRpms, checks: tuple[Check, ...]) -> GatedRpms:
     return GatedRpms(tested=tested, checks=checks)
 
 
-def _asked(gate: str, title: str, examination: Examination, subject: Subject) -> Iterator[Check]:
+def _asked(name: str, title: str, examination: Examination, subject: Subject) -> Iterator[Check]:
     """A gate's checks; where it could not go on, the last one says so."""
-    subject.progress.note(f"gate {gate.removeprefix('gate.')}")
+    subject.progress.note(f"gate {name}")
     try:
         for check in examination(subject):
             yield _weighed(check, subject.gates)
@@ -114,7 +122,7 @@ def _asked(gate: str, title: str, examination: Examination, subject: Subject) ->
             advice="the gate could not be asked: mend that, then run the build again",
             verdict=Verdict.ERROR,
         )
-        yield _weighed(Check.of(gate, title, finding), subject.gates)
+        yield _weighed(Check.of(f"gate.{name}", title, finding), subject.gates)
 
 
 def _weighed(check: Check, gates: Gates) -> Check:

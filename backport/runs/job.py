@@ -12,6 +12,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from backport import builders, gates
 from backport.artifacts import PatchedSrpm, Rpm
 from backport.errors import UsageError
 from backport.files import digest_of
@@ -114,6 +115,9 @@ def load_job(
             hint=f"it is for: {', '.join(recipe.targets)}",
         )
     check_channel(site.channel, site, configured=channel is None)
+    builders.check_name(site, configured=builder is None)
+    gates.check_names(recipe)
+    choose_source(recipe, site)
     recipe, target = apply_site(recipe, target, site)
     job = Job(name=name, recipe=recipe, recipes=recipes, target=target, site=site)
     _require_patches(name, recipe, job.patches)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from backport.recipe import Recipe
+from backport.settings import unknown
 from backport.site import Site, known_recipes
 from backport.sources.koji.builds import KojiSource
 from backport.sources.offers import Found, Offer
@@ -53,8 +54,11 @@ SOURCES: Mapping[str, Callable[[Site], Source]] = {"koji": KojiSource.of}
 
 
 def choose_source(recipe: Recipe, site: Site) -> Source:
-    """The source of the recipe's packages."""
-    return SOURCES[recipe.source.kind](site)
+    """The source of the recipe's packages. Raises UsageError for a kind that there is not."""
+    kind = recipe.source.kind
+    if kind not in SOURCES:
+        raise unknown(f"{recipe.place('source', 'kind')}: there is no kind of source", kind, SOURCES)
+    return SOURCES[kind](site)
 
 
 def search(

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from backport.artifacts import BuildOptions, Nevra, PatchedSrpm, Rpm, SourceRpm
-from backport.builders import BuildRequest, ChrootBuilder
-from backport.builders.chroot import _Build
+from backport.builders import BuildRequest
+from backport.builders.chroot import ChrootBuilder, _Build
 from backport.errors import SHOWN_EVIDENCE, BuildError, ToolError
 from backport.files import remove_tree
 from backport.repodata import write_repodata

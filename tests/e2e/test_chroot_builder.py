@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from backport.artifacts import BuiltRpms
-from backport.builders import BuildRequest, ChrootBuilder
+from backport.builders import BuildRequest
+from backport.builders.chroot import ChrootBuilder
 from backport.errors import BuildError, BuildRootError, BuildTimeout
 from backport.repodata import write_repodata
 from backport.spec import edit_spec

@@ -27,7 +27,9 @@ import pytest
 
 from backport import run
 from backport.artifacts import BuiltRpms, Rpm
-from backport.builders import BuildRequest, ChrootBuilder, MockBuilder, choose_builder, mock, mockhost
+from backport.builders import BuildRequest, choose_builder, mock, mockhost
+from backport.builders.chroot import ChrootBuilder
+from backport.builders.mock import MockBuilder
 from backport.errors import (
     BackportError,
     BuildError,
@@ -38,7 +40,7 @@ from backport.errors import (
 )
 from backport.roots.limits import NO_WISHES, Bounds
 from backport.run import Command
-from backport.site import Mock
+from backport.site import Mock, Paths, Site
 from backport.target import Target
 from tests.e2e import hello, tiny
 
@@ -145,7 +147,7 @@ def stand_in(f28: Target, cache: Path, tmp_path: Path, monkeypatch: pytest.Monke
     found_first_in(folder, monkeypatch)
     group = grp.struct_group(("mock", "x", 65534, ["nobody"]))
     monkeypatch.setattr(grp, "getgrnam", lambda _name: group)
-    builder = choose_builder("auto", target=f28, cache=cache, mock=Mock(basedir=tmp_path / "roots"))
+    builder = choose_builder(Site(paths=Paths(cache=cache), mock=Mock(basedir=tmp_path / "roots")), f28)
     assert isinstance(builder, MockBuilder)
     stand_in = StandIn(
         folder=folder,

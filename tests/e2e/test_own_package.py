@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from backport.artifacts import BuildOptions, BuiltRpms, Nevra, PatchedSrpm, Rpm, SourceRpm
-from backport.builders import BuildRequest, ChrootBuilder
+from backport.builders import BuildRequest
+from backport.builders.chroot import ChrootBuilder
 from backport.repodata import write_repodata
 from backport.roots.root import ExtraRepository, Root, clean_root
 from backport.run import Command

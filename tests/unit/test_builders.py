@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from backport.artifacts import BuildOptions, BuiltRpms, Nevra, PatchedSrpm, Rpm, SourceRpm
-from backport.builders import BuildRequest, ChrootBuilder, MockBuilder, choose_builder, common
+from backport.builders import BUILDERS, BuildRequest, choose_builder, common
 from backport.builders.chroot import build_requires
 from backport.errors import BuildError, BuildRootError, HostError
 from backport.roots import scratch
+from backport.site import Site
 from backport.target import load_target
 from backport.trust import read_header
 from tests.unit.rpmfile import Package
@@ -154,13 +155,12 @@ def programs(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr("shutil.which", lambda name, path: f"/usr/bin/{name}" if name in names else None)
 
 
-def test_auto_takes_mock_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_auto_takes_mock_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     programs(monkeypatch, "mock", "dnf", "bwrap")
-    assert choose_builder("auto", target=TARGET, cache=tmp_path).name == "mock"
-    assert isinstance(choose_builder("mock", target=TARGET, cache=tmp_path), MockBuilder)
-    assert isinstance(choose_builder("chroot", target=TARGET, cache=tmp_path), ChrootBuilder)
+    assert choose_builder(Site(), TARGET).name == "mock"
+    assert [choose_builder(Site(builder=name), TARGET).name for name in BUILDERS] == list(BUILDERS)
     programs(monkeypatch, "dnf", "bwrap")
-    assert choose_builder("auto", target=TARGET, cache=tmp_path).name == "chroot"
+    assert choose_builder(Site(), TARGET).name == "chroot"
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_auto_takes_mock_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, 
     ],
 )
 def test_a_builder_that_cannot_work_is_refused_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, installed: tuple[str, ...], missing: str
+    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: tuple[str, ...], missing: str
 ) -> None:
     programs(monkeypatch, *installed)
     with pytest.raises(HostError, match=f"{missing} is not installed") as caught:
-        choose_builder(wanted, target=TARGET, cache=tmp_path)  # type: ignore[arg-type]  # any of the three
+        choose_builder(Site(builder=wanted), TARGET)
     assert caught.value.hint
 
 

@@ -144,10 +144,6 @@ def test_help_and_the_schema_need_no_site_file(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["build", "openssl", "--target", "f28", "--builder", "mok"],
-            "'--builder': 'mok' is not one of 'auto', 'mock', 'chroot' (did you mean mock?)",
-        ),
         (["build", "openssl", "--target", "f28", "--until", "fech"], "(did you mean fetch?)"),
         (["schema", "recipes"], "(did you mean recipe?)"),
         (["log", "--limit", "x"], "must be a whole number"),

@@ -12,7 +12,7 @@ import rpm
 
 from backport.artifacts import Check, Nevra, Verdict
 from backport.errors import PublishError, ToolError, UsageError
-from backport.gates import passed
+from backport.gates import check_names, passed
 from backport.gates.abi import sonames_of
 from backport.gates.contents import is_conflict, privileges_of
 from backport.gates.repositories import TargetRepositories, metadata_of_folder
@@ -182,7 +182,7 @@ def test_the_longest_name_of_a_gate_gives_the_reason() -> None:
 def test_a_recipe_with_a_wrong_gate_is_refused(tmp_path: Path, table: str, message: str) -> None:
     (tmp_path / "tiny.toml").write_text(f"{RECIPE}\n{table}\n")
     with pytest.raises(UsageError) as caught:
-        load_recipe(tmp_path, "tiny")
+        check_names(load_recipe(tmp_path, "tiny"))
     assert message in caught.value.message
 
 

@@ -124,7 +124,6 @@ def test_relative_paths_are_taken_from_the_site_files_folder(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('builder = "docker"', "builder: must be 'auto', 'mock' or 'chroot'"),
         ('[koji]\nhbu = "http://x/"', "koji.hbu: unknown key (did you mean hub?)"),
         ("[koji]\ntimeout = 0", "koji.timeout: must be more than 0"),
         ('[signing]\nkey = "12345678"', "signing.key: a fingerprint has 40 hexadecimal digits"),
