@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ def layers() -> list[list[frozenset[str]]]:
 LAYERS = layers()
 
 
+@functools.cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """The syntax tree of a module, which every test of this file looks at."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def part_of(path: Path) -> str:
     """The module or sub-package of ``backport`` that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -35,7 +42,7 @@ def part_of(path: Path) -> str:
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
     """Line and part of every import from ``backport``, wherever in the file it stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module == "backport":
@@ -100,7 +107,7 @@ def test_the_probe_needs_neither_root_nor_bindings() -> None:
 
 
 def _modules_imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -139,9 +146,7 @@ def test_modules_can_be_read_in_one_sitting() -> None:
 
 
 def calls_in(path: Path) -> set[str]:
-    return {
-        ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
-    }
+    return {ast.unparse(node.func) for node in nodes_of(path) if isinstance(node, ast.Call)}
 
 
 def test_only_the_entry_point_and_the_commands_print_or_exit() -> None:
@@ -160,5 +165,5 @@ def test_only_run_starts_programs() -> None:
 
 
 def _from(path: Path) -> Iterator[str]:
-    tree = ast.walk(ast.parse(path.read_text()))
+    tree = nodes_of(path)
     return (f"{node.module}." for node in tree if isinstance(node, ast.ImportFrom))
