@@ -189,7 +189,7 @@ def test_a_build_dependency_is_never_a_download(
     builder: ChrootBuilder, workspace: Path, tmp_path: Path, name: str
 ) -> None:
     evil = hello.patched(tmp_path / "hello", build_requires=f"BuildRequires: {name}")
-    with pytest.raises(BuildRootError, match=f"nothing provides what it needs to be built: {name}$"):
+    with pytest.raises(BuildRootError, match=f"nothing provides .*: {name}$"):
         builder.build(BuildRequest(patched=evil, workspace=workspace))
 
 

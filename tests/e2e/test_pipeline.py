@@ -204,7 +204,7 @@ def test_a_gate_stops_publishing_unless_the_recipe_takes_it_as_a_warning(fresh: 
     assert (result.code, report["outcome"]) == (0, "published")
     (check,) = [check for check in report["checks"] if check["verdict"] == "warn"]
     assert check["id"] == "gate.installable"
-    assert check["advice"] == "the recipe takes it as a warning: nobody has it"
+    assert "nobody has it" in check["advice"]
 
 
 def test_a_patch_that_does_not_apply_is_told_with_its_log(fresh: Bench) -> None:
@@ -265,10 +265,7 @@ def test_what_was_rolled_back_is_held_until_somebody_wants_it(fresh: Bench) -> N
     assert fresh.build()[1]["outcome"] == "published"
     done = fresh.run("repo", "rollback", "--target", "f28")
     assert (done.code, current(fresh)) == (0, first)
-    assert (
-        "hello is not published again until its source, patches or bump change, or with --force"
-        in done.output
-    )
+    assert "hello is not published again" in done.output
     before = snapshot(fresh.repository)
     result, report = fresh.build()
     assert (result.code, report["outcome"]) == (0, "held")

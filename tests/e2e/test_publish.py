@@ -170,7 +170,7 @@ def test_a_package_signed_by_a_new_key_takes_the_place_of_the_old(
     anew = tiny.tested(signed)
     with pytest.raises(PublishError, match="the packages are signed by"):
         publisher.publish(anew)
-    with pytest.raises(PublishError, match="last line is not signed by a key of this site") as told:
+    with pytest.raises(PublishError, match="last line is not signed") as told:
         replace(publisher, signing=other).publish(anew)
     assert "repo anchor" in (told.value.hint or "")
     publisher.folder.anchor(other)
@@ -346,7 +346,7 @@ def test_metadata_that_cannot_be_signed_is_not_published(
     publisher.publish(shelf("first"))
     before = snapshot(publisher.repository)
     missing = replace(publisher, signing=Signing(gnupghome=tmp_path / "nothing"))
-    with pytest.raises(PublishError, match="cannot be signed: there is no signing key"):
+    with pytest.raises(PublishError, match="no signing key"):
         missing.publish(shelf("second"))
     assert snapshot(publisher.repository) == before
 
@@ -387,7 +387,7 @@ def test_no_reader_ever_sees_what_no_client_can_install(publisher: Publisher, sh
     assert publisher.folder.published() is None
     assert not (publisher.folder.path / PAGE).exists()
     second = publisher.publish(shelf("second")).generation
-    with pytest.raises(PublishError, match="It installs: not so; clients see what they saw before"):
+    with pytest.raises(PublishError, match="It installs: not so"):
         publisher.publish(shelf("third"), prove=look_and_refuse)
     assert len(seen_by_reader(publisher, shelf("second"))) == 2
     assert len(seen) == 2
@@ -405,7 +405,7 @@ def test_readers_of_what_was_never_proven_are_led_to_the_last_that_was(
         patched.setattr(TargetFolder, "mark_proven", lambda *_arguments, **_options: None)
         second = publisher.publish(shelf("second")).generation
     assert (publisher.folder.current_id(), publisher.folder.is_proven(second)) == (second, False)
-    with pytest.raises(PublishError, match=f"clients see {first} again, the last that passed"):
+    with pytest.raises(PublishError, match=f"clients see {first} again"):
         publisher.publish(shelf("second"), prove=refuse)
     assert publisher.folder.current_id() == first
 

@@ -225,7 +225,7 @@ def test_a_promotion_that_would_take_or_bring_back_is_refused(
     with pytest.raises(PublishError, match="not promoted to itself"):
         promoted(testing, testing)
     publisher.publish(shelf("second"))
-    with pytest.raises(PublishError, match=r"src: .* the generation to promote does not"):
+    with pytest.raises(PublishError, match=r"src: .* generation to promote"):
         promoted(testing, publisher)
     testing.publish(shelf("second", content="other"))
     with pytest.raises(PublishError, match="with other content"):
@@ -654,7 +654,7 @@ def test_the_key_changes_while_clients_know_both(publisher: Publisher, shelf: Sh
     assert faults(here) == []
     back(here, here.folder.ids()[-1])
     rollover.finish(signing)
-    with pytest.raises(SignError, match="no change of the key is under way"):
+    with pytest.raises(SignError, match="no change of the key"):
         rollover.switch(signing)
     other = sign.sign(
         shelf("second").signed.built, signing=signing, target=here.target, workspace=tmp_path / "second"

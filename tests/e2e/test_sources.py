@@ -586,7 +586,7 @@ def test_lock_refuses_everything_else(koji: Koji, keys: list[Key], tmp_path: Pat
     assert lock is not None
     check_lock(lock, one(koji), path=path)
     check_lock(lock, source, path=path)
-    with pytest.raises(FetchError, match=f"the NVR is locked to {NVR}, but is tiny-0.9-1.fc29"):
+    with pytest.raises(FetchError, match=f"locked to {NVR}, .*tiny-0.9-1.fc29"):
         check_lock(lock, one(koji, "tiny-0.9-1.fc29"), path=path)
 
 

