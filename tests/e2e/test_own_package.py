@@ -86,10 +86,13 @@ def test_the_command_runs_as_anybody_without_what_building_needs(root: Root) -> 
 def test_recipes_targets_and_patches_come_along(root: Root) -> None:
     text = run(root, "python3", "-sPc", (
         "import sys; sys.path.insert(0, '/usr/lib/backport');"
-        "from backport.runs.job import load_job;"
-        "job = load_job('openssl', None, None); print(job.target.name, job.patches, job.lock_file)"
+        "from backport.recipe import find_settings; from backport.site import find_target, load_site;"
+        "paths = load_site(None).paths;"
+        "recipe = find_settings(paths.search_path('recipes'), 'openssl', what='recipe');"
+        "print(find_target(load_site(None), 'f28').name, recipe, paths.patches_of(recipe.parent))"
     ))  # fmt: skip
-    assert text == "f28 /usr/lib/backport/backport/data/patches /etc/backport/recipes/openssl.lock\n"
+    data = "/usr/lib/backport/backport/data"
+    assert text == f"f28 {data}/specs/openssl.toml {data}/patches\n"
 
 
 def test_every_command_has_a_man_page_and_shells_complete(root: Root) -> None:

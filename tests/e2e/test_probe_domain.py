@@ -304,9 +304,10 @@ def answering(reply: Reply, flags: int = dns.flags.AD) -> Iterator[Resolver]:
             whole = wire(self.request.recv(size))
             self.request.sendall(len(whole).to_bytes(2) + whole)
 
-    with socketserver.ThreadingUDPServer(("127.0.0.1", 0), Udp) as udp:
-        port = udp.server_address[1]
-        with socketserver.ThreadingTCPServer(("127.0.0.1", port), Tcp) as tcp:
+    # The port by TCP, of which many are in use, and then the same by UDP, of which hardly any is.
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tcp) as tcp:
+        port = tcp.server_address[1]
+        with socketserver.ThreadingUDPServer(("127.0.0.1", port), Udp) as udp:
             for server in (udp, tcp):
                 threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
             try:
