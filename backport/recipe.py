@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
@@ -253,10 +253,6 @@ class Command(Settings):
     """Regular expression that the output must contain."""
 
 
-SELF_TESTS = ("starttls", "service", "commands")
-"""The kinds of the self-test, as they are named in it, in the order in which they are asked."""
-
-
 class SelfTest(Settings):
     """What must be shown in a clean root before anything is published."""
 
@@ -274,12 +270,21 @@ class SelfTest(Settings):
 
     @model_validator(mode="after")
     def _proves_something(self) -> SelfTest:
-        if not any(getattr(self, kind) for kind in SELF_TESTS):
-            raise ValueError(f"needs one of {', '.join(SELF_TESTS)}: nothing untested is published")
+        if not self.asked():
+            raise ValueError(f"needs one of {', '.join(self.kinds())}: nothing untested is published")
         names = [one.id for one in self.service]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two services are called {', '.join(twice)}")
         return self
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """The kinds of the self-test, in the order in which they are asked: each is a field."""
+        return tuple(name for name in cls.model_fields if name not in ("install", "update"))
+
+    def asked(self) -> dict[str, Any]:
+        """What is asked for, by its kind."""
+        return {kind: asked for kind in self.kinds() if (asked := getattr(self, kind))}
 
 
 class Advisory(Settings):

@@ -14,7 +14,7 @@ from backport.artifacts import Check, Finding, Nevra, SignedRpms, TestedRpms
 from backport.errors import SelfTestError
 from backport.probe.ledger import Ledger
 from backport.progress import Progress
-from backport.recipe import SELF_TESTS, SelfTest
+from backport.recipe import SelfTest
 from backport.roots.root import Aftermath, ExtraRepository, clean_root
 from backport.selftest.commands import CommandsKind
 from backport.selftest.examiner import Candidate, Examiner, Kind
@@ -28,7 +28,7 @@ KINDS: dict[str, type[Kind]] = {
     "service": ServiceKind,
     "commands": CommandsKind,
 }
-"""By the name that each has in a recipe's self-test (`backport.recipe.SELF_TESTS`)."""
+"""By the name that each has in a recipe's self-test (`backport.recipe.SelfTest`)."""
 
 _INSTALLED = "installed"
 _CANDIDATE = "backport-candidate"
@@ -104,7 +104,7 @@ def examine_candidate(
     check stops. Raises HostError where this host cannot make or enter a root; everything else is in the
     checks.
     """
-    kinds = [(KINDS[name], asked) for name in SELF_TESTS if (asked := getattr(self_test, name))]
+    kinds = [(KINDS[name], asked) for name, asked in self_test.asked().items()]
     ledger, after = Ledger(plan(self_test)), [one for kind, asked in kinds for one in kind.plan(asked)[1]]
     examiner: Examiner | None = None
     progress.note(f"installing {', '.join(self_test.install) or 'a clean root'}")
@@ -138,7 +138,7 @@ def examine_candidate(
 
 def plan(self_test: SelfTest) -> dict[str, str]:
     """Every check that the recipe asks for, id to title, in the order in which they are done."""
-    plans = [KINDS[name].plan(asked) for name in SELF_TESTS if (asked := getattr(self_test, name))]
+    plans = [KINDS[name].plan(asked) for name, asked in self_test.asked().items()]
     planned = {"root.installed": "the target's own packages install in a clean root"}
     for before, _ in plans:
         planned |= before

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
 import pytest
 from typer.testing import CliRunner
 
-from backport import gates, plan, sources
+from backport import gates, plan, selftest, sources
 from backport.artifacts import BuiltRpms, Check, Finding, Nevra, Verdict
 from backport.builders import BUILDERS, BuildRequest, choose_builder
 from backport.builders.mockconfig import render_config
@@ -18,10 +19,12 @@ from backport.commands import app
 from backport.errors import UsageError
 from backport.gates.subject import Subject
 from backport.prepare import ask_source
+from backport.probe.ledger import Ledger
 from backport.progress import Silent
-from backport.recipe import Recipe
+from backport.recipe import Recipe, SelfTest
 from backport.roots.root import Aftermath
 from backport.runs.job import Job, load_job
+from backport.selftest.examiner import Examiner
 from backport.site import Site
 from backport.sources import SOURCES, Found, Offer
 from backport.target import Target
@@ -147,6 +150,50 @@ def test_a_gate(
     )  # fmt: skip
     assert (check.id, check.verdict) == ("gate.names.tiny", Verdict.WARN)
     assert gates.passed(tested, (check,)).checks == (check,)
+
+
+class Greeting:
+    """A kind of the self-test that waits for a word."""
+
+    def __init__(self, examiner: Examiner, asked: str) -> None:
+        self.examiner, self.asked = examiner, asked
+
+    @staticmethod
+    def plan(asked: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        return {}, {"greeting": f"says {asked}"}
+
+    def before(self) -> None:
+        """Nothing is asked."""
+
+    def after(self) -> None:
+        self.examiner.ledger.record("greeting", Finding.passed(self.asked))
+
+
+def test_a_kind_of_the_self_test(
+    add: Add[Any], load: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GreetingTest(SelfTest):
+        """Its field."""
+
+        greeting: str = ""
+        """The word."""
+
+    class GreetingRecipe(Recipe):
+        """A recipe as it is then."""
+
+        self_test: GreetingTest
+
+    recipe = RECIPE.partition("[[self_test.commands]]")[0] + 'greeting = "hello"'
+    with pytest.raises(UsageError, match=r"tiny\.toml:\d+: self_test\.greeting: unknown"):
+        load(recipe)
+    monkeypatch.setattr("backport.recipe.Recipe", GreetingRecipe)
+    add(selftest.KINDS, "greeting", Greeting)
+    asked = load(recipe).recipe.self_test
+    planned = selftest.plan(asked)
+    assert planned["greeting"] == "says hello"
+    ledger = Ledger(planned)
+    Greeting(SimpleNamespace(ledger=ledger), "hello").after()  # type: ignore[arg-type]  # what it takes of it
+    assert ledger.verdict("greeting") is Verdict.PASS
 
 
 def test_a_release(load: Callable[..., Job], tmp_path: Path) -> None:
