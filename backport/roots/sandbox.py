@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from backport.causes import causes_of
 from backport.errors import DeadlineError, HostError, ToolError
 from backport.roots.limits import NO_WISHES, Bounds, Fence, fenced
 from backport.roots.seccomp import without_user_namespaces
@@ -212,9 +213,11 @@ def _program(process: subprocess.Popen[bytes], status: _Status, command: Command
         time.sleep(0.01)
     if process.returncode is not None and not status.program_ran:
         raise _no_sandbox(describe_exit(process.returncode), command.log)
+    said = causes_of(command.log)
     raise ToolError(
-        f"{Path(command.argv[0]).name} did not start", command=command.words, sandboxed=True, log=command.log
-    )
+        f"{Path(command.argv[0]).name} did not start" + (f": {said.summary}" if said.summary else ""),
+        command=command.words, sandboxed=True, log=command.log, evidence=said.evidence,
+    )  # fmt: skip
 
 
 def _no_sandbox(reason: str, log: Path | None) -> HostError:

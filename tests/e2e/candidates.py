@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backport.artifacts import BuiltRpms, Nevra, Rpm, SignedRpms
+from backport.files import locked
 from backport.progress import Silent
 from backport.repodata import write_repodata
 from backport.runs.job import Stage, load_job
@@ -64,7 +65,9 @@ def build_openssl(lab: Lab, folder: Path) -> tuple[BuiltRpms, ...]:
     with served(lab, folder, paths=paths) as services:
         job = load_job("openssl", "f28", services.site)
         sign.init_key(job.site.signing, "backport <backport@example.org>")
-        report = pipeline.build(job, pipeline.Options(until=Stage.BUILD), Silent())
+        # Another run of the tests may be at it: a second build of the recipe would not wait.
+        with locked(cache / ".openssl.lock", timeout=3600, what="OpenSSL is being compiled"):
+            report = pipeline.build(job, pipeline.Options(until=Stage.BUILD), Silent())
     assert report.outcome == "stopped", report.failure
     return _kept_results(cache / "built", report)
 
